@@ -1,0 +1,1 @@
+//! A stand-in for Codis 3.2.

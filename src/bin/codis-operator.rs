@@ -1,0 +1,2 @@
+//! codis-operator
+fn main() {}

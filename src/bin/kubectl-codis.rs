@@ -1,0 +1,2 @@
+//! kubectl-codis
+fn main() {}

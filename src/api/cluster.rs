@@ -1,0 +1,267 @@
+//! The CodisCluster: one Codis product.
+//!
+//! Every field of the predecessor (tangcong/codis-operator) is here under its old name, so that its objects apply
+//! unchanged. Nothing has a persisted default: what the operator chose is in the status or on the objects.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Toleration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{CodisClusterStatus, Quantity};
+
+/// A Codis cluster: proxies, groups of redis servers, a dashboard, sentinels and a web front end.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "codis.k8s.io",
+    version = "v1alpha1",
+    kind = "CodisCluster",
+    plural = "codisclusters",
+    shortname = "cc",
+    category = "codis",
+    namespaced,
+    status = "CodisClusterStatus",
+    derive = "PartialEq",
+    doc = "A Codis cluster: sharded Redis behind proxies.",
+    annotation("api-approved.kubernetes.io", "unapproved, the group codis.k8s.io was chosen by the predecessor"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Serving", type_ = "string", json_path = ".status.conditions[?(@.type==\"Serving\")].status"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Proxies", type_ = "string", json_path = ".status.proxies"),
+    printcolumn(name = "Servers", type_ = "string", json_path = ".status.servers"),
+    printcolumn(name = "Sentinels", type_ = "string", json_path = ".status.sentinels"),
+    printcolumn(name = "Slots", type_ = "integer", json_path = ".status.slotsServed"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must be a DNS label that starts with a letter, of at most 40 characters: object names are made from it")
+)]
+#[x_kube(validation = Rule::new("self.coordinatorName == oldSelf.coordinatorName && self.coordinatorAddr == oldSelf.coordinatorAddr")
+    .message("coordinatorName and coordinatorAddr can't be changed: the topology would stay behind in the old coordinator"))]
+#[serde(rename_all = "camelCase")]
+pub struct CodisClusterSpec {
+    /// Where the topology is kept: filesystem (a volume of the dashboard), etcd or zookeeper.
+    #[x_kube(validation = Rule::new("self in ['filesystem', 'fs', 'etcd', 'zookeeper', 'zk']")
+        .message("coordinatorName must be one of filesystem, etcd, zookeeper"))]
+    pub coordinator_name: String,
+    /// The coordinator's address, host:port (a comma list for zookeeper); `builtin` with filesystem.
+    pub coordinator_addr: String,
+    /// The scheduler of every pod of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_name: Option<String>,
+    /// What clients connect to.
+    pub codis_proxy: ProxySpec,
+    /// The redis servers, in groups.
+    pub codis_server: ServerSpec,
+    /// The single writer of the topology.
+    pub codis_dashboard: DashboardSpec,
+    /// The web front end. Without it there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codis_fe: Option<FeSpec>,
+    /// The sentinels, which detect dead masters. Without them the operator itself promotes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentinel: Option<SentinelSpec>,
+}
+
+/// Amounts of compute resources and, for components with data, of storage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// Cores, like 500m or 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Quantity>,
+    /// Bytes, like 256Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity>,
+    /// Bytes of the data volume, like 10Gi. No container resource: it sizes the PersistentVolumeClaim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Quantity>,
+}
+
+/// When the number of proxies follows their CPU use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.minReplicas <= self.maxReplicas")
+    .message("hpaSpec.minReplicas must not be greater than hpaSpec.maxReplicas"))]
+#[serde(rename_all = "camelCase")]
+pub struct HpaSpec {
+    /// At least this many proxies, 1 or more.
+    #[schemars(range(min = 1))]
+    pub min_replicas: i32,
+    /// At most this many proxies.
+    #[schemars(range(min = 1))]
+    pub max_replicas: i32,
+    /// Percent of the requested CPU that is aimed at.
+    #[schemars(range(min = 1))]
+    pub cpu_used_threshold: i32,
+}
+
+/// The proxies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxySpec {
+    /// The container image.
+    #[schemars(length(min = 1))]
+    pub image: String,
+    /// Always, IfNotPresent or Never; IfNotPresent if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<String>,
+    /// How many proxies.
+    #[schemars(range(min = 1))]
+    pub replicas: i32,
+    /// The password that clients give to the proxies. Without it they need none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_auth: Option<String>,
+    /// ClusterIP, NodePort or LoadBalancer; ClusterIP if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_type: Option<String>,
+    /// Annotations of the Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_annotations: Option<BTreeMap<String, String>>,
+    /// What the scheduler sets aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Resources>,
+    /// What a proxy may use at most. Its threads and buffers are sized by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Resources>,
+    /// When the number of proxies follows their CPU use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hpa_spec: Option<HpaSpec>,
+    /// How many proxies more than wished may exist during a rolling update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max_surge: Option<i32>,
+    /// How many proxies may be missing during a rolling update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max_unavailable: Option<i32>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints that are tolerated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerations: Option<Vec<Toleration>>,
+}
+
+/// The redis servers, in groups of one master and its replicas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.replicas % self.groupReplicas == 0")
+    .message("codisServer.replicas must be a multiple of codisServer.groupReplicas: every group has groupReplicas servers"))]
+#[serde(rename_all = "camelCase")]
+pub struct ServerSpec {
+    /// The container image.
+    #[schemars(length(min = 1))]
+    pub image: String,
+    /// Always, IfNotPresent or Never; IfNotPresent if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<String>,
+    /// How many servers over all groups.
+    #[schemars(range(min = 1, max = 1024))]
+    pub replicas: i32,
+    /// How many servers a group has: one master, the others replicas.
+    #[schemars(range(min = 1))]
+    pub group_replicas: i32,
+    /// Servers whose number is lower aren't updated; counted over all groups, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub partition: Option<i32>,
+    /// The class of the data volumes. With it, or with requests.storage, data is kept on PersistentVolumeClaims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class_name: Option<String>,
+    /// What the scheduler sets aside; `storage` is the size of the data volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Resources>,
+    /// What a server may use at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Resources>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints that are tolerated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerations: Option<Vec<Toleration>>,
+}
+
+/// The dashboard, the single writer of the topology.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DashboardSpec {
+    /// The container image.
+    #[schemars(length(min = 1))]
+    pub image: String,
+    /// Always, IfNotPresent or Never; IfNotPresent if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<String>,
+    /// Always 1: two dashboards would overwrite each other's topology.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self == 1")
+        .message("codisDashboard.replicas must be 1: the dashboard is the single writer of the topology"))]
+    pub replicas: Option<i32>,
+    /// The password of the servers, known to dashboard, proxies and servers. Without it they need none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product_auth: Option<String>,
+    /// What the scheduler sets aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Resources>,
+    /// What the dashboard may use at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Resources>,
+}
+
+/// The web front end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FeSpec {
+    /// The container image.
+    #[schemars(length(min = 1))]
+    pub image: String,
+    /// Always, IfNotPresent or Never; IfNotPresent if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<String>,
+    /// How many.
+    #[schemars(range(min = 0))]
+    pub replicas: i32,
+    /// ClusterIP, NodePort or LoadBalancer; ClusterIP if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_type: Option<String>,
+    /// Annotations of the Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_annotations: Option<BTreeMap<String, String>>,
+    /// What the scheduler sets aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Resources>,
+    /// What it may use at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Resources>,
+}
+
+/// The sentinels, which detect dead masters and fail over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SentinelSpec {
+    /// The container image.
+    #[schemars(length(min = 1))]
+    pub image: String,
+    /// Always, IfNotPresent or Never; IfNotPresent if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<String>,
+    /// How many; an odd number, 3 or more, survives the loss of one.
+    #[schemars(range(min = 0))]
+    pub replicas: i32,
+    /// Accepted for the predecessor's sake, without effect: sentinels keep no state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class_name: Option<String>,
+    /// What the scheduler sets aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Resources>,
+    /// What a sentinel may use at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Resources>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints that are tolerated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerations: Option<Vec<Toleration>>,
+}

@@ -1,0 +1,34 @@
+//! What users write and read: the custom resources of group `codis.k8s.io`, their rules (CEL) and printed columns.
+//!
+//! May enter: serde, schemars, kube's derive. Stays out: every other room. A change here is a change of a contract.
+
+mod cluster;
+mod quantity;
+mod status;
+
+pub use cluster::{
+    CodisCluster, CodisClusterSpec, DashboardSpec, FeSpec, HpaSpec, ProxySpec, Resources, SentinelSpec, ServerSpec,
+};
+pub use quantity::{ParseQuantityError, Quantity};
+pub use status::{CodisClusterStatus, GroupStatus, ServerStatus, condition};
+
+/// The API group of every custom resource here.
+pub const GROUP: &str = "codis.k8s.io";
+
+/// Names that users and other controllers see on objects and that can't change later (design, "Names").
+pub mod names {
+    /// Label and selector: the CodisCluster an object belongs to.
+    pub const LABEL_CLUSTER: &str = "codis.k8s.io/cluster";
+    /// Label and selector: dashboard, proxy, fe, sentinel or server.
+    pub const LABEL_COMPONENT: &str = "codis.k8s.io/component";
+    /// Label and selector: the id of a server's group.
+    pub const LABEL_GROUP: &str = "codis.k8s.io/group";
+    /// Annotation by which a person marks a CodisCluster that may take over the predecessor's objects.
+    pub const ANNOTATION_ADOPT: &str = "codis.k8s.io/adopt";
+    /// Annotation by which a person accepts that a group lost every copy: its value is the token of the status.
+    pub const ANNOTATION_ACCEPT_LOSS: &str = "codis.k8s.io/accept-data-loss";
+    /// Finalizer that stops a cluster's pods in order before its objects are collected.
+    pub const FINALIZER: &str = "codis.k8s.io/teardown";
+    /// Field manager of everything that the cluster controller applies.
+    pub const FIELD_MANAGER: &str = "codis-operator";
+}

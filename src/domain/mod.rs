@@ -1,0 +1,31 @@
+//! The words of Codis as types: slots, groups, addresses, topology, and what was observed of the running parts.
+//!
+//! Pure. May enter: std. Stays out: kube, tokio, HTTP.
+
+mod address;
+mod observed;
+mod slot;
+mod topology;
+
+pub use address::{Address, ParseAddressError};
+pub use observed::{
+    DashboardView, MemberPod, Observed, ProxyPod, Replication, SentinelMaster, SentinelView, ServerView,
+};
+pub use slot::{GroupId, OutOfRange, SLOT_COUNT, SlotId, even_layout, slot_of_key};
+pub use topology::{ActionState, Group, ProxyRecord, Sentinels, Server, SlotMapping, Topology};
+
+/// Ports of Codis's processes (contract §14).
+pub mod ports {
+    /// Dashboard, HTTP.
+    pub const DASHBOARD: u16 = 18080;
+    /// Proxy, HTTP (administration).
+    pub const PROXY_ADMIN: u16 = 11080;
+    /// Proxy, RESP (clients).
+    pub const PROXY: u16 = 19000;
+    /// codis-server, RESP.
+    pub const SERVER: u16 = 6379;
+    /// Sentinel, RESP.
+    pub const SENTINEL: u16 = 26379;
+    /// Front end, HTTP (the predecessor's choice, contract §18).
+    pub const FE: u16 = 9090;
+}

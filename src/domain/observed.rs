@@ -1,0 +1,121 @@
+//! What was observed of one cluster in one pass: the input of `plan`, made by the two doors.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Address, GroupId, Topology};
+
+/// Everything that `plan` may know about the running cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// What the dashboard says, or why it says nothing.
+    pub dashboard: DashboardView,
+    /// Every wished server by its address, as asked directly.
+    pub servers: BTreeMap<Address, ServerView>,
+    /// Every wished sentinel by its address, as asked directly; an error text when it doesn't answer.
+    pub sentinels: BTreeMap<Address, Result<SentinelView, String>>,
+    /// The pods of the servers by their address, where a pod exists.
+    pub server_pods: BTreeMap<Address, MemberPod>,
+    /// The pods of the proxies.
+    pub proxy_pods: Vec<ProxyPod>,
+    /// Groups whose start gate is armed (design, decision 6).
+    pub bootstrapped: BTreeSet<GroupId>,
+}
+
+/// What the dashboard says.
+#[derive(Clone, Debug)]
+pub enum DashboardView {
+    /// It doesn't answer, or doesn't hold its lock yet; why.
+    Unavailable(String),
+    /// It answers.
+    Online {
+        /// What it says it is; the stand-in says that it is one.
+        version: String,
+        /// The topology.
+        topology: Box<Topology>,
+    },
+}
+
+impl Default for DashboardView {
+    fn default() -> Self {
+        Self::Unavailable("not asked".to_owned())
+    }
+}
+
+/// A server, as asked directly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerView {
+    /// It doesn't answer; why.
+    Unreachable(String),
+    /// It answers but is loading its data.
+    Loading,
+    /// It answers.
+    Up {
+        /// Master, or replica of whom.
+        replication: Replication,
+        /// Its position in the replication stream, in bytes.
+        offset: u64,
+        /// Keys in all of its databases.
+        keys: u64,
+    },
+}
+
+/// A server's part in replication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// It takes writes.
+    Master,
+    /// It follows a master.
+    Replica {
+        /// The master's address as the replica has it.
+        master: Address,
+        /// Whether the link is up.
+        link_up: bool,
+    },
+}
+
+/// A sentinel, as asked directly: the masters it watches, by name (`<product>-<gid>`, contract §11).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentinelView {
+    /// Masters by name.
+    pub masters: BTreeMap<String, SentinelMaster>,
+}
+
+/// A master as one sentinel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentinelMaster {
+    /// Where it is.
+    pub address: Address,
+    /// Replicas that the sentinel knows.
+    pub replicas: u32,
+    /// Other sentinels that the sentinel knows.
+    pub other_sentinels: u32,
+    /// The sentinel's flags, like `master` or `s_down,master`.
+    pub flags: String,
+}
+
+/// The pod of a server, as Kubernetes has it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct MemberPod {
+    /// Its name.
+    pub name: String,
+    /// Its uid: a new one means a new emptyDir.
+    pub uid: String,
+    /// The kubelet's word that the server is not running now and that its last start ended at the gate, with no
+    /// data and no master to copy from.
+    pub stopped_empty: bool,
+}
+
+/// The pod of a proxy, as Kubernetes has it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ProxyPod {
+    /// Its name.
+    pub name: String,
+    /// Its address, once it has one.
+    pub ip: Option<String>,
+    /// The kubelet's word that it serves.
+    pub ready: bool,
+    /// Whether it is being deleted or has ended.
+    pub ending: bool,
+    /// Seconds since its container last started; none when it isn't running.
+    pub running_for: Option<u64>,
+}

@@ -1,1 +1,117 @@
-//! build
+//! [`ValidCluster`] and [`Facts`] → Kubernetes objects and config files. Pure; one file per component.
+//!
+//! May enter: validate, k8s-openapi. Stays out: clients, clocks. What only the API server knows, or what may never
+//! change again, comes in as facts. Services are built first: workloads need every assigned address.
+
+mod config;
+mod dashboard;
+mod fe;
+mod meta;
+mod pod;
+mod proxy;
+mod sentinel;
+mod server;
+mod services;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::{Secret, Service},
+};
+
+pub use config::{KEY_BOOTSTRAPPED, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH, sentinel_id};
+pub use meta::{Component, DATA_CLAIM};
+pub use sentinel::{DOWN_AFTER_MS, FAILOVER_TIMEOUT_MS, PARALLEL_SYNCS};
+
+use crate::{
+    domain::{Address, GroupId, ports},
+    validate::{Auth, ValidCluster, Volume},
+};
+
+/// The kubelet's copy of this text in a container's termination message proves that the start gate found no data.
+pub const GATE_MESSAGE: &str = "codis-gate: no data here and no master in the group";
+
+/// What only the API server knows, or what may never change again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// The ClusterIPs of Services, by name.
+    pub addresses: BTreeMap<String, String>,
+    /// Groups whose start gate is armed.
+    pub bootstrapped: BTreeSet<GroupId>,
+    /// The passwords in force: a change in the spec can't be applied to one process at a time.
+    pub auth: Auth,
+    /// The claim templates of the StatefulSets that exist, by name: they are immutable.
+    pub volumes: BTreeMap<String, Option<Volume>>,
+}
+
+/// A Service that has no address yet: workloads can't be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the Service {0} has no address yet")]
+pub struct MissingAddress(pub String);
+
+/// Everything that runs, and what it reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workloads {
+    /// Config files, scripts and passwords.
+    pub config: Secret,
+    /// Dashboard, groups and sentinels.
+    pub stateful_sets: Vec<StatefulSet>,
+    /// Proxies and front end.
+    pub deployments: Vec<Deployment>,
+}
+
+/// The addresses by which Codis, sentinels and replication know the members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The dashboard's, HTTP.
+    pub dashboard: Address,
+    /// The servers of each group, by ordinal.
+    pub servers: BTreeMap<GroupId, Vec<Address>>,
+    /// The sentinels, by ordinal.
+    pub sentinels: Vec<Address>,
+}
+
+/// The Services of a cluster. `recorded` addresses are asked for again, so that a Service that is made anew is the
+/// same one to Codis.
+#[must_use]
+pub fn services(cluster: &ValidCluster, recorded: &BTreeMap<String, String>) -> Vec<Service> {
+    services::build(cluster, recorded)
+}
+
+/// The addresses of all members.
+///
+/// # Errors
+/// When a Service has none yet.
+pub fn addresses(cluster: &ValidCluster, facts: &Facts) -> Result<Addresses, MissingAddress> {
+    let names = &cluster.names;
+    let address = |service: String, port: u16| match facts.addresses.get(&service) {
+        Some(ip) => Ok(Address::new(ip.clone(), port)),
+        None => Err(MissingAddress(service)),
+    };
+    let servers_of = |group: GroupId| {
+        let pods = (0..cluster.group_size).map(|ordinal| names.server_pod(group, ordinal));
+        pods.map(|pod| address(pod, ports::SERVER)).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(Addresses {
+        dashboard: address(names.dashboard(), ports::DASHBOARD)?,
+        servers: cluster.group_ids().map(|group| Ok((group, servers_of(group)?))).collect::<Result<_, _>>()?,
+        sentinels: (0..cluster.sentinel_count())
+            .map(|ordinal| address(names.sentinel_pod(ordinal), ports::SENTINEL))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// Everything that runs, and what it reads.
+#[must_use]
+pub fn workloads(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -> Workloads {
+    let mut stateful_sets = vec![dashboard::stateful_set(cluster, facts)];
+    stateful_sets.extend(cluster.group_ids().map(|group| server::stateful_set(cluster, facts, group)));
+    stateful_sets.extend(sentinel::stateful_set(cluster));
+    let mut deployments = vec![proxy::deployment(cluster)];
+    deployments.extend(fe::deployment(cluster));
+    Workloads { config: config::secret(cluster, facts, addresses), stateful_sets, deployments }
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,10 @@ pub struct Observed {
     pub proxy_pods: Vec<ProxyPod>,
     /// Groups whose start gate is armed (design, decision 6).
     pub bootstrapped: BTreeSet<GroupId>,
+    /// For how many seconds in a row a server hasn't answered.
+    pub down_for: BTreeMap<Address, u64>,
+    /// Components whose wished pods aren't all ready, like `proxy 2/3`.
+    pub unready: Vec<String>,
 }
 
 /// What the dashboard says.
@@ -100,6 +104,8 @@ pub struct MemberPod {
     pub name: String,
     /// Its uid: a new one means a new emptyDir.
     pub uid: String,
+    /// The kubelet's word that it serves.
+    pub ready: bool,
     /// The kubelet's word that the server is not running now and that its last start ended at the gate, with no
     /// data and no master to copy from.
     pub stopped_empty: bool,

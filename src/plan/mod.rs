@@ -1,1 +1,83 @@
-//! plan
+//! (observed, desired) → the next step and its reason. Pure: bootstrap and heal.
+//!
+//! May enter: domain, validate, build's addresses. Stays out: clients, clocks (time comes in as durations).
+//!
+//! The rules of [`RULES`] are asked in order; the first that knows a step wins. A rule that must not act yet says what
+//! it waits for, one that must never act by itself says why it is blocked; the status shows both.
+
+mod bootstrap;
+mod health;
+mod heal;
+mod input;
+mod proxies;
+mod sentinels;
+mod step;
+
+pub use health::{Health, health};
+pub use input::Desired;
+pub use step::{Decision, Note, Step, reason};
+
+use crate::domain::{DashboardView, Observed};
+use input::Input;
+
+/// How the stand-in for Codis begins to say what it is.
+pub const STAND_IN: &str = "codis-double";
+
+type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
+
+/// One dead proxy blocks every other write to the dashboard, so its record goes first. What replaces a member's data
+/// comes before what copies it; sentinels come before slots, so that nothing is served unwatched.
+const RULES: [Rule; 12] = [
+    proxies::remove_dead,
+    heal::start_empty,
+    bootstrap::topology_lost,
+    bootstrap::groups_and_servers,
+    heal::promote,
+    heal::make_official,
+    heal::attach,
+    sentinels::add,
+    sentinels::resync,
+    sentinels::monitor,
+    bootstrap::slots,
+    proxies::online,
+];
+
+/// The next step towards what is desired.
+#[must_use]
+pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
+    let mut decision = Decision::default();
+    for part in &observed.unready {
+        decision.wait(reason::PODS_NOT_READY, format!("pods are not ready: {part}"));
+    }
+    let (version, topology) = match &observed.dashboard {
+        DashboardView::Online { version, topology } => (version, topology.as_ref()),
+        DashboardView::Unavailable(why) => {
+            decision.wait(reason::DASHBOARD_NOT_READY, format!("the dashboard is not ready: {why}"));
+            return decision;
+        }
+    };
+    if version.starts_with(STAND_IN) && !desired.allow_stand_in {
+        let what = "the images hold the stand-in for Codis, which is for tests only: use images of Codis, or start the operator with --allow-stand-in";
+        decision.block(reason::STAND_IN_REFUSED, what.to_owned());
+        return decision;
+    }
+    let input = Input { desired, observed, topology };
+    if let Some(foreign) = input.foreign_member() {
+        let what = format!(
+            "the product {} on this coordinator already has {foreign}, which is no member of this cluster: nothing is written; use another name or coordinator, or empty the coordinator if that topology is of no use any more",
+            desired.cluster.names.cluster
+        );
+        decision.block(reason::COORDINATOR_IN_USE, what);
+        return decision;
+    }
+    for rule in RULES {
+        if let Some(step) = rule(&input, &mut decision) {
+            decision.step = Some(step);
+            break;
+        }
+    }
+    decision
+}
+
+#[cfg(test)]
+mod tests;

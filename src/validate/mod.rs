@@ -1,1 +1,302 @@
-//! validate
+//! Spec → [`ValidCluster`]: parse, don't check. After this room nothing reads a raw spec.
+//!
+//! May enter: api, domain. Stays out: clients. The API server refuses most bad input by the rules in `api`; they are
+//! repeated here for objects that came another way (an older CRD, a Git repository).
+
+mod component;
+mod names;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Toleration;
+use kube::ResourceExt;
+
+pub use component::{Component, ProxySizing, Service, Volume};
+pub use names::Names;
+
+use crate::{
+    api::{CodisCluster, names as annotations},
+    domain::{Address, GroupId},
+};
+
+/// What is wrong with a field, and the fix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct Invalid {
+    /// The field's path, like `spec.codisServer.replicas`.
+    pub field: String,
+    /// What is wrong, and the fix.
+    pub problem: String,
+}
+
+impl Invalid {
+    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into() }
+    }
+}
+
+/// Where the topology is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Coordinator {
+    /// On the dashboard's own volume.
+    Filesystem,
+    /// In etcd (v2 API).
+    Etcd(Vec<Address>),
+    /// In zookeeper.
+    Zookeeper(Vec<Address>),
+}
+
+/// The passwords. None where none is asked for.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Auth {
+    /// Of the servers.
+    pub product: Option<String>,
+    /// Of the proxies' clients.
+    pub session: Option<String>,
+}
+
+// By hand, so that no log ever shows a password.
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Auth {{ product: {}, session: {} }}", self.product.is_some(), self.session.is_some())
+    }
+}
+
+/// A CodisCluster that makes sense. Its product is named like it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidCluster {
+    /// Its name, namespace and uid, and the names of all that belongs to it.
+    pub names: Names,
+    /// Where the topology is kept.
+    pub coordinator: Coordinator,
+    /// The wished passwords; those in force are a fact.
+    pub auth: Auth,
+    /// How many groups; ids 1 to this.
+    pub groups: u16,
+    /// How many servers a group has.
+    pub group_size: u16,
+    /// The servers; `replicas` is that of one group.
+    pub server: Component,
+    /// Where the servers' data is kept; none: emptyDir.
+    pub volume: Option<Volume>,
+    /// The proxies.
+    pub proxy: Component,
+    /// The proxies' Service.
+    pub proxy_service: Service,
+    /// The proxies' threads and buffers.
+    pub proxy_sizing: ProxySizing,
+    /// Proxies more than wished, and missing, during a rolling update.
+    pub proxy_rollout: (Option<i32>, Option<i32>),
+    /// The dashboard.
+    pub dashboard: Component,
+    /// The web front end and its Service.
+    pub fe: Option<(Component, Service)>,
+    /// The sentinels; none with zero replicas.
+    pub sentinel: Option<Component>,
+    /// Whether a person marked it for taking over the predecessor's objects.
+    pub adopt: bool,
+    /// The token of a loss that a person accepted.
+    pub accepted_loss: Option<String>,
+    /// Fields that are accepted but have no effect yet.
+    pub without_effect: Vec<String>,
+}
+
+impl ValidCluster {
+    /// The ids of the wished groups.
+    pub fn group_ids(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (1..=u64::from(self.groups)).filter_map(|id| GroupId::try_from(id).ok())
+    }
+
+    /// How many sentinels are wished.
+    #[must_use]
+    pub fn sentinel_count(&self) -> u16 {
+        self.sentinel.as_ref().map_or(0, |component| component.replicas)
+    }
+
+    /// How many sentinels must agree that a master is dead: a majority.
+    #[must_use]
+    pub fn quorum(&self) -> u16 {
+        self.sentinel_count() / 2 + 1
+    }
+}
+
+/// Parses a CodisCluster.
+///
+/// # Errors
+/// All that is wrong with it, each with its field and the fix.
+pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
+    let mut errors = Errors::default();
+    let spec = &cluster.spec;
+    let names = errors.take(Names::of(cluster));
+    let coordinator = errors.take(coordinator(&spec.coordinator_name, &spec.coordinator_addr));
+    let auth = Auth {
+        product: errors.take(password("spec.codisDashboard.productAuth", spec.codis_dashboard.product_auth.as_deref())),
+        session: errors.take(password("spec.codisProxy.sessionAuth", spec.codis_proxy.session_auth.as_deref())),
+    };
+    let (groups, group_size) = errors.take(group_shape(cluster));
+    if spec.codis_dashboard.replicas.is_some_and(|replicas| replicas != 1) {
+        errors.add("spec.codisDashboard.replicas", "must be 1: the dashboard is the single writer of the topology");
+    }
+    if spec.codis_proxy.hpa_spec.as_ref().is_some_and(|hpa| hpa.min_replicas > hpa.max_replicas) {
+        errors.add("spec.codisProxy.hpaSpec.minReplicas", "must not be greater than maxReplicas");
+    }
+    let parts = component::Parts::of(spec, group_size, &mut errors);
+    errors.into_result()?;
+    Ok(ValidCluster {
+        names,
+        coordinator,
+        auth,
+        groups,
+        group_size,
+        volume: parts.volume,
+        server: parts.server,
+        proxy: parts.proxy,
+        proxy_service: parts.proxy_service,
+        proxy_sizing: parts.proxy_sizing,
+        proxy_rollout: (spec.codis_proxy.max_surge, spec.codis_proxy.max_unavailable),
+        dashboard: parts.dashboard,
+        fe: parts.fe,
+        sentinel: parts.sentinel,
+        adopt: cluster.annotations().get(annotations::ANNOTATION_ADOPT).is_some_and(|value| value == "true"),
+        accepted_loss: cluster.annotations().get(annotations::ANNOTATION_ACCEPT_LOSS).cloned(),
+        without_effect: without_effect(cluster),
+    })
+}
+
+/// Collects every error, so that a person sees all of them at once.
+#[derive(Default)]
+pub(crate) struct Errors(Vec<Invalid>);
+
+impl Errors {
+    fn add(&mut self, field: &str, problem: impl Into<String>) {
+        self.0.push(Invalid::new(field, problem));
+    }
+
+    /// The value, or its default after noting the error: it never leaves this room then.
+    fn take<T: Default>(&mut self, result: Result<T, Invalid>) -> T {
+        result.unwrap_or_else(|error| {
+            self.0.push(error);
+            T::default()
+        })
+    }
+
+    fn into_result(self) -> Result<(), Vec<Invalid>> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.0) }
+    }
+}
+
+impl Default for Coordinator {
+    fn default() -> Self {
+        Self::Filesystem
+    }
+}
+
+fn coordinator(name: &str, addr: &str) -> Result<Coordinator, Invalid> {
+    match name {
+        "filesystem" | "fs" => Ok(Coordinator::Filesystem),
+        "etcd" => coordinator_addresses(addr).map(Coordinator::Etcd),
+        "zookeeper" | "zk" => coordinator_addresses(addr).map(Coordinator::Zookeeper),
+        _ => Err(Invalid::new(
+            "spec.coordinatorName",
+            format!("{name:?} is unknown: use filesystem, etcd or zookeeper"),
+        )),
+    }
+}
+
+fn coordinator_addresses(addr: &str) -> Result<Vec<Address>, Invalid> {
+    let invalid = |part: &str| {
+        Invalid::new(
+            "spec.coordinatorAddr",
+            format!("{part:?} is no address of a coordinator: write host:port, with a comma between several"),
+        )
+    };
+    let parts = addr.split(',').map(|part| part.trim().trim_start_matches("http://"));
+    parts
+        .map(|part| {
+            let address: Address = part.parse().map_err(|_| invalid(part))?;
+            if is_host(address.host()) { Ok(address) } else { Err(invalid(part)) }
+        })
+        .collect()
+}
+
+/// Whether a text is a DNS name or an IPv4 address.
+fn is_host(host: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    host.len() <= 253 && host.trim_end_matches('.').split('.').all(label)
+}
+
+/// Passwords go through redis.conf, TOML and redis-cli's input, whose quoting rules differ: no character that any of
+/// them treats in its own way.
+fn password(field: &str, value: Option<&str>) -> Result<Option<String>, Invalid> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(None) };
+    if value.len() > 128 || !value.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '#')) {
+        return Err(Invalid::new(
+            field,
+            "must be at most 128 printable ASCII characters without spaces, quotes, backslashes and #",
+        ));
+    }
+    Ok(Some(value.to_owned()))
+}
+
+fn group_shape(cluster: &CodisCluster) -> Result<(u16, u16), Invalid> {
+    let server = &cluster.spec.codis_server;
+    let (replicas, size) = (server.replicas, server.group_replicas);
+    if size < 1 {
+        return Err(Invalid::new("spec.codisServer.groupReplicas", "must be at least 1"));
+    }
+    if replicas < 1 || replicas % size != 0 {
+        return Err(Invalid::new(
+            "spec.codisServer.replicas",
+            format!("{replicas} is not a multiple of groupReplicas ({size}): every group has groupReplicas servers"),
+        ));
+    }
+    let too_many = |_| Invalid::new("spec.codisServer.replicas", "must be at most 1024");
+    Ok((u16::try_from(replicas / size).map_err(too_many)?, u16::try_from(size).map_err(too_many)?))
+}
+
+/// Fields whose effect is still to come; the status says so.
+fn without_effect(cluster: &CodisCluster) -> Vec<String> {
+    let spec = &cluster.spec;
+    let mut fields = Vec::new();
+    let mut note = |given: bool, field: &str, why: &str| {
+        if given {
+            fields.push(format!("{field}: {why}"));
+        }
+    };
+    note(spec.codis_proxy.hpa_spec.is_some(), "spec.codisProxy.hpaSpec", "not in this version: replicas is used");
+    note(
+        spec.codis_server.partition.is_some_and(|partition| partition > 0),
+        "spec.codisServer.partition",
+        "not in this version: servers take a changed spec when they are next restarted",
+    );
+    if let Some(sentinel) = &spec.sentinel {
+        let storage = |resources: &Option<crate::api::Resources>| resources.as_ref().is_some_and(|r| r.storage.is_some());
+        note(sentinel.storage_class_name.is_some(), "spec.sentinel.storageClassName", "sentinels keep no state");
+        note(
+            storage(&sentinel.requests) || storage(&sentinel.limits),
+            "spec.sentinel storage",
+            "sentinels keep no state",
+        );
+    }
+    fields
+}
+
+/// Where pods may run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Placement {
+    /// The scheduler.
+    pub scheduler: Option<String>,
+    /// Labels that a node must have.
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints that are tolerated.
+    pub tolerations: Option<Vec<Toleration>>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! What all pods have in common. They run under the `restricted` pod security standard.
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy},
+        core::v1::{
+            Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
+            HTTPGetAction, KeyToPath, ObjectFieldSelector, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+            PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
+            SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount, VolumeResourceRequirements,
+            WeightedPodAffinityTerm,
+        },
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::ObjectMeta,
+        util::intstr::IntOrString,
+    },
+};
+
+use super::meta::{self, Component, DATA_CLAIM};
+use crate::validate::{self, ValidCluster};
+
+/// The user and group of every process: a fixed one, so that volumes stay readable.
+const UID: i64 = 1000;
+/// Where the predecessor's images have Codis (contract §18).
+const CODIS_PATH: &str = "/gopath/src/github.com/CodisLabs/codis";
+
+/// What one kind of pod differs in.
+pub(super) struct Pod<'a> {
+    pub component: Component,
+    pub spec: &'a validate::Component,
+    /// The entry script, a key of the Secret.
+    pub script: &'static str,
+    /// The other keys of the Secret that it reads.
+    pub files: &'a [&'static str],
+    pub env: Vec<EnvVar>,
+    pub ports: &'a [(&'static str, u16)],
+    pub readiness: Probe,
+    pub liveness: Option<Probe>,
+    /// Where data is, if anything is written.
+    pub data: Data,
+}
+
+/// Where a pod keeps data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Data {
+    None,
+    EmptyDir,
+    /// On the claim `data`.
+    Claim,
+}
+
+impl Pod<'_> {
+    pub(super) fn template(self, cluster: &ValidCluster) -> PodTemplateSpec {
+        let labels = meta::selector_labels(&cluster.names, self.component);
+        let placement = &self.spec.placement;
+        PodTemplateSpec {
+            metadata: Some(ObjectMeta { labels: Some(labels), ..Default::default() }),
+            spec: Some(PodSpec {
+                affinity: Some(apart(cluster, self.component)),
+                automount_service_account_token: Some(false),
+                enable_service_links: Some(false),
+                node_selector: placement.node_selector.clone(),
+                scheduler_name: placement.scheduler.clone(),
+                security_context: Some(pod_security()),
+                tolerations: placement.tolerations.clone(),
+                volumes: Some(self.volumes(cluster)),
+                containers: vec![self.container()],
+                ..Default::default()
+            }),
+        }
+    }
+
+    fn volumes(&self, cluster: &ValidCluster) -> Vec<Volume> {
+        let files = self.files.iter().chain([&self.script]);
+        let items = files.map(|key| KeyToPath { key: (*key).into(), path: (*key).into(), mode: None }).collect();
+        let mut volumes = vec![Volume {
+            name: "config".to_owned(),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(cluster.names.config()),
+                items: Some(items),
+                default_mode: Some(0o440),
+                optional: None,
+            }),
+            ..Default::default()
+        }];
+        if self.data == Data::EmptyDir {
+            volumes.push(Volume {
+                name: DATA_CLAIM.to_owned(),
+                empty_dir: Some(EmptyDirVolumeSource::default()),
+                ..Default::default()
+            });
+        }
+        volumes
+    }
+
+    fn container(self) -> Container {
+        let mut mounts = vec![mount("config", "/etc/codis", true)];
+        if self.data != Data::None {
+            mounts.push(mount(DATA_CLAIM, "/data", false));
+        }
+        let mut env = vec![value("CODIS_PATH", CODIS_PATH)];
+        env.extend(self.env);
+        let ports = self.ports.iter().map(|(name, port)| ContainerPort {
+            name: Some((*name).to_owned()),
+            container_port: (*port).into(),
+            protocol: Some("TCP".to_owned()),
+            ..Default::default()
+        });
+        Container {
+            name: self.component.name().to_owned(),
+            image: Some(self.spec.image.clone()),
+            image_pull_policy: Some(self.spec.pull_policy.clone()),
+            command: Some(vec!["sh".to_owned(), format!("/etc/codis/{}", self.script)]),
+            env: Some(env),
+            ports: Some(ports.collect()),
+            resources: Some(self.spec.resources.clone()),
+            readiness_probe: Some(self.readiness),
+            liveness_probe: self.liveness,
+            security_context: Some(container_security()),
+            volume_mounts: Some(mounts),
+            ..Default::default()
+        }
+    }
+}
+
+/// Keeps pods of one kind (servers: of one group) on different nodes where it can.
+fn apart(cluster: &ValidCluster, component: Component) -> Affinity {
+    Affinity {
+        pod_anti_affinity: Some(PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
+                weight: 100,
+                pod_affinity_term: PodAffinityTerm {
+                    label_selector: Some(meta::selector(&cluster.names, component)),
+                    topology_key: "kubernetes.io/hostname".to_owned(),
+                    ..Default::default()
+                },
+            }]),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(UID),
+        run_as_group: Some(UID),
+        fs_group: Some(UID),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..Default::default()
+    }
+}
+
+fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..Default::default()
+    }
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..Default::default()
+    }
+}
+
+/// An environment variable with a fixed value.
+pub(super) fn value(name: &str, value: impl Into<String>) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.into()), value_from: None }
+}
+
+/// An environment variable with a field of the pod.
+pub(super) fn field(name: &str, path: &str) -> EnvVar {
+    let field_ref = Some(ObjectFieldSelector { field_path: path.to_owned(), api_version: None });
+    EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource { field_ref, ..Default::default() }),
+    }
+}
+
+/// The name of the pod.
+pub(super) fn pod_name() -> EnvVar {
+    field("POD_NAME", "metadata.name")
+}
+
+/// Ready when the port is open.
+pub(super) fn tcp(port: &str) -> Probe {
+    Probe {
+        tcp_socket: Some(TCPSocketAction { port: IntOrString::String(port.to_owned()), host: None }),
+        period_seconds: Some(5),
+        timeout_seconds: Some(2),
+        ..Default::default()
+    }
+}
+
+/// Ready when a GET is answered with success.
+pub(super) fn http(path: &str, port: &str) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String(port.to_owned()),
+            ..Default::default()
+        }),
+        period_seconds: Some(5),
+        timeout_seconds: Some(5),
+        ..Default::default()
+    }
+}
+
+/// Ready when a script says so.
+pub(super) fn script(name: &str) -> Probe {
+    Probe {
+        exec: Some(ExecAction { command: Some(vec!["sh".to_owned(), format!("/etc/codis/{name}")]) }),
+        period_seconds: Some(5),
+        timeout_seconds: Some(5),
+        ..Default::default()
+    }
+}
+
+/// A StatefulSet whose pods start together and are replaced by the operator or by hand only (design, decision 2).
+pub(super) fn stateful_set(
+    cluster: &ValidCluster,
+    name: String,
+    replicas: u16,
+    strategy: &str,
+    claim: Option<&validate::Volume>,
+    pod: Pod<'_>,
+) -> StatefulSet {
+    let component = pod.component;
+    StatefulSet {
+        metadata: meta::object(cluster, name.clone(), component),
+        spec: Some(StatefulSetSpec {
+            replicas: Some(replicas.into()),
+            pod_management_policy: Some("Parallel".to_owned()),
+            selector: meta::selector(&cluster.names, component),
+            service_name: Some(name),
+            template: pod.template(cluster),
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some(strategy.to_owned()),
+                rolling_update: None,
+            }),
+            volume_claim_templates: claim.map(|volume| vec![claim_template(cluster, component, volume)]),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Claims have no owner: data outlives its cluster.
+fn claim_template(cluster: &ValidCluster, component: Component, volume: &validate::Volume) -> PersistentVolumeClaim {
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(DATA_CLAIM.to_owned()),
+            labels: Some(meta::selector_labels(&cluster.names, component)),
+            ..Default::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some([("storage".to_owned(), Quantity(volume.size.clone()))].into()),
+                limits: None,
+            }),
+            storage_class_name: volume.class.clone(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,54 @@
+//! Proxies: records of dead ones go, running ones come online.
+
+use super::{Decision, Step, input::Input, reason};
+use crate::domain::{Address, ProxyPod, ProxyRecord, ports};
+
+/// A proxy that runs for this many seconds and isn't registered won't do it by itself any more (contract §8.3).
+const REGISTERS_WITHIN: u64 = 40;
+/// A proxy that runs for this many seconds, is not ready and doesn't answer the dashboard hangs.
+const HANGS_AFTER: u64 = 30;
+
+/// One dead record blocks every push (contract §15.2).
+pub(super) fn remove_dead(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    for record in &input.topology.proxies {
+        let pod = input.observed.proxy_pods.iter().find(|pod| pod.ip.as_deref() == Some(record.admin.host()));
+        if is_dead(record, pod) {
+            return Some(Step::RemoveProxy { token: record.token.clone(), admin: record.admin.clone() });
+        }
+        if pod.is_none() {
+            let what = format!("the proxy {} is registered and answers, but is no pod of this cluster", record.admin);
+            decision.alarm(reason::FOREIGN_PROXY, what);
+        }
+    }
+    None
+}
+
+fn is_dead(record: &ProxyRecord, pod: Option<&ProxyPod>) -> bool {
+    let Some(error) = &record.error else { return false };
+    match pod {
+        // Its address answers for another proxy: this record is of an earlier process (contract §8.4).
+        Some(_) if error.contains("invalid xauth") => true,
+        // In place restarts take a moment and keep the record: only what doesn't come back by itself is dead.
+        Some(pod) => {
+            pod.ending || pod.running_for.is_none() || !pod.ready && pod.running_for.is_some_and(|s| s > HANGS_AFTER)
+        }
+        None => true,
+    }
+}
+
+/// Proxies register themselves at their start; this is for those that gave up, or whose record was removed.
+pub(super) fn online(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    let wished = usize::from(input.desired.cluster.proxy.replicas);
+    let online = input.topology.proxies.iter().filter(|proxy| proxy.online && proxy.error.is_none()).count();
+    if online < wished {
+        decision.wait(reason::PROXIES_NOT_READY, format!("{online} of {wished} proxies are online"));
+    }
+    for pod in &input.observed.proxy_pods {
+        let Some(ip) = pod.ip.as_deref().filter(|_| !pod.ending) else { continue };
+        let is_registered = input.topology.proxies.iter().any(|record| record.admin.host() == ip);
+        if !is_registered && pod.running_for.is_some_and(|seconds| seconds > REGISTERS_WITHIN) {
+            return Some(Step::OnlineProxy(Address::new(ip, ports::PROXY_ADMIN)));
+        }
+    }
+    None
+}

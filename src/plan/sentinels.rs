@@ -1,0 +1,104 @@
+//! Sentinels: known to the dashboard, each watching every group. `resync-all` forgets epochs and replicas, so it runs
+//! only while everybody answers; a sentinel that lacks one master is told of that one (design, decision 5).
+
+use super::{Decision, Step, input::Input, reason, step::list};
+use crate::domain::{Address, Replication, SentinelView, ServerView};
+
+/// Sentinels that the dashboard doesn't know yet.
+pub(super) fn add(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    for sentinel in &input.desired.addresses.sentinels {
+        match input.observed.sentinels.get(sentinel) {
+            Some(Ok(_)) if !input.topology.sentinels.servers.contains(sentinel) => {
+                return Some(Step::AddSentinel(sentinel.clone()));
+            }
+            Some(Ok(_)) => {}
+            _ => decision.wait(reason::SENTINELS_NOT_READY, format!("sentinel {sentinel} doesn't answer")),
+        }
+    }
+    None
+}
+
+/// Configures all sentinels anew when the dashboard says that it must be: never with anybody missing.
+pub(super) fn resync(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    if !input.topology.sentinels.out_of_sync || input.topology.sentinels.servers.is_empty() {
+        return None;
+    }
+    let missing = missing(input);
+    if missing.is_empty() {
+        return Some(Step::ResyncSentinels);
+    }
+    let what = format!("sentinels are to be configured anew, which must wait for {}", missing.join(", "));
+    decision.wait(reason::SENTINELS_NOT_READY, what);
+    None
+}
+
+/// Whoever isn't there, or isn't in its role, for `resync-all`.
+fn missing(input: &Input<'_>) -> Vec<String> {
+    let mut missing: Vec<String> = Vec::new();
+    for sentinel in &input.desired.addresses.sentinels {
+        if !matches!(input.observed.sentinels.get(sentinel), Some(Ok(_))) {
+            missing.push(format!("sentinel {sentinel}"));
+        }
+    }
+    for group in input.topology.groups.values() {
+        if group.out_of_sync || group.promoting.is_some() || input.serving_master(group).is_none() {
+            missing.push(format!("the master of group {}", group.id));
+            continue;
+        }
+        let replicas = group.servers.iter().skip(1).map(|server| &server.address);
+        for replica in replicas.filter(|replica| !is_linked(input, replica)) {
+            missing.push(format!("replica {replica}"));
+        }
+    }
+    let silent = input.topology.proxies.iter().filter(|proxy| proxy.error.is_some());
+    missing.extend(silent.map(|proxy| format!("proxy {}", proxy.admin)));
+    missing
+}
+
+fn is_linked(input: &Input<'_>, server: &Address) -> bool {
+    matches!(
+        input.server(server),
+        Some(ServerView::Up { replication: Replication::Replica { link_up: true, .. }, .. })
+    )
+}
+
+/// A sentinel that came back knows no master: it is told, without touching the others.
+pub(super) fn monitor(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    for (sentinel, view) in &input.observed.sentinels {
+        let Ok(view) = view else { continue };
+        for group in input.topology.groups.values().filter(|group| !group.servers.is_empty()) {
+            let name = input.master_name(group.id);
+            if view.masters.contains_key(&name) {
+                continue;
+            }
+            let Some(master) = input.serving_master(group).filter(|_| input.sentinels_agree(group)) else {
+                let what = format!("sentinel {sentinel} doesn't watch group {}, whose master isn't settled", group.id);
+                decision.wait(reason::SENTINELS_NOT_READY, what);
+                continue;
+            };
+            let (sentinel, master) = (sentinel.clone(), master.clone());
+            return Some(Step::Monitor { sentinel, group: group.id, master });
+        }
+        note_what_it_misses(input, decision, sentinel, view);
+    }
+    None
+}
+
+/// Sentinels find each other and the replicas by themselves, within some seconds.
+fn note_what_it_misses(input: &Input<'_>, decision: &mut Decision, sentinel: &Address, view: &SentinelView) {
+    let others = u32::from(input.desired.cluster.sentinel_count().saturating_sub(1));
+    let replicas = u32::from(input.desired.cluster.group_size.saturating_sub(1));
+    let incomplete: Vec<&String> = view
+        .masters
+        .iter()
+        .filter(|(_, master)| master.other_sentinels != others || master.replicas < replicas || master.flags != "master")
+        .map(|(name, _)| name)
+        .collect();
+    if !incomplete.is_empty() {
+        let what = format!(
+            "sentinel {sentinel} doesn't see {others} other sentinels and a healthy master with {replicas} replicas for {}",
+            list(&incomplete)
+        );
+        decision.wait(reason::SENTINELS_NOT_READY, what);
+    }
+}

@@ -1,0 +1,201 @@
+//! What `plan` returns: one step at most, what is waited for, and what must not be done.
+
+use std::fmt;
+
+use crate::domain::{Address, GroupId, SlotId};
+
+/// Reasons, as conditions and events show them.
+pub mod reason {
+    /// Wished pods aren't ready.
+    pub const PODS_NOT_READY: &str = "PodsNotReady";
+    /// The dashboard doesn't answer, or waits for its lock.
+    pub const DASHBOARD_NOT_READY: &str = "DashboardNotReady";
+    /// Servers don't answer yet.
+    pub const SERVERS_NOT_READY: &str = "ServersNotReady";
+    /// Replicas aren't in sync yet.
+    pub const REPLICATION: &str = "Replication";
+    /// A failover hasn't ended.
+    pub const FAILOVER: &str = "Failover";
+    /// Sentinels don't all watch every group.
+    pub const SENTINELS_NOT_READY: &str = "SentinelsNotReady";
+    /// Proxies aren't online.
+    pub const PROXIES_NOT_READY: &str = "ProxiesNotReady";
+    /// A group has no slots.
+    pub const GROUP_WITHOUT_SLOTS: &str = "GroupWithoutSlots";
+    /// A proxy that is no pod of the cluster.
+    pub const FOREIGN_PROXY: &str = "ForeignProxy";
+    /// Blocked: servers hold keys and the topology doesn't say where they belong.
+    pub const TOPOLOGY_LOST: &str = "TopologyLost";
+    /// Blocked: the topology has members that aren't ours.
+    pub const COORDINATOR_IN_USE: &str = "CoordinatorInUse";
+    /// Blocked: every copy of a group's data is gone.
+    pub const GROUP_LOST: &str = "GroupLost";
+    /// Blocked: the official master is empty and another server has data.
+    pub const MASTER_EMPTIED: &str = "MasterEmptied";
+    /// Blocked: a new member has data of its own.
+    pub const SERVER_HAS_DATA: &str = "ServerHasData";
+    /// Blocked: the images hold the stand-in.
+    pub const STAND_IN_REFUSED: &str = "StandInRefused";
+    /// Blocked: an object of a wished name isn't ours.
+    pub const NAME_TAKEN: &str = "NameTaken";
+    /// Blocked: objects of the predecessor exist.
+    pub const ADOPTION_REQUIRED: &str = "AdoptionRequired";
+    /// Blocked: the spec makes no sense.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+}
+
+/// One unit that changes the outside world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Take a proxy's record out of the dashboard, whether it answers or not.
+    RemoveProxy {
+        /// Its token.
+        token: String,
+        /// Its address.
+        admin: Address,
+    },
+    /// Let a group start without data: every copy of it is provably gone.
+    StartEmpty {
+        /// The group.
+        group: GroupId,
+        /// The members' pods with their uids, to be made anew.
+        pods: Vec<(String, String)>,
+    },
+    /// Create a group.
+    CreateGroup(GroupId),
+    /// Add a server to a group.
+    AddServer {
+        /// The group.
+        group: GroupId,
+        /// The server.
+        server: Address,
+    },
+    /// Make a replica its group's master.
+    Promote {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        server: Address,
+    },
+    /// Tell the proxies the official order of a group.
+    ResyncGroup(GroupId),
+    /// Make a server follow its group's master.
+    Attach {
+        /// The group.
+        group: GroupId,
+        /// The server.
+        server: Address,
+    },
+    /// Make a sentinel known to the dashboard.
+    AddSentinel(Address),
+    /// Have the dashboard configure all sentinels anew.
+    ResyncSentinels,
+    /// Tell one sentinel of a master that it doesn't know.
+    Monitor {
+        /// The sentinel.
+        sentinel: Address,
+        /// The group.
+        group: GroupId,
+        /// The master.
+        master: Address,
+    },
+    /// Arm the start gate of groups: from now on no member starts as a master without data.
+    ArmGate(Vec<GroupId>),
+    /// Assign slots in bulk.
+    AssignSlots(Vec<(SlotId, GroupId)>),
+    /// Have the dashboard take a proxy online.
+    OnlineProxy(Address),
+}
+
+impl Step {
+    /// The event's reason, CamelCase.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RemoveProxy { .. } => "RemoveProxy",
+            Self::StartEmpty { .. } => "GroupStartsEmpty",
+            Self::CreateGroup(_) => "CreateGroup",
+            Self::AddServer { .. } => "AddServer",
+            Self::Promote { .. } => "Promote",
+            Self::ResyncGroup(_) => "ResyncGroup",
+            Self::Attach { .. } => "AttachReplica",
+            Self::AddSentinel(_) => "AddSentinel",
+            Self::ResyncSentinels => "ResyncSentinels",
+            Self::Monitor { .. } => "MonitorMaster",
+            Self::ArmGate(_) => "ArmStartGate",
+            Self::AssignSlots(_) => "AssignSlots",
+            Self::OnlineProxy(_) => "OnlineProxy",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RemoveProxy { admin, .. } => write!(f, "remove the record of the dead proxy {admin}"),
+            Self::StartEmpty { group, .. } => {
+                write!(f, "let group {group} start empty: every copy of its data is gone")
+            }
+            Self::CreateGroup(group) => write!(f, "create group {group}"),
+            Self::AddServer { group, server } => write!(f, "add {server} to group {group}"),
+            Self::Promote { group, server } => write!(f, "promote {server} to master of group {group}"),
+            Self::ResyncGroup(group) => write!(f, "make the order of group {group} official at the proxies"),
+            Self::Attach { group, server } => write!(f, "attach {server} to the master of group {group}"),
+            Self::AddSentinel(sentinel) => write!(f, "make sentinel {sentinel} known to the dashboard"),
+            Self::ResyncSentinels => f.write_str("configure all sentinels"),
+            Self::Monitor { sentinel, group, master } => {
+                write!(f, "tell sentinel {sentinel} that {master} is the master of group {group}")
+            }
+            Self::ArmGate(groups) => {
+                write!(f, "arm the start gate of groups {}", list(groups))
+            }
+            Self::AssignSlots(slots) => write!(f, "assign {} slots", slots.len()),
+            Self::OnlineProxy(admin) => write!(f, "take proxy {admin} online"),
+        }
+    }
+}
+
+/// Numbers with commas between them.
+pub(super) fn list<T: fmt::Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A reason and a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// One of [`reason`].
+    pub reason: &'static str,
+    /// What is waited for, or must not be done and how a person can help.
+    pub message: String,
+}
+
+/// The next step and all that stands in the way of being done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// What to do now.
+    pub step: Option<Step>,
+    /// What is waited for.
+    pub waits: Vec<Note>,
+    /// What a person has to decide.
+    pub blocked: Vec<Note>,
+    /// What is worth telling and changes nothing.
+    pub alarms: Vec<Note>,
+}
+
+impl Decision {
+    pub(super) fn wait(&mut self, reason: &'static str, message: String) {
+        self.waits.push(Note { reason, message });
+    }
+    /// Notes that something must not be done without a person.
+    pub fn block(&mut self, reason: &'static str, message: String) {
+        self.blocked.push(Note { reason, message });
+    }
+    pub(super) fn alarm(&mut self, reason: &'static str, message: String) {
+        self.alarms.push(Note { reason, message });
+    }
+    /// Whether nothing is left to do or to wait for.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.step.is_none() && self.waits.is_empty() && self.blocked.is_empty()
+    }
+}

@@ -1,1 +1,67 @@
-//! codis
+//! The one door to Codis: dashboard, sentinel and redis on the wire. It does I/O and decides nothing: what to do is
+//! [`plan`](crate::plan)'s, when to try again is the controller's.
+//!
+//! May enter: domain, reqwest, redis. Stays out: kube, clocks, decisions.
+//!
+//! Two kinds of calls. Observations only read, are bounded in time and never fail: what can't be seen is a value that
+//! says why. Effects change the outside world; each has a name, asks [`Effects`] before it is sent and returns an
+//! [`Error`] of a few kinds. Effects on one dashboard are meant to be called one after the other (contract §2).
+//! No text that leaves the room holds a password or an xauth.
+
+mod dashboard;
+mod effects;
+mod error;
+mod redis;
+mod sentinel;
+mod topom;
+mod wire;
+mod xauth;
+
+use std::sync::Arc;
+
+use crate::domain::Address;
+
+pub use effects::{DOOR, Effects, names};
+pub use error::Error;
+pub use sentinel::SentinelSettings;
+pub use wire::Timeouts;
+pub use xauth::xauth;
+
+/// The door to one product. Cheap to clone.
+#[derive(Clone)]
+pub struct Codis(Arc<Door>);
+
+struct Door {
+    product: String,
+    product_auth: Option<String>,
+    dashboard: Address,
+    xauth: String,
+    http: reqwest::Client,
+    effects: Effects,
+    timeouts: Timeouts,
+}
+
+impl Codis {
+    /// The door to `product`, whose dashboard answers at `dashboard`. `product_auth` is the password of every
+    /// codis-server (contract §3); none or empty means that they have none. Nothing is sent.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] when no HTTP client can be made.
+    pub fn new(
+        product: &str,
+        product_auth: Option<&str>,
+        dashboard: Address,
+        effects: Effects,
+        timeouts: Timeouts,
+    ) -> Result<Self, Error> {
+        Ok(Self(Arc::new(Door {
+            product: product.to_owned(),
+            product_auth: product_auth.filter(|auth| !auth.is_empty()).map(str::to_owned),
+            xauth: xauth(&[product]),
+            http: wire::client(&dashboard)?,
+            dashboard,
+            effects,
+            timeouts,
+        })))
+    }
+}

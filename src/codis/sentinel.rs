@@ -1,0 +1,152 @@
+//! A sentinel, asked directly, without AUTH (contract §3, §11).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use redis::{Cmd, RedisError, cmd};
+
+use super::{
+    Codis, DOOR, Error, names,
+    redis::{bounded, connect},
+};
+use crate::domain::{Address, GroupId, SentinelMaster, SentinelView};
+
+/// How a sentinel is to watch a master (contract §13.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentinelSettings {
+    /// How many sentinels must agree that a master is down.
+    pub quorum: u32,
+    /// How many replicas may be re-pointed at a time after a failover.
+    pub parallel_syncs: u32,
+    /// How long a master must be silent to be down.
+    pub down_after: Duration,
+    /// How long a failover may take.
+    pub failover_timeout: Duration,
+}
+
+impl Codis {
+    /// What several sentinels watch, asked at once: `SENTINEL masters`, whoever's they are. The error of a sentinel
+    /// is a text.
+    pub async fn sentinels(
+        &self,
+        addresses: impl IntoIterator<Item = Address>,
+    ) -> BTreeMap<Address, Result<SentinelView, String>> {
+        let ask = async |address| (self.sentinel(&address).await, address);
+        let views = join_all(addresses.into_iter().map(ask)).await;
+        views.into_iter().map(|(view, address)| (address, view)).collect()
+    }
+
+    async fn sentinel(&self, address: &Address) -> Result<SentinelView, String> {
+        let rows = bounded(address, self.0.timeouts.redis, async {
+            let mut connection = connect(address).await?;
+            sentinel("masters")
+                .query_async::<Vec<HashMap<String, String>>>(&mut connection)
+                .await
+        });
+        match rows.await {
+            Ok(rows) => Ok(SentinelView {
+                masters: rows.iter().map(parse_master).collect::<Result<_, _>>()?,
+            }),
+            Err(Error::Refused { cause, .. }) => Err(cause),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Has one sentinel that lacks a group's master watch it: what `sentinels/resync-all` does to one sentinel and
+    /// one group (contract §11), without what it makes all of them forget. `master` must be an IP: sentinel 3.2 knows
+    /// no names. A sentinel that has the master keeps the address it has and gets the settings.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn monitor(
+        &self,
+        sentinel: &Address,
+        group: GroupId,
+        master: &Address,
+        settings: &SentinelSettings,
+    ) -> Result<(), Error> {
+        let name = format!("{}-{group}", self.0.product);
+        let monitor = monitor_command(&name, master, settings.quorum);
+        let set = set_command(&name, settings, self.0.product_auth.as_deref());
+        self.0.effects.before(DOOR, names::MONITOR)?;
+        bounded(
+            sentinel,
+            self.0.timeouts.redis,
+            introduce(sentinel, &name, &monitor, &set),
+        )
+        .await
+    }
+}
+
+/// Sends both commands at once, so that no crash of ours comes between them. A master without its settings would
+/// look watched but couldn't be asked for want of its password: it is taken back.
+async fn introduce(address: &Address, name: &str, monitor: &Cmd, set: &Cmd) -> Result<(), RedisError> {
+    let mut connection = connect(address).await?;
+    let mut both = redis::pipe();
+    both.add_command(monitor.clone())
+        .add_command(set.clone())
+        .ignore_errors();
+    let (added, configured): (Result<(), RedisError>, Result<(), RedisError>) =
+        both.query_async(&mut connection).await?;
+    match added {
+        Err(error) if !is_duplicate(&error) => Err(error),
+        Ok(()) if configured.is_err() => {
+            let () = sentinel("remove").arg(name).query_async(&mut connection).await?;
+            configured
+        }
+        Ok(()) | Err(_) => configured,
+    }
+}
+
+fn sentinel(command: &str) -> Cmd {
+    let mut sentinel = cmd("SENTINEL");
+    sentinel.arg(command);
+    sentinel
+}
+
+fn monitor_command(name: &str, master: &Address, quorum: u32) -> Cmd {
+    let mut monitor = sentinel("monitor");
+    monitor.arg(name).arg(master.host()).arg(master.port()).arg(quorum);
+    monitor
+}
+
+fn set_command(name: &str, settings: &SentinelSettings, password: Option<&str>) -> Cmd {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut set = sentinel("set");
+    set.arg(name)
+        .arg("parallel-syncs")
+        .arg(settings.parallel_syncs)
+        .arg("down-after-milliseconds")
+        .arg(millis(settings.down_after))
+        .arg("failover-timeout")
+        .arg(millis(settings.failover_timeout));
+    if let Some(password) = password {
+        set.arg("auth-pass").arg(password);
+    }
+    set
+}
+
+/// `Duplicated master name` in 3.2, `Duplicate master name` since 6.2.
+fn is_duplicate(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.starts_with("Duplicate"))
+}
+
+fn parse_master(row: &HashMap<String, String>) -> Result<(String, SentinelMaster), String> {
+    let text = |field: &str| row.get(field).ok_or_else(|| format!("a master has no {field}"));
+    let number = |field: &str| {
+        let value = text(field)?;
+        value.parse().map_err(|_| format!("a master has {field} {value:?}"))
+    };
+    let port = text("port")?;
+    let port = port.parse().map_err(|_| format!("a master has port {port:?}"))?;
+    let master = SentinelMaster {
+        address: Address::new(text("ip")?, port),
+        replicas: number("num-slaves")?,
+        other_sentinels: number("num-other-sentinels")?,
+        flags: text("flags")?.clone(),
+    };
+    Ok((text("name")?.clone(), master))
+}

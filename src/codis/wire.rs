@@ -1,0 +1,131 @@
+//! HTTP as dashboards speak it (contract §2).
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, StatusCode, Url, redirect, retry};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, error::innermost};
+use crate::domain::Address;
+
+/// How long a connection to a dashboard may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long answers may take, connecting included.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// A redis's or a sentinel's.
+    pub redis: Duration,
+    /// A dashboard's to a read.
+    pub read: Duration,
+    /// A dashboard's to an effect: it may wait up to 60 s for a hung proxy while it holds its one lock (contract §2).
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            redis: Duration::from_secs(2),
+            read: Duration::from_secs(10),
+            write: Duration::from_secs(90),
+        }
+    }
+}
+
+/// One call to a dashboard. Its path holds an xauth: it must not get into any text.
+pub(super) struct Call<'a> {
+    pub client: &'a Client,
+    pub peer: &'a Address,
+    pub timeout: Duration,
+}
+
+/// The body of an application error, status 800. There is a `Stack`, too; nobody reads it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RemoteError {
+    cause: String,
+}
+
+/// A client that does nothing by itself: no retries, redirects, proxies or compression, and no connection kept:
+/// an idle one may lead to a process that is gone, and that would be found out by a lost effect.
+pub(super) fn client(peer: &Address) -> Result<Client, Error> {
+    Client::builder()
+        .http1_only()
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .pool_max_idle_per_host(0)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .build()
+        .map_err(|error| Error::Unexpected {
+            peer: peer.clone(),
+            cause: innermost(&error),
+        })
+}
+
+impl Call<'_> {
+    /// GETs a path; the body of the answer with status 200.
+    pub(super) async fn get(&self, path: &[&str]) -> Result<Vec<u8>, Error> {
+        self.send(Method::GET, path, None::<&()>).await
+    }
+
+    /// PUTs to a path. The answer must be `"OK"`.
+    pub(super) async fn put(&self, path: &[&str], body: Option<&impl Serialize>) -> Result<(), Error> {
+        let answer = self.send(Method::PUT, path, body).await?;
+        match serde_json::from_slice::<String>(&answer) {
+            Ok(answer) if answer == "OK" => Ok(()),
+            Ok(_) | Err(_) => Err(self.unexpected("not \"OK\"".to_owned())),
+        }
+    }
+
+    async fn send(&self, method: Method, path: &[&str], body: Option<&impl Serialize>) -> Result<Vec<u8>, Error> {
+        let mut request = self.client.request(method, self.url(path)?).timeout(self.timeout);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.transport(&error))?;
+        if status == StatusCode::OK {
+            return Ok(body.into());
+        }
+        match serde_json::from_slice::<RemoteError>(&body) {
+            Ok(RemoteError { cause }) if status.as_u16() == 800 => Err(Error::Refused {
+                peer: self.peer.clone(),
+                cause,
+            }),
+            // 404 of a path that isn't Codis's, 500 of a panic (contract §2), anything of somebody else.
+            Ok(_) | Err(_) => Err(self.unexpected(format!("status {}", status.as_u16()))),
+        }
+    }
+
+    /// The path's segments are escaped, so that a name from outside can't lead elsewhere.
+    fn url(&self, path: &[&str]) -> Result<Url, Error> {
+        let no_url = || self.unexpected("its address makes no URL".to_owned());
+        let mut url = Url::parse(&format!("http://{}", self.peer)).map_err(|_| no_url())?;
+        url.path_segments_mut().map_err(|()| no_url())?.clear().extend(path);
+        Ok(url)
+    }
+
+    /// An error without an answer. The library's own text has the URL in it, the innermost cause hasn't.
+    fn transport(&self, error: &reqwest::Error) -> Error {
+        let peer = self.peer.clone();
+        if error.is_timeout() && !error.is_connect() {
+            return Error::Timeout {
+                peer,
+                after: self.timeout,
+            };
+        }
+        Error::Unreachable {
+            peer,
+            cause: innermost(error),
+        }
+    }
+
+    pub(super) fn unexpected(&self, cause: String) -> Error {
+        Error::Unexpected {
+            peer: self.peer.clone(),
+            cause,
+        }
+    }
+}

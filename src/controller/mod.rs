@@ -1,1 +1,185 @@
-//! controller
+//! The loop: fetch → validate → build → apply → observe → plan → act → status, for one cluster at a time. A plain async
+//! function of a key and the doors: it needs no kube runtime.
+//!
+//! May enter: every room above. Stays out: building objects, deciding steps. What is kept between two passes is only
+//! what may be forgotten: since when a server has been silent.
+
+mod act;
+mod apply;
+mod error;
+mod facts;
+mod memory;
+mod observe;
+mod run;
+mod status;
+mod teardown;
+
+use std::{sync::Arc, time::Duration};
+
+use kube::ResourceExt;
+
+pub use error::Error;
+pub use run::{Settings, run};
+
+use crate::{
+    api::CodisCluster,
+    build::{self, Facts},
+    cluster::{Cluster, EventKind, Live},
+    codis::{self, Codis},
+    plan::{self, Decision, Desired, Health, reason},
+    telemetry::Metrics,
+    validate::{ValidCluster, validate},
+};
+use memory::Memory;
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeue {
+    /// Only when something changes: it is gone.
+    Never,
+    /// After this time.
+    After(Duration),
+}
+
+impl Requeue {
+    /// A step was done: what it changed is looked at right away.
+    const NOW: Self = Self::After(Duration::from_millis(200));
+    /// Something is waited for.
+    const SOON: Self = Self::After(Duration::from_secs(1));
+    /// All is well. Codis's own changes (a failover) send no event, so it is looked at.
+    const SETTLED: Self = Self::After(Duration::from_secs(5));
+    /// It is a person's turn.
+    const BLOCKED: Self = Self::After(Duration::from_secs(10));
+}
+
+/// The doors and what the loop needs besides.
+pub struct Context {
+    /// The door to Kubernetes.
+    pub cluster: Cluster,
+    /// What is asked before each effect on Codis.
+    pub effects: codis::Effects,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Whether the stand-in for Codis may be run.
+    pub allow_stand_in: bool,
+    memory: Memory,
+}
+
+impl Context {
+    /// A context without memory.
+    #[must_use]
+    pub fn new(cluster: Cluster, effects: codis::Effects, metrics: Metrics, allow_stand_in: bool) -> Arc<Self> {
+        Arc::new(Self { cluster, effects, metrics, allow_stand_in, memory: Memory::default() })
+    }
+}
+
+/// One pass for one cluster.
+///
+/// # Errors
+/// When a door fails; [`Error::requeue`] says when to try again. What Codis refuses is in the status instead.
+pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Requeue, Error> {
+    let Some(cluster) = context.cluster.get(namespace, name).await? else {
+        context.memory.forget(namespace, name);
+        return Ok(Requeue::Never);
+    };
+    if cluster.metadata.deletion_timestamp.is_some() {
+        return teardown::tear_down(context, &cluster).await;
+    }
+    let valid = match validate(&cluster) {
+        Ok(valid) => valid,
+        Err(errors) => return blocked(context, &cluster, status::invalid(&errors)).await,
+    };
+    let live = context.cluster.fetch(&cluster).await?;
+    if let Some(decision) = apply::refusal(context, &valid, &live).await? {
+        return blocked(context, &cluster, decision).await;
+    }
+    context.cluster.add_finalizer(&cluster).await?;
+    let mut facts = facts::facts(&cluster, &valid, &live);
+    let addresses = match apply::services(context, &valid, &live, &facts).await {
+        Ok(Some(addresses)) => addresses,
+        Ok(None) => return Ok(Requeue::NOW),
+        Err(error) => return taken_or(context, &cluster, error).await,
+    };
+    if let Err(error) = apply::workloads(context, &valid, &live, &facts, &addresses).await {
+        return taken_or(context, &cluster, error).await;
+    }
+    let desired = Desired {
+        cluster: &valid,
+        addresses: &addresses,
+        known_hosts: facts.addresses.values().cloned().collect(),
+        persistent: facts::persistent(&valid, &facts),
+        allow_stand_in: context.allow_stand_in,
+    };
+    let codis = Codis::new(
+        name,
+        facts.auth.product.as_deref(),
+        addresses.dashboard.clone(),
+        context.effects.clone(),
+        codis::Timeouts::default(),
+    )?;
+    let observed = observe::observe(context, &codis, &desired, &live, &facts).await;
+    let mut decision = plan::decide(&desired, &observed);
+    let outcome = act::act(context, &cluster, &codis, &desired, &live, &mut facts, &mut decision).await?;
+    let health = plan::health(&desired, &observed);
+    let view = status::View { cluster: &cluster, desired: &desired, observed: &observed, facts: &facts };
+    report(context, &cluster, &status::of(&view, &health, &decision), &decision).await?;
+    Ok(outcome.unwrap_or_else(|| next(&health, &decision)))
+}
+
+fn next(health: &Health, decision: &Decision) -> Requeue {
+    match decision {
+        _ if decision.step.is_some() || !decision.waits.is_empty() => Requeue::SOON,
+        _ if !decision.blocked.is_empty() => Requeue::BLOCKED,
+        _ if health.is_serving() => Requeue::SETTLED,
+        _ => Requeue::SOON,
+    }
+}
+
+/// A name that is taken blocks this cluster; any other error is the caller's.
+async fn taken_or(context: &Context, cluster: &CodisCluster, error: Error) -> Result<Requeue, Error> {
+    let Some(what) = error.name_taken() else { return Err(error) };
+    let mut decision = Decision::default();
+    decision.block(
+        reason::NAME_TAKEN,
+        format!("{what}; delete it, or give the cluster another name"),
+    );
+    blocked(context, cluster, decision).await
+}
+
+/// Reports why nothing is done.
+async fn blocked(context: &Context, cluster: &CodisCluster, decision: Decision) -> Result<Requeue, Error> {
+    report(context, cluster, &status::of_blocked(cluster, &decision), &decision).await?;
+    Ok(Requeue::BLOCKED)
+}
+
+/// Writes the status if it changed, and an event when something new is in the way.
+async fn report(
+    context: &Context,
+    cluster: &CodisCluster,
+    status: &crate::api::CodisClusterStatus,
+    decision: &Decision,
+) -> Result<(), Error> {
+    if !context.cluster.patch_status(cluster, status).await? {
+        return Ok(());
+    }
+    for note in status::news(cluster, decision) {
+        event(context, cluster, EventKind::Warning, note.reason, "Reconcile", &note.message).await;
+    }
+    Ok(())
+}
+
+/// An event is an aid: without it everything goes on.
+async fn event(context: &Context, cluster: &CodisCluster, kind: EventKind, reason: &str, action: &str, note: &str) {
+    if let Err(error) = context.cluster.event(cluster, kind, reason, action, note).await {
+        tracing::warn!(cluster = cluster.name_any(), %error, "an event was lost");
+    }
+}
+
+/// What a step may need: everything that this pass knows.
+struct Known<'a> {
+    cluster: &'a CodisCluster,
+    valid: &'a ValidCluster,
+    live: &'a Live,
+    facts: &'a Facts,
+    addresses: &'a build::Addresses,
+}

@@ -64,7 +64,7 @@ fn replacement(input: &Input<'_>, decision: &mut Decision, group: &Group) -> Opt
         return None;
     }
     if down_for < PROMOTE_AFTER {
-        decision.wait(reason::FAILOVER, format!("master {master} of group {} is down for {down_for} s", group.id));
+        decision.wait(reason::FAILOVER, format!("master {master} of group {} is down", group.id));
         return None;
     }
     let candidates = group.servers.iter().skip(1).filter_map(|server| match input.server(&server.address) {

@@ -1,0 +1,85 @@
+//! What is so, whatever the spec says: assigned addresses, armed gates, passwords in force, claim templates.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Secret};
+
+use crate::{
+    api::CodisCluster,
+    build::{DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH},
+    cluster::Live,
+    domain::GroupId,
+    validate::{Auth, ValidCluster, Volume},
+};
+
+pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -> Facts {
+    let status = cluster.status.clone().unwrap_or_default();
+    let mut addresses: BTreeMap<String, String> = status.addresses;
+    addresses.extend(live.services.iter().filter_map(|(name, service)| {
+        let ip = service.spec.as_ref()?.cluster_ip.clone()?;
+        (ip != "None" && !ip.is_empty()).then(|| (name.clone(), ip))
+    }));
+    let bootstrapped = match &live.secret {
+        Some(secret) => text(secret, KEY_BOOTSTRAPPED).lines().filter_map(group).collect(),
+        // Somebody deleted the Secret: the status still knows.
+        None => {
+            let armed = status.groups.iter().filter(|group| group.bootstrapped);
+            armed.filter_map(|group| GroupId::try_from(u64::try_from(group.id).ok()?).ok()).collect()
+        }
+    };
+    Facts {
+        addresses,
+        bootstrapped,
+        auth: live.secret.as_ref().map_or_else(|| valid.auth.clone(), auth_in_force),
+        volumes: live.stateful_sets.iter().map(|(name, set)| (name.clone(), volume_of(set))).collect(),
+    }
+}
+
+/// Groups whose servers keep their data on volumes.
+pub(super) fn persistent(valid: &ValidCluster, facts: &Facts) -> BTreeSet<GroupId> {
+    let has_volume = |group: &GroupId| match facts.volumes.get(&valid.names.group(*group)) {
+        Some(volume) => volume.is_some(),
+        None => valid.volume.is_some(),
+    };
+    valid.group_ids().filter(has_volume).collect()
+}
+
+/// Wishes that can't be met on what exists, for the status.
+pub(super) fn without_effect(valid: &ValidCluster, facts: &Facts) -> Vec<String> {
+    let mut notes = valid.without_effect.clone();
+    if facts.auth.product != valid.auth.product {
+        notes.push("spec.codisDashboard.productAuth: changing it is not in this version: the old one is in force".into());
+    }
+    if facts.auth.session != valid.auth.session {
+        notes.push("spec.codisProxy.sessionAuth: changing it is not in this version: the old one is in force".into());
+    }
+    let differs = |group: GroupId| {
+        facts.volumes.get(&valid.names.group(group)).is_some_and(|volume| *volume != valid.volume)
+    };
+    if valid.group_ids().any(differs) {
+        notes.push("spec.codisServer storage: changing volumes is not in this version: existing groups keep theirs".into());
+    }
+    notes
+}
+
+fn group(line: &str) -> Option<GroupId> {
+    GroupId::try_from(line.trim().parse::<u64>().ok()?).ok()
+}
+
+fn text(secret: &Secret, key: &str) -> String {
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.clone());
+    String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+}
+
+fn auth_in_force(secret: &Secret) -> Auth {
+    let password = |key| Some(text(secret, key)).filter(|password| !password.is_empty());
+    Auth { product: password(KEY_PRODUCT_AUTH), session: password(KEY_SESSION_AUTH) }
+}
+
+fn volume_of(set: &StatefulSet) -> Option<Volume> {
+    let templates = set.spec.as_ref()?.volume_claim_templates.as_ref()?;
+    let template = templates.iter().find(|claim| claim.metadata.name.as_deref() == Some(DATA_CLAIM))?;
+    let spec = template.spec.as_ref()?;
+    let size = spec.resources.as_ref()?.requests.as_ref()?.get("storage")?;
+    Some(Volume { class: spec.storage_class_name.clone(), size: size.0.clone() })
+}

@@ -1,0 +1,132 @@
+//! What is: pods as Kubernetes has them, Codis as it answers.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, Pod},
+    jiff::Timestamp,
+};
+use kube::ResourceExt;
+
+use super::Context;
+use crate::{
+    api::names,
+    build::{Component, Facts, GATE_MESSAGE},
+    cluster::Live,
+    codis::Codis,
+    domain::{Address, MemberPod, Observed, ProxyPod, ServerView},
+    plan::Desired,
+};
+
+pub(super) async fn observe(
+    context: &Context,
+    codis: &Codis,
+    desired: &Desired<'_>,
+    live: &Live,
+    facts: &Facts,
+) -> Observed {
+    let addresses = desired.addresses;
+    let (dashboard, servers, sentinels) = tokio::join!(
+        codis.dashboard(),
+        codis.servers(addresses.servers.values().flatten().cloned()),
+        codis.sentinels(addresses.sentinels.iter().cloned()),
+    );
+    let silent: Vec<Address> = servers
+        .iter()
+        .filter(|(_, view)| matches!(view, ServerView::Unreachable(_)))
+        .map(|(address, _)| address.clone())
+        .collect();
+    let names = &desired.cluster.names;
+    let down_for = context.memory.silent(&names.namespace, &names.cluster, Instant::now(), &silent);
+    Observed {
+        dashboard,
+        servers,
+        sentinels,
+        server_pods: server_pods(desired, live),
+        proxy_pods: of_component(live, Component::Proxy).map(|pod| proxy_pod(pod, Timestamp::now())).collect(),
+        bootstrapped: facts.bootstrapped.clone(),
+        down_for: down_for.into_iter().collect(),
+        unready: unready(desired, live),
+    }
+}
+
+/// The pods of a component; of all groups for servers.
+fn of_component(live: &Live, component: Component) -> impl Iterator<Item = &Pod> {
+    let is_of = move |pod: &&Pod| {
+        pod.labels().get(names::LABEL_COMPONENT).is_some_and(|value| value == component.name())
+    };
+    live.pods.iter().filter(is_of)
+}
+
+fn server_pods(desired: &Desired<'_>, live: &Live) -> BTreeMap<Address, MemberPod> {
+    let by_name: BTreeMap<String, &Pod> = live.pods.iter().map(|pod| (pod.name_any(), pod)).collect();
+    let mut pods = BTreeMap::new();
+    for (group, servers) in &desired.addresses.servers {
+        for (ordinal, address) in (0..).zip(servers) {
+            if let Some(pod) = by_name.get(&desired.cluster.names.server_pod(*group, ordinal)) {
+                pods.insert(address.clone(), member_pod(pod));
+            }
+        }
+    }
+    pods
+}
+
+fn member_pod(pod: &Pod) -> MemberPod {
+    MemberPod {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        ready: is_ready(pod),
+        stopped_empty: pod.metadata.deletion_timestamp.is_none() && container(pod).is_some_and(stopped_at_the_gate),
+    }
+}
+
+/// The container doesn't run, and when it last did the start gate ended it.
+fn stopped_at_the_gate(status: &ContainerStatus) -> bool {
+    let Some(state) = &status.state else { return false };
+    if state.running.is_some() {
+        return false;
+    }
+    let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    let ended = state.terminated.as_ref().or(last);
+    ended.and_then(|ended| ended.message.as_deref()).is_some_and(|message| message.trim() == GATE_MESSAGE)
+}
+
+fn proxy_pod(pod: &Pod, now: Timestamp) -> ProxyPod {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let running = container(pod).and_then(|status| status.state.as_ref()?.running.as_ref()?.started_at.clone());
+    ProxyPod {
+        name: pod.name_any(),
+        ip: pod.status.as_ref().and_then(|status| status.pod_ip.clone()),
+        ready: is_ready(pod),
+        ending: pod.metadata.deletion_timestamp.is_some() || matches!(phase, "Failed" | "Succeeded"),
+        running_for: running.map(|since| u64::try_from(now.duration_since(since.0).as_secs()).unwrap_or(0)),
+    }
+}
+
+fn container(pod: &Pod) -> Option<&ContainerStatus> {
+    pod.status.as_ref()?.container_statuses.as_ref()?.first()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let is_true = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    is_true && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Components whose wished pods aren't all ready, like `proxy 2/3`.
+fn unready(desired: &Desired<'_>, live: &Live) -> Vec<String> {
+    let cluster = desired.cluster;
+    let servers = cluster.groups * cluster.group_size;
+    let mut wished = vec![("dashboard", 1), ("server", servers), ("proxy", cluster.proxy.replicas)];
+    wished.push(("sentinel", cluster.sentinel_count()));
+    wished.extend(cluster.fe.iter().map(|(fe, _)| ("fe", fe.replicas)));
+    let ready = |component: &str| {
+        let pods = live.pods.iter().filter(|pod| pod.labels().get(names::LABEL_COMPONENT).is_some_and(|c| c == component));
+        pods.filter(|pod| is_ready(pod)).count()
+    };
+    let missing = wished.into_iter().map(|(component, wished)| (component, usize::from(wished), ready(component)));
+    missing
+        .filter(|(_, wished, ready)| ready < wished)
+        .map(|(component, wished, ready)| format!("{component} {ready}/{wished}"))
+        .collect()
+}

@@ -1,0 +1,200 @@
+//! The status: a pure fold of what was seen and decided. An unchanged cluster gives an equal status.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use super::facts;
+use crate::{
+    api::{CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, condition},
+    build::Facts,
+    domain::{Address, DashboardView, Group, Observed, Replication, ServerView},
+    plan::{Decision, Desired, Health, Note, reason},
+    validate::Invalid,
+};
+
+/// What a pass has seen.
+pub(super) struct View<'a> {
+    pub cluster: &'a CodisCluster,
+    pub desired: &'a Desired<'a>,
+    pub observed: &'a Observed,
+    pub facts: &'a Facts,
+}
+
+/// A spec that makes no sense.
+pub(super) fn invalid(errors: &[Invalid]) -> Decision {
+    let mut decision = Decision::default();
+    let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    decision.block(reason::INVALID_SPEC, all.join("; "));
+    decision
+}
+
+/// The status of a cluster for which nothing is done. What was known about it stays.
+pub(super) fn of_blocked(cluster: &CodisCluster, decision: &Decision) -> CodisClusterStatus {
+    let mut status = cluster.status.clone().unwrap_or_default();
+    let truth = Truth { ready: false, serving: None, degraded: false };
+    conclude(cluster, &mut status, &truth, decision);
+    status
+}
+
+/// The status of a cluster that is being deleted.
+pub(super) fn of_deleting(cluster: &CodisCluster, what: String) -> CodisClusterStatus {
+    let mut status = cluster.status.clone().unwrap_or_default();
+    let mut decision = Decision::default();
+    decision.waits.push(Note { reason: "Deleting", message: what });
+    conclude(cluster, &mut status, &Truth { ready: false, serving: None, degraded: false }, &decision);
+    status.phase = Some("Deleting".to_owned());
+    status
+}
+
+/// The status after a whole pass.
+pub(super) fn of(view: &View<'_>, health: &Health, decision: &Decision) -> CodisClusterStatus {
+    let wished = view.desired.cluster;
+    let servers = usize::from(wished.groups) * usize::from(wished.group_size);
+    let sentinels = usize::from(wished.sentinel_count());
+    let is_whole = health.servers_in_role >= servers
+        && health.sentinels_watching >= sentinels
+        && health.proxies_online >= usize::from(wished.proxy.replicas);
+    let knows = matches!(view.observed.dashboard, DashboardView::Online { .. });
+    let mut status = view.cluster.status.clone().unwrap_or_default();
+    if knows {
+        status.proxies = Some(format!("{}/{}", health.proxies_online, wished.proxy.replicas));
+        status.servers = Some(format!("{}/{servers}", health.servers_in_role));
+        status.sentinels = Some(format!("{}/{sentinels}", health.sentinels_watching));
+        status.slots_served = Some(health.slots_served.into());
+        status.groups = groups(view);
+    }
+    status.addresses = view.facts.addresses.clone();
+    status.without_effect = facts::without_effect(wished, view.facts);
+    let truth = Truth {
+        ready: decision.is_settled() && health.is_serving() && is_whole,
+        serving: knows.then(|| health.is_serving()),
+        degraded: !is_whole && health.is_serving() || !decision.alarms.is_empty(),
+    };
+    conclude(view.cluster, &mut status, &truth, decision);
+    status
+}
+
+struct Truth {
+    ready: bool,
+    serving: Option<bool>,
+    degraded: bool,
+}
+
+/// Conditions, phase and message.
+fn conclude(cluster: &CodisCluster, status: &mut CodisClusterStatus, truth: &Truth, decision: &Decision) {
+    let doing = doing(decision);
+    let blocked = decision.blocked.first();
+    let first = blocked.cloned().or_else(|| doing.clone()).or_else(|| decision.alarms.first().cloned());
+    let (reason, message) = first.map_or(("", String::new()), |note| (note.reason, note.message));
+    let or = |reason: &str, otherwise: &str| if reason.is_empty() { otherwise.to_owned() } else { reason.to_owned() };
+    let serving = match truth.serving {
+        Some(true) => ("True", "AllSlotsServed"),
+        Some(false) => ("False", "NotAllSlotsServed"),
+        None => ("Unknown", "NotObserved"),
+    };
+    let yes = |is: bool| if is { "True" } else { "False" };
+    let of = |note: Option<&Note>, none: &str| {
+        note.map_or((none.to_owned(), String::new()), |note| (note.reason.to_owned(), note.message.clone()))
+    };
+    let ready = if truth.ready { ("Ready".to_owned(), String::new()) } else { (or(reason, "NotReady"), message.clone()) };
+    let rows = [
+        (condition::READY, yes(truth.ready), ready),
+        (condition::SERVING, serving.0, (serving.1.to_owned(), String::new())),
+        (condition::PROGRESSING, yes(doing.is_some()), of(doing.as_ref(), "Settled")),
+        (condition::BLOCKED, yes(blocked.is_some()), of(blocked, "NotBlocked")),
+        (condition::DEGRADED, yes(truth.degraded), of(decision.alarms.first(), if truth.degraded { "NotWhole" } else { "Whole" })),
+        (condition::STALLED, yes(blocked.is_some()), of(blocked, "NotStalled")),
+    ];
+    status.conditions = rows
+        .into_iter()
+        .map(|(type_, value, (reason, message))| condition(cluster, type_, value, reason, message))
+        .collect();
+    status.observed_generation = cluster.metadata.generation;
+    status.message = (!message.is_empty()).then_some(message);
+    status.phase = Some(phase(truth, decision).to_owned());
+}
+
+/// The step, or what is waited for.
+fn doing(decision: &Decision) -> Option<Note> {
+    let failed = decision.waits.first().filter(|note| note.reason == reason::STEP_FAILED).cloned();
+    let step = decision.step.as_ref().map(|step| Note { reason: step.name(), message: step.to_string() });
+    failed.or(step).or_else(|| decision.waits.first().cloned())
+}
+
+fn phase(truth: &Truth, decision: &Decision) -> &'static str {
+    match truth {
+        _ if !decision.blocked.is_empty() => "Blocked",
+        Truth { ready: true, .. } => "Ready",
+        Truth { serving: Some(true), .. } => "Degraded",
+        _ => "Progressing",
+    }
+}
+
+/// A condition, with the time of its last transition kept.
+fn condition(cluster: &CodisCluster, type_: &str, value: &str, reason: String, message: String) -> Condition {
+    let old = cluster.status.iter().flat_map(|status| &status.conditions).find(|old| old.type_ == type_);
+    let since = old.filter(|old| old.status == value).map(|old| old.last_transition_time.clone());
+    // To the second, as the API server keeps it: an equal status must compare equal.
+    let now = || Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default());
+    Condition {
+        type_: type_.to_owned(),
+        status: value.to_owned(),
+        reason,
+        message,
+        observed_generation: cluster.metadata.generation,
+        last_transition_time: since.unwrap_or_else(now),
+    }
+}
+
+/// What is in the way now and wasn't in the status before.
+pub(super) fn news<'a>(cluster: &CodisCluster, decision: &'a Decision) -> Vec<&'a Note> {
+    let old = cluster.status.iter().flat_map(|status| &status.conditions).find(|old| old.type_ == condition::BLOCKED);
+    let known = old.filter(|old| old.status == "True").map(|old| (old.reason.as_str(), old.message.as_str()));
+    decision.blocked.iter().filter(|note| known != Some((note.reason, note.message.as_str()))).take(1).collect()
+}
+
+fn groups(view: &View<'_>) -> Vec<GroupStatus> {
+    let DashboardView::Online { topology, .. } = &view.observed.dashboard else { return Vec::new() };
+    let pods = pods_by_address(view);
+    let name = |address: &Address| pods.iter().find(|(known, _)| known == address).map(|(_, pod)| pod.clone());
+    let status_of = |group: &Group| GroupStatus {
+        id: group.id.get().into(),
+        slots: i32::try_from(topology.slots_of(group.id)).unwrap_or(i32::MAX),
+        master: group.master().and_then(name),
+        bootstrapped: view.facts.bootstrapped.contains(&group.id),
+        servers: group
+            .servers
+            .iter()
+            .map(|server| {
+                let name = name(&server.address).unwrap_or_else(|| server.address.to_string());
+                server_status(name, view.observed.servers.get(&server.address))
+            })
+            .collect(),
+    };
+    topology.groups.values().map(status_of).collect()
+}
+
+fn pods_by_address(view: &View<'_>) -> Vec<(Address, String)> {
+    let names = &view.desired.cluster.names;
+    let groups = view.desired.addresses.servers.iter();
+    let of_group = |(group, servers): (&crate::domain::GroupId, &Vec<Address>)| {
+        let pods = (0..).zip(servers).map(|(ordinal, address)| (address.clone(), names.server_pod(*group, ordinal)));
+        pods.collect::<Vec<_>>()
+    };
+    groups.flat_map(of_group).collect()
+}
+
+fn server_status(name: String, view: Option<&ServerView>) -> ServerStatus {
+    let (role, link_up) = match view {
+        Some(ServerView::Up { replication: Replication::Master, .. }) => ("master", None),
+        Some(ServerView::Up { replication: Replication::Replica { link_up, .. }, .. }) => ("replica", Some(*link_up)),
+        Some(ServerView::Loading) => ("loading", None),
+        Some(ServerView::Unreachable(_)) | None => ("unreachable", None),
+    };
+    ServerStatus { name, role: role.to_owned(), link_up }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,7 @@
-//! telemetry
+//! What people and machines see of the operator itself: logs, metrics, health endpoints, and the hook on effects.
+//!
+//! May enter: tracing, prometheus-client, axum, clap's derive. Stays out: every other room, decisions.
+
+mod effects;
+
+pub use effects::Effects;

@@ -1,0 +1,118 @@
+//! What exists for one CodisCluster.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{Resource, ResourceExt, api::ListParams};
+
+use super::{CALL_TIMEOUT, Call, Cluster, Error, Object, apply::controller_of, bounded};
+use crate::api::{CodisCluster, names};
+
+/// The predecessor's component names; its objects carry `clusterName` and `component`.
+const PREDECESSOR: &str = "component in (codis-proxy, codis-server, codis-dashboard, codis-fe, redis-sentinel)";
+
+/// What exists for one CodisCluster, by name. Only what it controls counts, pods and claims by their label.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Services.
+    pub services: BTreeMap<String, Service>,
+    /// StatefulSets.
+    pub stateful_sets: BTreeMap<String, StatefulSet>,
+    /// Deployments.
+    pub deployments: BTreeMap<String, Deployment>,
+    /// PodDisruptionBudgets.
+    pub disruption_budgets: BTreeMap<String, PodDisruptionBudget>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: BTreeMap<String, HorizontalPodAutoscaler>,
+    /// The Secret `<name>-config`.
+    pub secret: Option<Secret>,
+    /// The Secret `<name>-connection`.
+    pub connection: Option<Secret>,
+    /// Pods, terminating ones included.
+    pub pods: Vec<Pod>,
+    /// The claims of the data volumes; they outlive their StatefulSets.
+    pub claims: Vec<PersistentVolumeClaim>,
+    /// Workloads that the predecessor made for a cluster of this name, like `StatefulSet x`.
+    pub predecessor: Vec<String>,
+}
+
+impl Cluster {
+    /// Reads what exists for `cluster`, all kinds at once.
+    ///
+    /// # Errors
+    /// When the API server can't be asked for any one kind: a part must not look like the whole.
+    pub async fn fetch(&self, cluster: &CodisCluster) -> Result<Live, Error> {
+        let (namespace, name) = key_of(cluster)?;
+        let uid = cluster.metadata.uid.as_deref().ok_or_else(|| Error::Malformed {
+            call: Call::new("fetch", "CodisCluster", format!("{namespace}/{name}")),
+            detail: "no uid".to_owned(),
+        })?;
+        let labelled = format!("{}={name}", names::LABEL_CLUSTER);
+        let predecessor = format!("clusterName={name},{PREDECESSOR}");
+        let (config, connection) = (format!("{name}-config"), format!("{name}-connection"));
+        let found = tokio::try_join!(
+            self.list::<Service>(namespace, &labelled),
+            self.list::<StatefulSet>(namespace, &labelled),
+            self.list::<Deployment>(namespace, &labelled),
+            self.list::<PodDisruptionBudget>(namespace, &labelled),
+            self.list::<HorizontalPodAutoscaler>(namespace, &labelled),
+            self.read::<Secret>(namespace, &config),
+            self.read::<Secret>(namespace, &connection),
+            self.list::<Pod>(namespace, &labelled),
+            self.list::<PersistentVolumeClaim>(namespace, &labelled),
+            self.list::<StatefulSet>(namespace, &predecessor),
+            self.list::<Deployment>(namespace, &predecessor),
+        )?;
+        let (services, sets, deployments, budgets, autoscalers, config, connection, pods, claims, old_sets, old) =
+            found;
+        Ok(Live {
+            services: owned(services, uid),
+            stateful_sets: owned(sets, uid),
+            deployments: owned(deployments, uid),
+            disruption_budgets: owned(budgets, uid),
+            autoscalers: owned(autoscalers, uid),
+            secret: config.filter(|secret| controller_of(secret.meta()) == Some(uid)),
+            connection: connection.filter(|secret| controller_of(secret.meta()) == Some(uid)),
+            pods,
+            claims,
+            predecessor: described(&old_sets).chain(described(&old)).collect(),
+        })
+    }
+
+    async fn list<K: Object>(&self, namespace: &str, selector: &str) -> Result<Vec<K>, Error> {
+        let call = Call::new("list", K::kind(&()), format!("{namespace} {selector}"));
+        let api = self.api::<K>(namespace);
+        let found = bounded(CALL_TIMEOUT, call, api.list(&ListParams::default().labels(selector))).await?;
+        Ok(found.items)
+    }
+}
+
+/// Namespace and name of a namespaced object.
+pub(super) fn key_of<K: Object>(object: &K) -> Result<(&str, &str), Error> {
+    let meta = object.meta();
+    match (meta.namespace.as_deref(), meta.name.as_deref()) {
+        (Some(namespace), Some(name)) => Ok((namespace, name)),
+        (namespace, name) => Err(Error::Malformed {
+            call: Call::new("name", K::kind(&()), format!("{namespace:?}/{name:?}")),
+            detail: "namespace and name are needed".to_owned(),
+        }),
+    }
+}
+
+fn owned<K: Object>(objects: Vec<K>, uid: &str) -> BTreeMap<String, K> {
+    let ours = objects
+        .into_iter()
+        .filter(|object| controller_of(object.meta()) == Some(uid));
+    ours.map(|object| (object.name_any(), object)).collect()
+}
+
+fn described<K: Object>(objects: &[K]) -> impl Iterator<Item = String> {
+    objects
+        .iter()
+        .map(|object| format!("{} {}", K::kind(&()), object.name_any()))
+}

@@ -1,5 +1,7 @@
 //! The dashboard: one read and the effects (contract §5). Its xauth is in every path of an effect.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::{Codis, DOOR, Error, names, topom, wire::Call};
@@ -161,7 +163,7 @@ impl Codis {
         self.call(self.0.timeouts.write).put(&path, body).await
     }
 
-    fn call(&self, timeout: std::time::Duration) -> Call<'_> {
+    fn call(&self, timeout: Duration) -> Call<'_> {
         Call {
             client: &self.0.http,
             peer: &self.0.dashboard,
@@ -177,3 +179,6 @@ fn forgive(done: Result<(), Error>, already: &str) -> Result<(), Error> {
         done => done,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Codis, DOOR, Error, names, topom, wire::Call};
+use super::{Codis, Error, names, topom, wire::Call};
 use crate::domain::{Address, DashboardView, GroupId, SlotId};
 
 /// How often `sentinels/resync-all` is sent at most. 8 of 11 calls failed with all parties healthy, up to 3 in a row,
@@ -159,7 +159,7 @@ impl Codis {
         body: Option<&impl Serialize>,
     ) -> Result<(), Error> {
         let path = [&["api", "topom"], path, &[&self.0.xauth], parameters].concat();
-        self.0.effects.before(DOOR, effect)?;
+        self.before(effect)?;
         self.call(self.0.timeouts.write).put(&path, body).await
     }
 

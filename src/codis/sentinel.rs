@@ -8,7 +8,7 @@ use std::{
 use futures::future::join_all;
 use redis::{Cmd, RedisError, cmd};
 
-use super::{Codis, DOOR, Error, names, redis::connect};
+use super::{Codis, Error, names, redis::connect};
 use crate::domain::{Address, GroupId, SentinelMaster, SentinelView};
 
 /// How a sentinel is to watch a master (contract §13.1).
@@ -68,7 +68,7 @@ impl Codis {
         let name = format!("{}-{group}", self.0.product);
         let monitor = monitor_command(&name, master, settings.quorum);
         let set = set_command(&name, settings, self.0.product_auth.as_deref());
-        self.0.effects.before(DOOR, names::MONITOR)?;
+        self.before(names::MONITOR)?;
         self.converse(sentinel, introduce(sentinel, &name, &monitor, &set))
             .await
     }

@@ -1,8 +1,10 @@
 //! The dashboard: one read and the effects (contract §5). Its xauth is in every path of an effect.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use super::{Codis, DOOR, Error, names, topom, wire::Call};
+use super::{Codis, Error, names, topom, wire::Call};
 use crate::domain::{Address, DashboardView, GroupId, SlotId};
 
 /// How often `sentinels/resync-all` is sent at most. 8 of 11 calls failed with all parties healthy, up to 3 in a row,
@@ -157,11 +159,11 @@ impl Codis {
         body: Option<&impl Serialize>,
     ) -> Result<(), Error> {
         let path = [&["api", "topom"], path, &[&self.0.xauth], parameters].concat();
-        self.0.effects.before(DOOR, effect)?;
+        self.before(effect)?;
         self.call(self.0.timeouts.write).put(&path, body).await
     }
 
-    fn call(&self, timeout: std::time::Duration) -> Call<'_> {
+    fn call(&self, timeout: Duration) -> Call<'_> {
         Call {
             client: &self.0.http,
             peer: &self.0.dashboard,
@@ -177,3 +179,6 @@ fn forgive(done: Result<(), Error>, already: &str) -> Result<(), Error> {
         done => done,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,11 +51,12 @@ pub enum Error {
 
 /// Parts of the causes (contract §7, §15) of refusals that pass without anybody changing the request: the network
 /// between Codis's parts, a process that starts or stops, an operation that runs.
-const PASSING: [&str; 9] = [
+const PASSING: [&str; 10] = [
     "use of closed",
     "i/o timeout",
     "connection refused",
     "connection reset",
+    "no route to host",
     "topom is not online",
     " is promoting",
     "slots-migration is running",
@@ -82,4 +83,35 @@ pub(super) fn innermost(error: &dyn StdError) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_retryable_when_its_cause_passes_by_itself() {
+        for (cause, retryable) in [
+            (
+                "read tcp 10.244.1.11:59526->10.96.157.16:26379: use of closed network connection",
+                true,
+            ),
+            ("dial tcp 10.96.157.16:26379: i/o timeout", true),
+            ("dial tcp 10.96.23.157:6379: connect: no route to host", true),
+            ("topom is not online", true),
+            ("group-[2] is promoting", true),
+            ("group-[2] is promoting index = 1", true),
+            ("proxy-[305f049bf2e1eaca6c25934d23880ef8] resync slots failed", true),
+            ("invalid xauth, please check product name & auth", false),
+            ("group-[9] doesn't exist", false),
+            ("group-[1] can't promote master", false),
+            ("ERR invalid password", false),
+        ] {
+            let refused = Error::Refused {
+                peer: Address::new("10.96.0.7", 18080),
+                cause: cause.to_owned(),
+            };
+            assert_eq!(refused.is_retryable(), retryable, "{cause}");
+        }
+    }
 }

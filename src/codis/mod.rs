@@ -64,4 +64,10 @@ impl Codis {
             timeouts,
         })))
     }
+
+    /// To be called right before each effect is sent.
+    fn before(&self, effect: &'static str) -> Result<(), Error> {
+        let passes = self.0.effects.before(DOOR, effect);
+        passes.map_err(|cause| Error::Injected { effect, cause })
+    }
 }

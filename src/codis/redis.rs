@@ -1,6 +1,6 @@
 //! A codis-server, asked directly: `AUTH` and `INFO` (contract §12).
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future};
 
 use futures::future::join_all;
 use redis::{
@@ -14,7 +14,7 @@ use crate::domain::{Address, Replication, ServerView};
 impl Codis {
     /// What a server says of itself.
     pub async fn server(&self, address: &Address) -> ServerView {
-        let info = bounded(address, self.0.timeouts.redis, async {
+        let info = self.converse(address, async {
             let mut connection = connect(address).await?;
             if let Some(password) = &self.0.product_auth {
                 let () = cmd("AUTH").arg(password).query_async(&mut connection).await?;
@@ -35,6 +35,48 @@ impl Codis {
         let views = join_all(addresses.into_iter().map(ask)).await;
         views.into_iter().map(|(view, address)| (address, view)).collect()
     }
+
+    /// Bounds a conversation with a redis or sentinel in time, and gives its errors our kinds.
+    pub(super) async fn converse<T>(
+        &self,
+        peer: &Address,
+        conversation: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, Error> {
+        let after = self.0.timeouts.redis;
+        match tokio::time::timeout(after, conversation).await {
+            Ok(done) => done.map_err(|error| self.kind_of(peer, &error)),
+            Err(_) => Err(Error::Timeout {
+                peer: peer.clone(),
+                after,
+            }),
+        }
+    }
+
+    fn kind_of(&self, peer: &Address, error: &RedisError) -> Error {
+        let peer = peer.clone();
+        match error.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension => Error::Refused {
+                peer,
+                cause: self.without_password(&reply_text(error)),
+            },
+            ErrorKind::Io => Error::Unreachable {
+                peer,
+                cause: innermost(error),
+            },
+            _ => Error::Unexpected {
+                peer,
+                cause: self.without_password(&error.to_string()),
+            },
+        }
+    }
+
+    /// Since redis 6 the reply to an unknown command quotes its arguments.
+    fn without_password(&self, text: &str) -> String {
+        match &self.0.product_auth {
+            Some(password) => text.replace(password, "***"),
+            None => text.to_owned(),
+        }
+    }
 }
 
 /// A connection that says nothing by itself: no HELLO, SELECT or CLIENT SETINFO; redis 3.2 knows some of them not, and
@@ -51,39 +93,6 @@ pub(super) async fn connect(address: &Address) -> Result<MultiplexedConnection, 
     Client::open(info)?
         .get_multiplexed_async_connection_with_config(&config)
         .await
-}
-
-/// Gives a conversation with a redis or sentinel so much time, and its errors our kinds.
-pub(super) async fn bounded<T>(
-    peer: &Address,
-    after: Duration,
-    conversation: impl Future<Output = Result<T, RedisError>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(after, conversation).await {
-        Ok(done) => done.map_err(|error| kind_of(peer, &error)),
-        Err(_) => Err(Error::Timeout {
-            peer: peer.clone(),
-            after,
-        }),
-    }
-}
-
-fn kind_of(peer: &Address, error: &RedisError) -> Error {
-    let peer = peer.clone();
-    match error.kind() {
-        ErrorKind::Server(_) | ErrorKind::Extension => Error::Refused {
-            peer,
-            cause: reply_text(error),
-        },
-        ErrorKind::Io => Error::Unreachable {
-            peer,
-            cause: innermost(error),
-        },
-        _ => Error::Unexpected {
-            peer,
-            cause: error.to_string(),
-        },
-    }
 }
 
 /// An error reply as it was on the wire, like `ERR invalid password`.
@@ -144,3 +153,6 @@ fn keys_of(database: &str) -> Option<u64> {
         .parse()
         .ok()
 }
+
+#[cfg(test)]
+mod tests;

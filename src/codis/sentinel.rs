@@ -8,10 +8,7 @@ use std::{
 use futures::future::join_all;
 use redis::{Cmd, RedisError, cmd};
 
-use super::{
-    Codis, DOOR, Error, names,
-    redis::{bounded, connect},
-};
+use super::{Codis, Error, names, redis::connect};
 use crate::domain::{Address, GroupId, SentinelMaster, SentinelView};
 
 /// How a sentinel is to watch a master (contract §13.1).
@@ -40,7 +37,7 @@ impl Codis {
     }
 
     async fn sentinel(&self, address: &Address) -> Result<SentinelView, String> {
-        let rows = bounded(address, self.0.timeouts.redis, async {
+        let rows = self.converse(address, async {
             let mut connection = connect(address).await?;
             sentinel("masters")
                 .query_async::<Vec<HashMap<String, String>>>(&mut connection)
@@ -71,13 +68,9 @@ impl Codis {
         let name = format!("{}-{group}", self.0.product);
         let monitor = monitor_command(&name, master, settings.quorum);
         let set = set_command(&name, settings, self.0.product_auth.as_deref());
-        self.0.effects.before(DOOR, names::MONITOR)?;
-        bounded(
-            sentinel,
-            self.0.timeouts.redis,
-            introduce(sentinel, &name, &monitor, &set),
-        )
-        .await
+        self.before(names::MONITOR)?;
+        self.converse(sentinel, introduce(sentinel, &name, &monitor, &set))
+            .await
     }
 }
 

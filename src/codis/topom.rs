@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
+use super::xauth::without_xauths;
 use crate::domain::{
     ActionState, Address, DashboardView, Group, GroupId, ProxyRecord, SLOT_COUNT, Sentinels, Server, SlotId,
     SlotMapping, Topology,
@@ -236,7 +237,7 @@ fn proxies(proxies: Proxies) -> Result<Vec<ProxyRecord>, String> {
 /// Without stats a proxy is neither online nor in error: nobody asked it yet.
 fn proxy(model: ProxyModel, stats: ProxyStats) -> Result<ProxyRecord, String> {
     let error = match stats.error {
-        Some(error) => Some(error.cause),
+        Some(error) => Some(without_xauths(&error.cause)),
         None => stats.timeout.then(|| "timeout".to_owned()),
     };
     Ok(ProxyRecord {
@@ -255,3 +256,6 @@ fn group_id(number: u64) -> Result<GroupId, String> {
 fn address(text: &str) -> Result<Address, String> {
     text.parse().map_err(|e| format!("address {e}"))
 }
+
+#[cfg(test)]
+mod tests;

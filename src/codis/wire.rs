@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, StatusCode, Url, redirect, retry};
+use reqwest::{Client, Method, StatusCode, Url, header::CONTENT_LENGTH, redirect, retry};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, error::innermost};
+use super::{Error, error::innermost, xauth::without_xauths};
 use crate::domain::Address;
 
 /// How long a connection to a dashboard may take to open.
@@ -79,10 +79,16 @@ impl Call<'_> {
     }
 
     async fn send(&self, method: Method, path: &[&str], body: Option<&impl Serialize>) -> Result<Vec<u8>, Error> {
-        let mut request = self.client.request(method, self.url(path)?).timeout(self.timeout);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        let mut request = self
+            .client
+            .request(method.clone(), self.url(path)?)
+            .timeout(self.timeout);
+        request = match body {
+            Some(body) => request.json(body),
+            // As Codis's own client has it (contract §2); ours would leave it out.
+            None if method == Method::PUT => request.header(CONTENT_LENGTH, "0"),
+            None => request,
+        };
         let response = request.send().await.map_err(|error| self.transport(&error))?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.transport(&error))?;
@@ -92,7 +98,7 @@ impl Call<'_> {
         match serde_json::from_slice::<RemoteError>(&body) {
             Ok(RemoteError { cause }) if status.as_u16() == 800 => Err(Error::Refused {
                 peer: self.peer.clone(),
-                cause,
+                cause: without_xauths(&cause),
             }),
             // 404 of a path that isn't Codis's, 500 of a panic (contract §2), anything of somebody else.
             Ok(_) | Err(_) => Err(self.unexpected(format!("status {}", status.as_u16()))),

@@ -21,9 +21,33 @@ pub fn xauth(parts: &[&str]) -> String {
     })
 }
 
+/// A text from the dashboard without the xauths of proxies: its HTTP client's errors quote whole URLs. A segment of a
+/// path that begins with 32 hexadecimal digits is taken for one.
+pub(super) fn without_xauths(text: &str) -> String {
+    let mut segments = text.split('/');
+    let mut clean = segments.next().unwrap_or_default().to_owned();
+    for segment in segments {
+        let digits = segment.bytes().take_while(u8::is_ascii_hexdigit).count();
+        clean.push('/');
+        clean.push_str(if digits == 32 { "***" } else { &segment[..digits] });
+        clean.push_str(&segment[digits..]);
+    }
+    clean
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn xauths_are_taken_out_of_texts_and_tokens_are_not() {
+        let xauth = xauth(&["demo"]);
+        let url =
+            |xauth: &str| format!(r#"Get "http://10.0.0.1:11080/api/proxy/stats/{xauth}": dial tcp: i/o timeout"#);
+        assert_eq!(without_xauths(&url(&xauth)), url("***"));
+        let other = format!("proxy-[{xauth}] doesn't exist, see /abc/");
+        assert_eq!(without_xauths(&other), other);
+    }
 
     #[test]
     fn an_xauth_is_the_one_that_codis_computes() {

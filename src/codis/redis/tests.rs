@@ -1,0 +1,199 @@
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use super::*;
+use crate::codis::{Effects, SentinelSettings, Timeouts};
+use crate::domain::GroupId;
+
+fn up(replication: Replication, offset: u64, keys: u64) -> ServerView {
+    ServerView::Up {
+        replication,
+        offset,
+        keys,
+    }
+}
+
+fn replica_of(master: &str, link_up: bool) -> Replication {
+    Replication::Replica {
+        master: master.parse().unwrap(),
+        link_up,
+    }
+}
+
+#[test]
+fn a_servers_info_becomes_a_view() {
+    let replica = "loading:0\r\nrole:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\n";
+    for (info, expected) in [
+        (
+            "# Replication\r\nrole:master\r\nmaster_repl_offset:2093\r\n".to_owned(),
+            up(Replication::Master, 2093, 0),
+        ),
+        (
+            "loading:0\nrole:master\nmaster_repl_offset:7\ndb0:keys=3,expires=0,avg_ttl=0\ndb12:keys=4,expires=1\ndb_x:keys=9"
+                .to_owned(),
+            up(Replication::Master, 7, 7),
+        ),
+        (
+            format!("{replica}master_link_status:up\r\nslave_repl_offset:42\r\nmaster_repl_offset:41\r\n"),
+            up(replica_of("10.0.0.1:6379", true), 42, 0),
+        ),
+        (
+            format!("{replica}master_link_status:down\r\nslave_repl_offset:1\r\n"),
+            up(replica_of("10.0.0.1:6379", false), 1, 0),
+        ),
+        ("loading:1\r\nrole:master\r\n".to_owned(), ServerView::Loading),
+    ] {
+        assert_eq!(parse_info(&info), Ok(expected), "{info}");
+    }
+}
+
+#[test]
+fn an_info_without_what_it_needs_is_told_in_words() {
+    for (info, expected) in [
+        ("", "its INFO has no role"),
+        ("role:sentinel", r#"its INFO has role "sentinel": it is no server"#),
+        ("role:slave", "its INFO has no master_port"),
+        ("role:slave\nmaster_port:99999", r#"its INFO has master_port "99999""#),
+        ("role:slave\nmaster_port:1", "its INFO has no master_host"),
+        (
+            "role:slave\nmaster_port:1\nmaster_host:a",
+            "its INFO has no master_link_status",
+        ),
+    ] {
+        assert_eq!(parse_info(info), Err(expected.to_owned()), "{info}");
+    }
+}
+
+/// A peer that gives each connection these replies, one per command, and then says nothing more.
+async fn peer(replies: &'static [&'static str]) -> Address {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        for reply in replies {
+            let _ = stream.read(&mut buffer).await;
+            let _ = stream.write_all(reply.as_bytes()).await;
+        }
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    address
+}
+
+fn codis() -> Codis {
+    let timeouts = Timeouts {
+        redis: Duration::from_millis(300),
+        ..Timeouts::default()
+    };
+    let nobody = Address::new("127.0.0.1", 1);
+    Codis::new("demo", Some("prodpw"), nobody, Effects::default(), timeouts).unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_is_unreachable_in_its_own_words_and_one_that_loads_is_loading() {
+    let unreachable = |why: &str| ServerView::Unreachable(why.to_owned());
+    let cases: [(&[&str], ServerView); 7] = [
+        (&["-ERR invalid password\r\n"], unreachable("ERR invalid password")),
+        (
+            &["-ERR Client sent AUTH, but no password is set\r\n"],
+            unreachable("ERR Client sent AUTH, but no password is set"),
+        ),
+        (
+            &["-WRONGPASS invalid username-password pair or user is disabled.\r\n"],
+            unreachable("WRONGPASS invalid username-password pair or user is disabled."),
+        ),
+        (
+            &["+OK\r\n", "-NOAUTH Authentication required.\r\n"],
+            unreachable("NOAUTH Authentication required."),
+        ),
+        (
+            &["-ERR unknown command 'AUTH', with args beginning with: 'prodpw' \r\n"],
+            unreachable("ERR unknown command 'AUTH', with args beginning with: '***' "),
+        ),
+        (
+            &["+OK\r\n", "-LOADING Redis is loading the dataset in memory\r\n"],
+            ServerView::Loading,
+        ),
+        (&["+OK\r\n", "$11\r\nrole:master\r\n"], up(Replication::Master, 0, 0)),
+    ];
+    for (replies, expected) in cases {
+        assert_eq!(codis().server(&peer(replies).await).await, expected, "{replies:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_or_babbles_is_unreachable() {
+    let ServerView::Unreachable(why) = codis().server(&peer(&[]).await).await else {
+        panic!("it is unreachable");
+    };
+    assert!(why.ends_with("didn't answer within 0.3 s"), "{why}");
+    let ServerView::Unreachable(why) = codis().server(&peer(&["HTTP/1.1 400 Bad Request\r\n"]).await).await else {
+        panic!("it is unreachable");
+    };
+    assert!(why.contains("answered unexpectedly"), "{why}");
+}
+
+#[tokio::test]
+async fn several_silent_servers_cost_the_time_of_one() {
+    let mut addresses = Vec::new();
+    for _ in 0..10 {
+        addresses.push(peer(&[]).await);
+    }
+    let began = std::time::Instant::now();
+    let views = codis().servers(addresses).await;
+    assert_eq!(views.len(), 10);
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_sentinels_rows_become_its_masters() {
+    let row = "*12\r\n$4\r\nname\r\n$6\r\ndemo-1\r\n$2\r\nip\r\n$8\r\n10.0.0.1\r\n$4\r\nport\r\n$4\r\n6379\r\n\
+        $5\r\nflags\r\n$13\r\ns_down,master\r\n$10\r\nnum-slaves\r\n$1\r\n2\r\n$19\r\nnum-other-sentinels\r\n$1\r\n1\r\n";
+    let reply: &'static str = Box::leak(format!("*1\r\n{row}").into_boxed_str());
+    let replies: &'static [&'static str] = Box::leak(Box::new([reply]));
+    let address = peer(replies).await;
+    let views = codis().sentinels([address.clone()]).await;
+    let master = &views[&address].as_ref().unwrap().masters["demo-1"];
+    assert_eq!(master.address.to_string(), "10.0.0.1:6379");
+    assert_eq!((master.replicas, master.other_sentinels), (2, 1));
+    assert_eq!(master.flags, "s_down,master");
+}
+
+#[tokio::test]
+async fn a_sentinel_that_is_none_or_lacks_a_field_is_an_error_in_words() {
+    for (replies, expected) in [
+        (
+            &["-ERR unknown command 'SENTINEL'\r\n"],
+            "ERR unknown command 'SENTINEL'",
+        ),
+        (&["*1\r\n*2\r\n$4\r\nname\r\n$6\r\ndemo-1\r\n"], "a master has no port"),
+    ] {
+        let address = peer(replies).await;
+        let views = codis().sentinels([address.clone()]).await;
+        assert_eq!(views[&address], Err(expected.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_sentinel_that_hangs_makes_monitor_time_out() {
+    let settings = SentinelSettings {
+        quorum: 2,
+        parallel_syncs: 1,
+        down_after: Duration::from_secs(5),
+        failover_timeout: Duration::from_secs(60),
+    };
+    let master = Address::new("10.0.0.1", 6379);
+    let group = GroupId::try_from(1).unwrap();
+    let error = codis()
+        .monitor(&peer(&[]).await, group, &master, &settings)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Timeout { .. }) && error.is_retryable(),
+        "{error}"
+    );
+}

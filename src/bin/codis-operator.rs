@@ -1,2 +1,6 @@
-//! codis-operator
-fn main() {}
+//! The operator.
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    codis_operator::cli::operator().await
+}

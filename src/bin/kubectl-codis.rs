@@ -1,2 +1,6 @@
-//! kubectl-codis
-fn main() {}
+//! The kubectl plugin.
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    codis_operator::cli::plugin().await
+}

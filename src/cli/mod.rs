@@ -1,1 +1,10 @@
-//! cli
+//! The commands and their output. No decisions of their own.
+//!
+//! May enter: the library. `codis-operator` runs the operator and prints its manifests; `kubectl-codis` shows clusters.
+
+mod manifests;
+mod operator;
+mod plugin;
+
+pub use operator::operator;
+pub use plugin::plugin;

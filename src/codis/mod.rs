@@ -8,6 +8,7 @@
 //! [`Error`] of a few kinds. Effects on one dashboard are meant to be called one after the other (contract §2).
 //! No text that leaves the room holds a password or an xauth.
 
+mod coordinator;
 mod dashboard;
 mod effects;
 mod error;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use crate::domain::Address;
 
+pub use coordinator::coordinator_reachable;
 pub use effects::{DOOR, Effects, names};
 pub use error::Error;
 pub use sentinel::SentinelSettings;

@@ -1,0 +1,182 @@
+//! The loop in a process: elected, woken by watches, bounded, stopped gracefully.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::Service,
+};
+use kube::{
+    Api, ResourceExt,
+    runtime::{
+        controller::{Action, Config, Controller},
+        watcher,
+    },
+};
+use tokio::{net::TcpListener, sync::watch};
+
+use super::{Context, Error, Requeue, reconcile};
+use crate::{
+    api::CodisCluster,
+    cluster::{Candidate, Cluster, Election, Timing, connect},
+    telemetry::{Effects, Metrics, serve},
+};
+
+/// Clusters that are looked at at the same time. kube's own default is unbounded.
+const CONCURRENCY: u16 = 8;
+/// Events of one cluster within this time are one reason to look.
+const DEBOUNCE: Duration = Duration::from_millis(300);
+
+/// How the operator runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where health and metrics are served, like `0.0.0.0:8080`.
+    pub listen: String,
+    /// The namespace of the Lease: the operator's own.
+    pub namespace: String,
+    /// This process among the candidates: the pod's name.
+    pub identity: String,
+    /// Whether the stand-in for Codis may be run.
+    pub allow_stand_in: bool,
+}
+
+/// Runs until SIGTERM or SIGINT, or until the Lease is lost.
+///
+/// # Errors
+/// When it can't start, or lost the Lease: the process must end then, since a pass may be under way.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let metrics = Metrics::default();
+    let effects = metrics.effects(Effects::none());
+    let client = connect().await?;
+    let (stop, stopping) = watch::channel(false);
+    let (ready, is_ready) = watch::channel(false);
+    let listener = TcpListener::bind(&settings.listen).await?;
+    let server = tokio::spawn(serve(listener, metrics.clone(), is_ready, stopped(stopping.clone())));
+    let candidate = Candidate {
+        namespace: settings.namespace.clone(),
+        name: "codis-operator".to_owned(),
+        identity: settings.identity.clone(),
+    };
+    let (election, gate, leading) = Election::new(client.clone(), candidate, Timing::default(), effects.clone());
+    let election = tokio::spawn(election.run(stopped(stopping.clone())));
+    let door = Cluster::new(client.clone(), gate, effects.clone(), &settings.identity);
+    let context = Context::new(door, effects, metrics, settings.allow_stand_in);
+    ready.send_replace(true);
+    tracing::info!(identity = settings.identity, "started");
+
+    let outcome = tokio::select! {
+        outcome = lead(client, context, leading, stopped(stopping)) => outcome,
+        () = signal() => { tracing::info!("stopping"); Ok(()) }
+    };
+    stop.send_replace(true);
+    // The Lease is given back, so that the next one needn't wait for it to expire.
+    election.await?;
+    server.await??;
+    outcome
+}
+
+/// Waits for the Lease, runs the loop, and ends when the Lease is lost.
+async fn lead(
+    client: kube::Client,
+    context: Arc<Context>,
+    mut leading: watch::Receiver<bool>,
+    stopping: impl Future<Output = ()> + Send + Sync + 'static,
+) -> anyhow::Result<()> {
+    leading.wait_for(|leads| *leads).await?;
+    tracing::info!("leading");
+    context.metrics.leading(true);
+    let lost = async {
+        let _ = leading.wait_for(|leads| !*leads).await;
+    };
+    tokio::select! {
+        () = watches(client, context, stopping) => Ok(()),
+        () = lost => anyhow::bail!("the lease is lost"),
+    }
+}
+
+async fn watches(
+    client: kube::Client,
+    context: Arc<Context>,
+    stopping: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let attempts = Arc::new(Attempts::default());
+    let failed = Arc::clone(&attempts);
+    let config = watcher::Config::default();
+    Controller::new(Api::<CodisCluster>::all(client.clone()), config.clone())
+        .owns(Api::<StatefulSet>::all(client.clone()), config.clone())
+        .owns(Api::<Deployment>::all(client.clone()), config.clone())
+        .owns(Api::<Service>::all(client), config)
+        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .graceful_shutdown_on(stopping)
+        .run(
+            move |cluster, context| pass(cluster, context, Arc::clone(&attempts)),
+            move |cluster, error: &Error, _| Action::requeue(error.requeue(failed.of(&key(&cluster)))),
+            context,
+        )
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "watch");
+            }
+        })
+        .await;
+}
+
+fn key(cluster: &CodisCluster) -> (String, String) {
+    (cluster.namespace().unwrap_or_default(), cluster.name_any())
+}
+
+/// One pass, counted and logged.
+async fn pass(cluster: Arc<CodisCluster>, context: Arc<Context>, attempts: Arc<Attempts>) -> Result<Action, Error> {
+    let (key, start) = (key(&cluster), Instant::now());
+    let result = reconcile(&context, &key.0, &key.1).await;
+    let word = result.as_ref().map_or_else(Error::category, |_| "ok");
+    context.metrics.reconciled(word, start.elapsed());
+    match result {
+        Ok(requeue) => {
+            attempts.clear(&key);
+            Ok(match requeue {
+                Requeue::Never => Action::await_change(),
+                Requeue::After(time) => Action::requeue(time),
+            })
+        }
+        Err(error) => {
+            tracing::warn!(namespace = key.0, cluster = key.1, %error, "a pass failed");
+            attempts.count(key);
+            Err(error)
+        }
+    }
+}
+
+/// Failures in a row, by cluster.
+#[derive(Default)]
+struct Attempts(Mutex<HashMap<(String, String), u32>>);
+
+impl Attempts {
+    fn of(&self, key: &(String, String)) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied().unwrap_or_default()
+    }
+    fn count(&self, key: (String, String)) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+    }
+    fn clear(&self, key: &(String, String)) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = terminate.recv() => (),
+        _ = tokio::signal::ctrl_c() => (),
+    }
+}

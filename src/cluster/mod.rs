@@ -7,6 +7,7 @@ mod apply;
 mod compare;
 mod error;
 mod gate;
+mod lease;
 mod live;
 mod own;
 
@@ -24,6 +25,7 @@ pub use self::{
     compare::difference,
     error::{Call, Category, Error},
     gate::WriteGate,
+    lease::{Candidate, Election, Move, Seen, Timing, evaluate},
     live::Live,
     own::EventKind,
 };

@@ -3,5 +3,14 @@
 //! May enter: tracing, prometheus-client, axum, clap's derive. Stays out: every other room, decisions.
 
 mod effects;
+mod logs;
+mod metrics;
+mod process;
+mod server;
 
-pub use effects::Effects;
+pub use self::{
+    effects::Effects,
+    logs::{LogError, LogFormat, LogOptions},
+    metrics::Metrics,
+    server::serve,
+};

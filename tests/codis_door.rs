@@ -20,8 +20,9 @@ use std::{
 };
 
 use codis_operator::{
-    codis::{Codis, Effects, Error, SentinelSettings, Timeouts, names},
+    codis::{Codis, Error, SentinelSettings, Timeouts, names},
     domain::{Address, GroupId, Replication, SentinelMaster, ServerView},
+    telemetry::Effects,
 };
 
 const PASSWORD: &str = "prodpw";
@@ -141,7 +142,7 @@ fn door_with(password: Option<&str>, effects: Effects) -> Codis {
 }
 
 fn door() -> Codis {
-    door_with(Some(PASSWORD), Effects::default())
+    door_with(Some(PASSWORD), Effects::none())
 }
 
 fn group(number: u64) -> GroupId {
@@ -228,7 +229,7 @@ async fn a_wrong_or_missing_or_needless_password_is_told_in_redis_words() {
             "ERR AUTH <password> called without any password configured",
         ),
     ] {
-        let view = door_with(password, Effects::default()).server(&server.address).await;
+        let view = door_with(password, Effects::none()).server(&server.address).await;
         let ServerView::Unreachable(why) = view else {
             panic!("{view:?}");
         };

@@ -6,8 +6,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Addresses, Facts,
-    meta,
+    Addresses, Facts, meta,
     sentinel::{DOWN_AFTER_MS, FAILOVER_TIMEOUT_MS, PARALLEL_SYNCS},
 };
 use crate::{
@@ -40,10 +39,18 @@ pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresse
         ("sentinels", sentinels(cluster, addresses)),
         (KEY_PRODUCT_AUTH, facts.auth.product.clone().unwrap_or_default()),
         (KEY_SESSION_AUTH, facts.auth.session.clone().unwrap_or_default()),
-        (KEY_BOOTSTRAPPED, facts.bootstrapped.iter().fold(String::new(), |all, group| format!("{all}{group}\n"))),
+        (
+            KEY_BOOTSTRAPPED,
+            facts
+                .bootstrapped
+                .iter()
+                .fold(String::new(), |all, group| format!("{all}{group}\n")),
+        ),
     ];
-    let data: BTreeMap<_, _> =
-        files.into_iter().map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes()))).collect();
+    let data: BTreeMap<_, _> = files
+        .into_iter()
+        .map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes())))
+        .collect();
     Secret {
         metadata: meta::shared_object(&cluster.names, cluster.names.config()),
         type_: Some("Opaque".to_owned()),
@@ -126,7 +133,12 @@ fn redis_conf(facts: &Facts) -> String {
         ports::SERVER
     );
     if let Some(password) = &facts.auth.product {
-        let _ = write!(conf, "requirepass {}\nmasterauth {}\n", quoted(password), quoted(password));
+        let _ = write!(
+            conf,
+            "requirepass {}\nmasterauth {}\n",
+            quoted(password),
+            quoted(password)
+        );
     }
     conf
 }
@@ -143,7 +155,12 @@ fn members(cluster: &ValidCluster, addresses: &Addresses) -> String {
     let mut lines = String::new();
     for (group, servers) in &addresses.servers {
         for (ordinal, address) in (0..).zip(servers) {
-            let _ = writeln!(lines, "{} {} {group}", cluster.names.server_pod(*group, ordinal), address.host());
+            let _ = writeln!(
+                lines,
+                "{} {} {group}",
+                cluster.names.server_pod(*group, ordinal),
+                address.host()
+            );
         }
     }
     lines

@@ -56,7 +56,10 @@ pub(super) fn selector_labels(names: &Names, component: Component) -> BTreeMap<S
 }
 
 pub(super) fn selector(names: &Names, component: Component) -> LabelSelector {
-    LabelSelector { match_labels: Some(selector_labels(names, component)), ..Default::default() }
+    LabelSelector {
+        match_labels: Some(selector_labels(names, component)),
+        ..Default::default()
+    }
 }
 
 /// The metadata of an object of a component.
@@ -66,13 +69,20 @@ pub(super) fn object(cluster: &ValidCluster, name: String, component: Component)
 
 /// The metadata of an object of the whole cluster.
 pub(super) fn shared_object(names: &Names, name: String) -> ObjectMeta {
-    with_labels(names, name, BTreeMap::from([(labels::LABEL_CLUSTER.to_owned(), names.cluster.clone())]))
+    with_labels(
+        names,
+        name,
+        BTreeMap::from([(labels::LABEL_CLUSTER.to_owned(), names.cluster.clone())]),
+    )
 }
 
 fn with_labels(names: &Names, name: String, mut all: BTreeMap<String, String>) -> ObjectMeta {
     all.insert("app.kubernetes.io/name".to_owned(), "codis".to_owned());
     all.insert("app.kubernetes.io/instance".to_owned(), names.cluster.clone());
-    all.insert("app.kubernetes.io/managed-by".to_owned(), labels::FIELD_MANAGER.to_owned());
+    all.insert(
+        "app.kubernetes.io/managed-by".to_owned(),
+        labels::FIELD_MANAGER.to_owned(),
+    );
     ObjectMeta {
         name: Some(name),
         namespace: Some(names.namespace.clone()),

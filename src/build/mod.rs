@@ -91,11 +91,15 @@ pub fn addresses(cluster: &ValidCluster, facts: &Facts) -> Result<Addresses, Mis
     };
     let servers_of = |group: GroupId| {
         let pods = (0..cluster.group_size).map(|ordinal| names.server_pod(group, ordinal));
-        pods.map(|pod| address(pod, ports::SERVER)).collect::<Result<Vec<_>, _>>()
+        pods.map(|pod| address(pod, ports::SERVER))
+            .collect::<Result<Vec<_>, _>>()
     };
     Ok(Addresses {
         dashboard: address(names.dashboard(), ports::DASHBOARD)?,
-        servers: cluster.group_ids().map(|group| Ok((group, servers_of(group)?))).collect::<Result<_, _>>()?,
+        servers: cluster
+            .group_ids()
+            .map(|group| Ok((group, servers_of(group)?)))
+            .collect::<Result<_, _>>()?,
         sentinels: (0..cluster.sentinel_count())
             .map(|ordinal| address(names.sentinel_pod(ordinal), ports::SENTINEL))
             .collect::<Result<_, _>>()?,
@@ -106,11 +110,19 @@ pub fn addresses(cluster: &ValidCluster, facts: &Facts) -> Result<Addresses, Mis
 #[must_use]
 pub fn workloads(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -> Workloads {
     let mut stateful_sets = vec![dashboard::stateful_set(cluster, facts)];
-    stateful_sets.extend(cluster.group_ids().map(|group| server::stateful_set(cluster, facts, group)));
+    stateful_sets.extend(
+        cluster
+            .group_ids()
+            .map(|group| server::stateful_set(cluster, facts, group)),
+    );
     stateful_sets.extend(sentinel::stateful_set(cluster));
     let mut deployments = vec![proxy::deployment(cluster)];
     deployments.extend(fe::deployment(cluster));
-    Workloads { config: config::secret(cluster, facts, addresses), stateful_sets, deployments }
+    Workloads {
+        config: config::secret(cluster, facts, addresses),
+        stateful_sets,
+        deployments,
+    }
 }
 
 #[cfg(test)]

@@ -11,11 +11,7 @@ use k8s_openapi::{
             WeightedPodAffinityTerm,
         },
     },
-    apimachinery::pkg::{
-        api::resource::Quantity,
-        apis::meta::v1::ObjectMeta,
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 
 use super::meta::{self, Component, DATA_CLAIM};
@@ -56,7 +52,10 @@ impl Pod<'_> {
         let labels = meta::selector_labels(&cluster.names, self.component);
         let placement = &self.spec.placement;
         PodTemplateSpec {
-            metadata: Some(ObjectMeta { labels: Some(labels), ..Default::default() }),
+            metadata: Some(ObjectMeta {
+                labels: Some(labels),
+                ..Default::default()
+            }),
             spec: Some(PodSpec {
                 affinity: Some(apart(cluster, self.component)),
                 automount_service_account_token: Some(false),
@@ -74,7 +73,13 @@ impl Pod<'_> {
 
     fn volumes(&self, cluster: &ValidCluster) -> Vec<Volume> {
         let files = self.files.iter().chain([&self.script]);
-        let items = files.map(|key| KeyToPath { key: (*key).into(), path: (*key).into(), mode: None }).collect();
+        let items = files
+            .map(|key| KeyToPath {
+                key: (*key).into(),
+                path: (*key).into(),
+                mode: None,
+            })
+            .collect();
         let mut volumes = vec![Volume {
             name: "config".to_owned(),
             secret: Some(SecretVolumeSource {
@@ -149,7 +154,10 @@ fn pod_security() -> PodSecurityContext {
         run_as_user: Some(UID),
         run_as_group: Some(UID),
         fs_group: Some(UID),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            localhost_profile: None,
+        }),
         ..Default::default()
     }
 }
@@ -157,7 +165,10 @@ fn pod_security() -> PodSecurityContext {
 fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            add: None,
+        }),
         ..Default::default()
     }
 }
@@ -173,16 +184,26 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
 
 /// An environment variable with a fixed value.
 pub(super) fn value(name: &str, value: impl Into<String>) -> EnvVar {
-    EnvVar { name: name.to_owned(), value: Some(value.into()), value_from: None }
+    EnvVar {
+        name: name.to_owned(),
+        value: Some(value.into()),
+        value_from: None,
+    }
 }
 
 /// An environment variable with a field of the pod.
 pub(super) fn field(name: &str, path: &str) -> EnvVar {
-    let field_ref = Some(ObjectFieldSelector { field_path: path.to_owned(), api_version: None });
+    let field_ref = Some(ObjectFieldSelector {
+        field_path: path.to_owned(),
+        api_version: None,
+    });
     EnvVar {
         name: name.to_owned(),
         value: None,
-        value_from: Some(EnvVarSource { field_ref, ..Default::default() }),
+        value_from: Some(EnvVarSource {
+            field_ref,
+            ..Default::default()
+        }),
     }
 }
 
@@ -194,7 +215,10 @@ pub(super) fn pod_name() -> EnvVar {
 /// Ready when the port is open.
 pub(super) fn tcp(port: &str) -> Probe {
     Probe {
-        tcp_socket: Some(TCPSocketAction { port: IntOrString::String(port.to_owned()), host: None }),
+        tcp_socket: Some(TCPSocketAction {
+            port: IntOrString::String(port.to_owned()),
+            host: None,
+        }),
         period_seconds: Some(5),
         timeout_seconds: Some(2),
         ..Default::default()
@@ -218,7 +242,9 @@ pub(super) fn http(path: &str, port: &str) -> Probe {
 /// Ready when a script says so.
 pub(super) fn script(name: &str) -> Probe {
     Probe {
-        exec: Some(ExecAction { command: Some(vec!["sh".to_owned(), format!("/etc/codis/{name}")]) }),
+        exec: Some(ExecAction {
+            command: Some(vec!["sh".to_owned(), format!("/etc/codis/{name}")]),
+        }),
         period_seconds: Some(5),
         timeout_seconds: Some(5),
         ..Default::default()

@@ -29,5 +29,12 @@ pub(super) fn stateful_set(cluster: &ValidCluster) -> Option<StatefulSet> {
         data: Data::EmptyDir,
     };
     let name = cluster.names.sentinel();
-    Some(pod::stateful_set(cluster, name, sentinel.replicas, "OnDelete", None, pod))
+    Some(pod::stateful_set(
+        cluster,
+        name,
+        sentinel.replicas,
+        "OnDelete",
+        None,
+        pod,
+    ))
 }

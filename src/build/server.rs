@@ -14,7 +14,11 @@ use crate::{
 
 pub(super) fn stateful_set(cluster: &ValidCluster, facts: &Facts, group: GroupId) -> StatefulSet {
     let name = cluster.names.group(group);
-    let claim = facts.volumes.get(&name).cloned().unwrap_or_else(|| cluster.volume.clone());
+    let claim = facts
+        .volumes
+        .get(&name)
+        .cloned()
+        .unwrap_or_else(|| cluster.volume.clone());
     let pod = Pod {
         component: Component::Server(group),
         spec: &cluster.server,

@@ -16,22 +16,53 @@ const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 pub(super) fn build(cluster: &ValidCluster, recorded: &BTreeMap<String, String>) -> Vec<Service> {
     let names = &cluster.names;
     let mut all = vec![
-        internal(cluster, names.dashboard(), Component::Dashboard, &[("http", ports::DASHBOARD)]),
-        public(cluster, names.proxy(), Component::Proxy, &cluster.proxy_service, ("redis", ports::PROXY)),
+        internal(
+            cluster,
+            names.dashboard(),
+            Component::Dashboard,
+            &[("http", ports::DASHBOARD)],
+        ),
+        public(
+            cluster,
+            names.proxy(),
+            Component::Proxy,
+            &cluster.proxy_service,
+            ("redis", ports::PROXY),
+        ),
     ];
     for group in cluster.group_ids() {
         let component = Component::Server(group);
-        all.push(headless(cluster, names.group(group), component, ("redis", ports::SERVER)));
+        all.push(headless(
+            cluster,
+            names.group(group),
+            component,
+            ("redis", ports::SERVER),
+        ));
         for ordinal in 0..cluster.group_size {
-            all.push(per_pod(cluster, names.server_pod(group, ordinal), component, ("redis", ports::SERVER)));
+            all.push(per_pod(
+                cluster,
+                names.server_pod(group, ordinal),
+                component,
+                ("redis", ports::SERVER),
+            ));
         }
     }
     if cluster.sentinel.is_some() {
-        all.push(headless(cluster, names.sentinel(), Component::Sentinel, ("sentinel", ports::SENTINEL)));
+        all.push(headless(
+            cluster,
+            names.sentinel(),
+            Component::Sentinel,
+            ("sentinel", ports::SENTINEL),
+        ));
     }
     for ordinal in 0..cluster.sentinel_count() {
         let pod = names.sentinel_pod(ordinal);
-        all.push(per_pod(cluster, pod, Component::Sentinel, ("sentinel", ports::SENTINEL)));
+        all.push(per_pod(
+            cluster,
+            pod,
+            Component::Sentinel,
+            ("sentinel", ports::SENTINEL),
+        ));
     }
     if let Some((_, service)) = &cluster.fe {
         all.push(public(cluster, names.fe(), Component::Fe, service, ("http", ports::FE)));
@@ -112,4 +143,3 @@ fn service_port(name: &str, port: u16) -> ServicePort {
         ..Default::default()
     }
 }
-

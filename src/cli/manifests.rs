@@ -17,9 +17,13 @@ pub(super) fn write(out: &Path) -> anyhow::Result<()> {
     let crds = vec![serde_json::to_value(CodisCluster::crd())?];
     let rbac = rbac();
     let manager = |arguments: &[&str], image: &str| vec![namespace(), deployment(arguments, image)];
-    let everything: Vec<Value> =
-        [crds.clone(), vec![namespace()], rbac.clone(), vec![deployment(&["run", "--allow-stand-in"], "codis-operator:dev")]]
-            .concat();
+    let everything: Vec<Value> = [
+        crds.clone(),
+        vec![namespace()],
+        rbac.clone(),
+        vec![deployment(&["run", "--allow-stand-in"], "codis-operator:dev")],
+    ]
+    .concat();
     let version = concat!("codis-operator:", env!("CARGO_PKG_VERSION"));
     let files = [
         ("crds/codisclusters.yaml", crds),
@@ -115,7 +119,8 @@ fn rbac() -> Vec<Value> {
 
 /// Two replicas: one leads, the other takes over.
 fn deployment(arguments: &[&str], image: &str) -> Value {
-    let from_field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
+    let from_field =
+        |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     let probe = |path: &str| json!({ "httpGet": { "path": path, "port": "http" }, "periodSeconds": 5 });
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",

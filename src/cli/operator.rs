@@ -52,10 +52,21 @@ enum Command {
 pub async fn operator() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
-        Command::Run { listen, namespace, identity, allow_stand_in } => {
+        Command::Run {
+            listen,
+            namespace,
+            identity,
+            allow_stand_in,
+        } => {
             arguments.logs.start()?;
             let identity = identity.unwrap_or_else(|| format!("codis-operator-{}", std::process::id()));
-            controller::run(Settings { listen, namespace, identity, allow_stand_in }).await
+            controller::run(Settings {
+                listen,
+                namespace,
+                identity,
+                allow_stand_in,
+            })
+            .await
         }
         Command::Manifests { out } => manifests::write(&out),
     }

@@ -58,7 +58,12 @@ fn describe(cluster: &CodisCluster) -> String {
     let status = cluster.status.clone().unwrap_or_default();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let is = |type_: &str| {
-        status.conditions.iter().find(|c| c.type_ == type_).map_or("Unknown", |c| c.status.as_str()).to_owned()
+        status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == type_)
+            .map_or("Unknown", |c| c.status.as_str())
+            .to_owned()
     };
     let mut lines = vec![format!(
         "{}: {}  ready={} serving={}  proxies {}  servers {}  sentinels {}  slots {}",
@@ -69,7 +74,9 @@ fn describe(cluster: &CodisCluster) -> String {
         or_dash(status.proxies),
         or_dash(status.servers),
         or_dash(status.sentinels),
-        status.slots_served.map_or("-".to_owned(), |slots| format!("{slots}/1024")),
+        status
+            .slots_served
+            .map_or("-".to_owned(), |slots| format!("{slots}/1024")),
     )];
     lines.extend(status.message.map(|message| format!("  {message}")));
     for group in &status.groups {
@@ -77,9 +84,19 @@ fn describe(cluster: &CodisCluster) -> String {
             Some(false) => format!("{} {} (link down)", server.name, server.role),
             _ => format!("{} {}", server.name, server.role),
         });
-        lines.push(format!("  group {}: {} slots: {}", group.id, group.slots, servers.collect::<Vec<_>>().join(", ")));
+        lines.push(format!(
+            "  group {}: {} slots: {}",
+            group.id,
+            group.slots,
+            servers.collect::<Vec<_>>().join(", ")
+        ));
     }
-    lines.extend(status.without_effect.iter().map(|note| format!("  without effect: {note}")));
+    lines.extend(
+        status
+            .without_effect
+            .iter()
+            .map(|note| format!("  without effect: {note}")),
+    );
     lines.join("\n") + "\n"
 }
 
@@ -106,7 +123,10 @@ mod tests {
         .unwrap();
         let text = describe(&cluster);
         assert!(text.starts_with("demo: Degraded  ready=Unknown"), "{text}");
-        assert!(text.contains("group 1: 1024 slots: demo-g1-0 master, demo-g1-1 replica (link down)"), "{text}");
+        assert!(
+            text.contains("group 1: 1024 slots: demo-g1-0 master, demo-g1-1 replica (link down)"),
+            "{text}"
+        );
         assert!(text.contains("replica is not in sync yet"), "{text}");
     }
 }

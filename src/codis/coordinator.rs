@@ -26,5 +26,9 @@ pub async fn coordinator_reachable(addresses: &[Address]) -> Result<(), String> 
     if outcomes.iter().any(Result::is_ok) {
         return Ok(());
     }
-    Err(outcomes.into_iter().filter_map(Result::err).collect::<Vec<_>>().join("; "))
+    Err(outcomes
+        .into_iter()
+        .filter_map(Result::err)
+        .collect::<Vec<_>>()
+        .join("; "))
 }

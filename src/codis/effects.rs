@@ -1,6 +1,4 @@
-//! Where effects are named, counted and, in tests, made to fail.
-
-use std::sync::Arc;
+//! The names of the effects. [`Effects`](crate::telemetry::Effects) counts them and, in tests, makes them fail.
 
 /// The name of this door.
 pub const DOOR: &str = "codis";
@@ -29,33 +27,4 @@ pub mod names {
     pub const REMOVE_PROXY: &str = "remove_proxy";
     /// Sentinel: watch a group's master.
     pub const MONITOR: &str = "monitor";
-}
-
-type Before = dyn Fn(&'static str, &'static str) -> Result<(), String> + Send + Sync;
-
-/// What is asked right before each effect: a closure of the door's and the effect's names. When it returns an error,
-/// the effect isn't sent. Reads aren't asked about.
-#[derive(Clone)]
-pub struct Effects(Arc<Before>);
-
-impl Effects {
-    /// Asks `before`.
-    pub fn new(before: impl Fn(&'static str, &'static str) -> Result<(), String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(before))
-    }
-
-    /// To be called once right before each effect.
-    ///
-    /// # Errors
-    /// Why the effect isn't to be sent.
-    pub fn before(&self, door: &'static str, effect: &'static str) -> Result<(), String> {
-        (self.0)(door, effect)
-    }
-}
-
-/// Lets every effect pass, uncounted.
-impl Default for Effects {
-    fn default() -> Self {
-        Self::new(|_, _| Ok(()))
-    }
 }

@@ -39,7 +39,7 @@ pub enum Error {
         /// What is wrong with the answer.
         cause: String,
     },
-    /// [`Effects`](super::Effects) kept it from being sent.
+    /// [`Effects`](crate::telemetry::Effects) kept it from being sent.
     #[error("{effect} wasn't sent: {cause}")]
     Injected {
         /// The effect's name.

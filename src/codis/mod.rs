@@ -20,10 +20,10 @@ mod xauth;
 
 use std::sync::Arc;
 
-use crate::domain::Address;
+use crate::{domain::Address, telemetry::Effects};
 
 pub use coordinator::coordinator_reachable;
-pub use effects::{DOOR, Effects, names};
+pub use effects::{DOOR, names};
 pub use error::Error;
 pub use sentinel::SentinelSettings;
 pub use wire::Timeouts;
@@ -69,7 +69,7 @@ impl Codis {
 
     /// To be called right before each effect is sent.
     fn before(&self, effect: &'static str) -> Result<(), Error> {
-        let passes = self.0.effects.before(DOOR, effect);
+        let passes = self.0.effects.allow(DOOR, effect);
         passes.map_err(|cause| Error::Injected { effect, cause })
     }
 }

@@ -24,23 +24,45 @@ pub(super) async fn act(
     facts: &mut Facts,
     decision: &mut Decision,
 ) -> Result<Option<Requeue>, Error> {
-    let Some(step) = decision.step.clone() else { return Ok(None) };
+    let Some(step) = decision.step.clone() else {
+        return Ok(None);
+    };
     let name = cluster.name_any();
     tracing::info!(cluster = name, step = step.name(), "{step}");
-    let known = Known { cluster, valid: desired.cluster, live, facts, addresses: desired.addresses };
+    let known = Known {
+        cluster,
+        valid: desired.cluster,
+        live,
+        facts,
+        addresses: desired.addresses,
+    };
     match effect(context, codis, &known, &step).await {
         Ok(armed) => {
             if let Some(armed) = armed {
                 facts.bootstrapped = armed;
             }
-            let kind = if matches!(step, Step::StartEmpty { .. }) { EventKind::Warning } else { EventKind::Normal };
+            let kind = if matches!(step, Step::StartEmpty { .. }) {
+                EventKind::Warning
+            } else {
+                EventKind::Normal
+            };
             event(context, cluster, kind, step.name(), "Reconcile", &step.to_string()).await;
             Ok(Some(Requeue::NOW))
         }
         Err(Error::Codis(error)) => {
             tracing::warn!(cluster = name, step = step.name(), %error, "the step failed");
-            decision.waits.insert(0, crate::plan::Note { reason: reason::STEP_FAILED, message: format!("{step}: {error}") });
-            Ok(Some(if error.is_retryable() { Requeue::SOON } else { Requeue::After(Duration::from_secs(3)) }))
+            decision.waits.insert(
+                0,
+                crate::plan::Note {
+                    reason: reason::STEP_FAILED,
+                    message: format!("{step}: {error}"),
+                },
+            );
+            Ok(Some(if error.is_retryable() {
+                Requeue::SOON
+            } else {
+                Requeue::After(Duration::from_secs(3))
+            }))
         }
         Err(error) => Err(error),
     }
@@ -59,8 +81,14 @@ async fn effect(context: &Context, codis: &Codis, known: &Known<'_>, step: &Step
         Step::Attach { server, .. } => codis.sync_server(server).await?,
         Step::AddSentinel(sentinel) => codis.add_sentinel(sentinel).await?,
         Step::ResyncSentinels => codis.resync_sentinels().await?,
-        Step::Monitor { sentinel, group, master } => {
-            codis.monitor(sentinel, *group, master, &sentinel_settings(known)).await?;
+        Step::Monitor {
+            sentinel,
+            group,
+            master,
+        } => {
+            codis
+                .monitor(sentinel, *group, master, &sentinel_settings(known))
+                .await?;
         }
         Step::AssignSlots(slots) => codis.assign_slots(slots).await?,
         Step::OnlineProxy(admin) => codis.online_proxy(admin).await?,
@@ -85,7 +113,10 @@ fn sentinel_settings(known: &Known<'_>) -> SentinelSettings {
 
 /// Writes the gates to the Secret that the servers' entry script reads.
 async fn set_gates(context: &Context, known: &Known<'_>, armed: Armed) -> Result<Armed, Error> {
-    let facts = Facts { bootstrapped: armed, ..known.facts.clone() };
+    let facts = Facts {
+        bootstrapped: armed,
+        ..known.facts.clone()
+    };
     let config = build::workloads(known.valid, &facts, known.addresses).config;
     context.cluster.apply(known.live.secret.as_ref(), &config).await?;
     Ok(facts.bootstrapped)
@@ -103,7 +134,10 @@ async fn start_empty(
     let armed = set_gates(context, known, armed).await?;
     let namespace = known.cluster.namespace().unwrap_or_default();
     for (name, uid) in pods {
-        let pods = context.cluster.delete::<k8s_openapi::api::core::v1::Pod>(&namespace, name, uid, Propagation::Background);
+        let pods =
+            context
+                .cluster
+                .delete::<k8s_openapi::api::core::v1::Pod>(&namespace, name, uid, Propagation::Background);
         pods.await?;
     }
     context.metrics.group_started_empty();

@@ -40,14 +40,17 @@ async fn storage(context: &Context, valid: &ValidCluster, decision: &mut Decisio
         decision.block(reason::INVALID_SPEC, what);
     }
     if needs_default && context.cluster.default_storage_class().await?.is_none() {
-        let what = format!("{FIELD}: there is no default StorageClass: name one, the dashboard keeps the topology on it");
+        let what =
+            format!("{FIELD}: there is no default StorageClass: name one, the dashboard keeps the topology on it");
         decision.block(reason::INVALID_SPEC, what);
     }
     Ok(())
 }
 
 async fn coordinator(valid: &ValidCluster, decision: &mut Decision) {
-    let (Coordinator::Etcd(addresses) | Coordinator::Zookeeper(addresses)) = &valid.coordinator else { return };
+    let (Coordinator::Etcd(addresses) | Coordinator::Zookeeper(addresses)) = &valid.coordinator else {
+        return;
+    };
     if let Err(why) = codis::coordinator_reachable(addresses).await {
         let what = format!("spec.coordinatorAddr: no coordinator answers there: {why}");
         decision.block(reason::INVALID_SPEC, what);
@@ -67,7 +70,11 @@ pub(super) async fn services(
         is_new |= context.cluster.apply(found, &service).await? == Applied::Created;
     }
     // A missing address is one that isn't assigned yet.
-    Ok(if is_new { None } else { build::addresses(valid, facts).ok() })
+    Ok(if is_new {
+        None
+    } else {
+        build::addresses(valid, facts).ok()
+    })
 }
 
 /// Applies what runs, and before it what it reads.
@@ -78,14 +85,22 @@ pub(super) async fn workloads(
     facts: &Facts,
     addresses: &Addresses,
 ) -> Result<(), Error> {
-    let build::Workloads { config, stateful_sets, deployments } = build::workloads(valid, facts, addresses);
+    let build::Workloads {
+        config,
+        stateful_sets,
+        deployments,
+    } = build::workloads(valid, facts, addresses);
     context.cluster.apply(live.secret.as_ref(), &config).await?;
     for set in stateful_sets {
         let found = set.metadata.name.as_ref().and_then(|name| live.stateful_sets.get(name));
         context.cluster.apply(found, &set).await?;
     }
     for deployment in deployments {
-        let found = deployment.metadata.name.as_ref().and_then(|name| live.deployments.get(name));
+        let found = deployment
+            .metadata
+            .name
+            .as_ref()
+            .and_then(|name| live.deployments.get(name));
         context.cluster.apply(found, &deployment).await?;
     }
     Ok(())

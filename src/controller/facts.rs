@@ -24,14 +24,20 @@ pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -
         // Somebody deleted the Secret: the status still knows.
         None => {
             let armed = status.groups.iter().filter(|group| group.bootstrapped);
-            armed.filter_map(|group| GroupId::try_from(u64::try_from(group.id).ok()?).ok()).collect()
+            armed
+                .filter_map(|group| GroupId::try_from(u64::try_from(group.id).ok()?).ok())
+                .collect()
         }
     };
     Facts {
         addresses,
         bootstrapped,
         auth: live.secret.as_ref().map_or_else(|| valid.auth.clone(), auth_in_force),
-        volumes: live.stateful_sets.iter().map(|(name, set)| (name.clone(), volume_of(set))).collect(),
+        volumes: live
+            .stateful_sets
+            .iter()
+            .map(|(name, set)| (name.clone(), volume_of(set)))
+            .collect(),
     }
 }
 
@@ -48,16 +54,23 @@ pub(super) fn persistent(valid: &ValidCluster, facts: &Facts) -> BTreeSet<GroupI
 pub(super) fn without_effect(valid: &ValidCluster, facts: &Facts) -> Vec<String> {
     let mut notes = valid.without_effect.clone();
     if facts.auth.product != valid.auth.product {
-        notes.push("spec.codisDashboard.productAuth: changing it is not in this version: the old one is in force".into());
+        notes.push(
+            "spec.codisDashboard.productAuth: changing it is not in this version: the old one is in force".into(),
+        );
     }
     if facts.auth.session != valid.auth.session {
         notes.push("spec.codisProxy.sessionAuth: changing it is not in this version: the old one is in force".into());
     }
     let differs = |group: GroupId| {
-        facts.volumes.get(&valid.names.group(group)).is_some_and(|volume| *volume != valid.volume)
+        facts
+            .volumes
+            .get(&valid.names.group(group))
+            .is_some_and(|volume| *volume != valid.volume)
     };
     if valid.group_ids().any(differs) {
-        notes.push("spec.codisServer storage: changing volumes is not in this version: existing groups keep theirs".into());
+        notes.push(
+            "spec.codisServer storage: changing volumes is not in this version: existing groups keep theirs".into(),
+        );
     }
     notes
 }
@@ -67,19 +80,31 @@ fn group(line: &str) -> Option<GroupId> {
 }
 
 fn text(secret: &Secret, key: &str) -> String {
-    let bytes = secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.clone());
+    let bytes = secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get(key))
+        .map(|value| value.0.clone());
     String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
 }
 
 fn auth_in_force(secret: &Secret) -> Auth {
     let password = |key| Some(text(secret, key)).filter(|password| !password.is_empty());
-    Auth { product: password(KEY_PRODUCT_AUTH), session: password(KEY_SESSION_AUTH) }
+    Auth {
+        product: password(KEY_PRODUCT_AUTH),
+        session: password(KEY_SESSION_AUTH),
+    }
 }
 
 fn volume_of(set: &StatefulSet) -> Option<Volume> {
     let templates = set.spec.as_ref()?.volume_claim_templates.as_ref()?;
-    let template = templates.iter().find(|claim| claim.metadata.name.as_deref() == Some(DATA_CLAIM))?;
+    let template = templates
+        .iter()
+        .find(|claim| claim.metadata.name.as_deref() == Some(DATA_CLAIM))?;
     let spec = template.spec.as_ref()?;
     let size = spec.resources.as_ref()?.requests.as_ref()?.get("storage")?;
-    Some(Volume { class: spec.storage_class_name.clone(), size: size.0.clone() })
+    Some(Volume {
+        class: spec.storage_class_name.clone(),
+        size: size.0.clone(),
+    })
 }

@@ -15,9 +15,13 @@ impl Memory {
         let since = all.entry((namespace.to_owned(), name.to_owned())).or_default();
         since.retain(|address, _| silent.contains(address));
         let seconds = |address: &Address, since: &mut HashMap<Address, Instant>| {
-            now.duration_since(*since.entry(address.clone()).or_insert(now)).as_secs()
+            now.duration_since(*since.entry(address.clone()).or_insert(now))
+                .as_secs()
         };
-        silent.iter().map(|address| (address.clone(), seconds(address, since))).collect()
+        silent
+            .iter()
+            .map(|address| (address.clone(), seconds(address, since)))
+            .collect()
     }
 
     pub(super) fn forget(&self, namespace: &str, name: &str) {
@@ -36,7 +40,10 @@ mod tests {
         let (memory, start) = (Memory::default(), Instant::now());
         let server = Address::new("10.0.0.1", 6379);
         let at = |seconds: u64, silent: &[Address]| {
-            memory.silent("ns", "c", start + Duration::from_secs(seconds), silent).first().map(|(_, for_)| *for_)
+            memory
+                .silent("ns", "c", start + Duration::from_secs(seconds), silent)
+                .first()
+                .map(|(_, for_)| *for_)
         };
         assert_eq!(at(0, std::slice::from_ref(&server)), Some(0));
         assert_eq!(at(7, std::slice::from_ref(&server)), Some(7));

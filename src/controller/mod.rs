@@ -27,7 +27,7 @@ use crate::{
     cluster::{Cluster, EventKind, Live},
     codis::{self, Codis},
     plan::{self, Decision, Desired, Health, reason},
-    telemetry::Metrics,
+    telemetry::{Effects, Metrics},
     validate::{ValidCluster, validate},
 };
 use memory::Memory;
@@ -57,7 +57,7 @@ pub struct Context {
     /// The door to Kubernetes.
     pub cluster: Cluster,
     /// What is asked before each effect on Codis.
-    pub effects: codis::Effects,
+    pub effects: Effects,
     /// Counts.
     pub metrics: Metrics,
     /// Whether the stand-in for Codis may be run.
@@ -68,8 +68,14 @@ pub struct Context {
 impl Context {
     /// A context without memory.
     #[must_use]
-    pub fn new(cluster: Cluster, effects: codis::Effects, metrics: Metrics, allow_stand_in: bool) -> Arc<Self> {
-        Arc::new(Self { cluster, effects, metrics, allow_stand_in, memory: Memory::default() })
+    pub fn new(cluster: Cluster, effects: Effects, metrics: Metrics, allow_stand_in: bool) -> Arc<Self> {
+        Arc::new(Self {
+            cluster,
+            effects,
+            metrics,
+            allow_stand_in,
+            memory: Memory::default(),
+        })
     }
 }
 
@@ -121,7 +127,12 @@ pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result
     let mut decision = plan::decide(&desired, &observed);
     let outcome = act::act(context, &cluster, &codis, &desired, &live, &mut facts, &mut decision).await?;
     let health = plan::health(&desired, &observed);
-    let view = status::View { cluster: &cluster, desired: &desired, observed: &observed, facts: &facts };
+    let view = status::View {
+        cluster: &cluster,
+        desired: &desired,
+        observed: &observed,
+        facts: &facts,
+    };
     report(context, &cluster, &status::of(&view, &health, &decision), &decision).await?;
     Ok(outcome.unwrap_or_else(|| next(&health, &decision)))
 }
@@ -137,7 +148,9 @@ fn next(health: &Health, decision: &Decision) -> Requeue {
 
 /// A name that is taken blocks this cluster; any other error is the caller's.
 async fn taken_or(context: &Context, cluster: &CodisCluster, error: Error) -> Result<Requeue, Error> {
-    let Some(what) = error.name_taken() else { return Err(error) };
+    let Some(what) = error.name_taken() else {
+        return Err(error);
+    };
     let mut decision = Decision::default();
     decision.block(
         reason::NAME_TAKEN,
@@ -163,7 +176,15 @@ async fn report(
         return Ok(());
     }
     for note in status::news(cluster, decision) {
-        event(context, cluster, EventKind::Warning, note.reason, "Reconcile", &note.message).await;
+        event(
+            context,
+            cluster,
+            EventKind::Warning,
+            note.reason,
+            "Reconcile",
+            &note.message,
+        )
+        .await;
     }
     Ok(())
 }

@@ -37,13 +37,17 @@ pub(super) async fn observe(
         .map(|(address, _)| address.clone())
         .collect();
     let names = &desired.cluster.names;
-    let down_for = context.memory.silent(&names.namespace, &names.cluster, Instant::now(), &silent);
+    let down_for = context
+        .memory
+        .silent(&names.namespace, &names.cluster, Instant::now(), &silent);
     Observed {
         dashboard,
         servers,
         sentinels,
         server_pods: server_pods(desired, live),
-        proxy_pods: of_component(live, Component::Proxy).map(|pod| proxy_pod(pod, Timestamp::now())).collect(),
+        proxy_pods: of_component(live, Component::Proxy)
+            .map(|pod| proxy_pod(pod, Timestamp::now()))
+            .collect(),
         bootstrapped: facts.bootstrapped.clone(),
         down_for: down_for.into_iter().collect(),
         unready: unready(desired, live),
@@ -53,7 +57,9 @@ pub(super) async fn observe(
 /// The pods of a component; of all groups for servers.
 fn of_component(live: &Live, component: Component) -> impl Iterator<Item = &Pod> {
     let is_of = move |pod: &&Pod| {
-        pod.labels().get(names::LABEL_COMPONENT).is_some_and(|value| value == component.name())
+        pod.labels()
+            .get(names::LABEL_COMPONENT)
+            .is_some_and(|value| value == component.name())
     };
     live.pods.iter().filter(is_of)
 }
@@ -88,11 +94,17 @@ fn stopped_at_the_gate(status: &ContainerStatus) -> bool {
     }
     let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
     let ended = state.terminated.as_ref().or(last);
-    ended.and_then(|ended| ended.message.as_deref()).is_some_and(|message| message.trim() == GATE_MESSAGE)
+    ended
+        .and_then(|ended| ended.message.as_deref())
+        .is_some_and(|message| message.trim() == GATE_MESSAGE)
 }
 
 fn proxy_pod(pod: &Pod, now: Timestamp) -> ProxyPod {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default();
     let running = container(pod).and_then(|status| status.state.as_ref()?.running.as_ref()?.started_at.clone());
     ProxyPod {
         name: pod.name_any(),
@@ -109,7 +121,10 @@ fn container(pod: &Pod) -> Option<&ContainerStatus> {
 
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let is_true = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    let is_true = conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c.type_ == "Ready" && c.status == "True");
     is_true && pod.metadata.deletion_timestamp.is_none()
 }
 
@@ -121,10 +136,15 @@ fn unready(desired: &Desired<'_>, live: &Live) -> Vec<String> {
     wished.push(("sentinel", cluster.sentinel_count()));
     wished.extend(cluster.fe.iter().map(|(fe, _)| ("fe", fe.replicas)));
     let ready = |component: &str| {
-        let pods = live.pods.iter().filter(|pod| pod.labels().get(names::LABEL_COMPONENT).is_some_and(|c| c == component));
+        let pods = live
+            .pods
+            .iter()
+            .filter(|pod| pod.labels().get(names::LABEL_COMPONENT).is_some_and(|c| c == component));
         pods.filter(|pod| is_ready(pod)).count()
     };
-    let missing = wished.into_iter().map(|(component, wished)| (component, usize::from(wished), ready(component)));
+    let missing = wished
+        .into_iter()
+        .map(|(component, wished)| (component, usize::from(wished), ready(component)));
     missing
         .filter(|(_, wished, ready)| ready < wished)
         .map(|(component, wished, ready)| format!("{component} {ready}/{wished}"))

@@ -59,7 +59,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let server = tokio::spawn(serve(listener, metrics.clone(), is_ready, stopped(stopping.clone())));
     let candidate = Candidate {
         namespace: settings.namespace.clone(),
-        name: "codis-operator".to_owned(),
+        lease: "codis-operator".to_owned(),
         identity: settings.identity.clone(),
     };
     let (election, gate, leading) = Election::new(client.clone(), candidate, Timing::default(), effects.clone());
@@ -158,10 +158,20 @@ struct Attempts(Mutex<HashMap<(String, String), u32>>);
 
 impl Attempts {
     fn of(&self, key: &(String, String)) -> u32 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied().unwrap_or_default()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .copied()
+            .unwrap_or_default()
     }
     fn count(&self, key: (String, String)) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key)
+            .or_default() += 1;
     }
     fn clear(&self, key: &(String, String)) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
@@ -174,7 +184,9 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 
 async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return;
+    };
     tokio::select! {
         _ = terminate.recv() => (),
         _ = tokio::signal::ctrl_c() => (),

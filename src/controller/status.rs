@@ -33,7 +33,11 @@ pub(super) fn invalid(errors: &[Invalid]) -> Decision {
 /// The status of a cluster for which nothing is done. What was known about it stays.
 pub(super) fn of_blocked(cluster: &CodisCluster, decision: &Decision) -> CodisClusterStatus {
     let mut status = cluster.status.clone().unwrap_or_default();
-    let truth = Truth { ready: false, serving: None, degraded: false };
+    let truth = Truth {
+        ready: false,
+        serving: None,
+        degraded: false,
+    };
     conclude(cluster, &mut status, &truth, decision);
     status
 }
@@ -42,8 +46,20 @@ pub(super) fn of_blocked(cluster: &CodisCluster, decision: &Decision) -> CodisCl
 pub(super) fn of_deleting(cluster: &CodisCluster, what: String) -> CodisClusterStatus {
     let mut status = cluster.status.clone().unwrap_or_default();
     let mut decision = Decision::default();
-    decision.waits.push(Note { reason: "Deleting", message: what });
-    conclude(cluster, &mut status, &Truth { ready: false, serving: None, degraded: false }, &decision);
+    decision.waits.push(Note {
+        reason: "Deleting",
+        message: what,
+    });
+    conclude(
+        cluster,
+        &mut status,
+        &Truth {
+            ready: false,
+            serving: None,
+            degraded: false,
+        },
+        &decision,
+    );
     status.phase = Some("Deleting".to_owned());
     status
 }
@@ -86,9 +102,18 @@ struct Truth {
 fn conclude(cluster: &CodisCluster, status: &mut CodisClusterStatus, truth: &Truth, decision: &Decision) {
     let doing = doing(decision);
     let blocked = decision.blocked.first();
-    let first = blocked.cloned().or_else(|| doing.clone()).or_else(|| decision.alarms.first().cloned());
+    let first = blocked
+        .cloned()
+        .or_else(|| doing.clone())
+        .or_else(|| decision.alarms.first().cloned());
     let (reason, message) = first.map_or(("", String::new()), |note| (note.reason, note.message));
-    let or = |reason: &str, otherwise: &str| if reason.is_empty() { otherwise.to_owned() } else { reason.to_owned() };
+    let or = |reason: &str, otherwise: &str| {
+        if reason.is_empty() {
+            otherwise.to_owned()
+        } else {
+            reason.to_owned()
+        }
+    };
     let serving = match truth.serving {
         Some(true) => ("True", "AllSlotsServed"),
         Some(false) => ("False", "NotAllSlotsServed"),
@@ -96,15 +121,32 @@ fn conclude(cluster: &CodisCluster, status: &mut CodisClusterStatus, truth: &Tru
     };
     let yes = |is: bool| if is { "True" } else { "False" };
     let of = |note: Option<&Note>, none: &str| {
-        note.map_or((none.to_owned(), String::new()), |note| (note.reason.to_owned(), note.message.clone()))
+        note.map_or((none.to_owned(), String::new()), |note| {
+            (note.reason.to_owned(), note.message.clone())
+        })
     };
-    let ready = if truth.ready { ("Ready".to_owned(), String::new()) } else { (or(reason, "NotReady"), message.clone()) };
+    let ready = if truth.ready {
+        ("Ready".to_owned(), String::new())
+    } else {
+        (or(reason, "NotReady"), message.clone())
+    };
     let rows = [
         (condition::READY, yes(truth.ready), ready),
         (condition::SERVING, serving.0, (serving.1.to_owned(), String::new())),
-        (condition::PROGRESSING, yes(doing.is_some()), of(doing.as_ref(), "Settled")),
+        (
+            condition::PROGRESSING,
+            yes(doing.is_some()),
+            of(doing.as_ref(), "Settled"),
+        ),
         (condition::BLOCKED, yes(blocked.is_some()), of(blocked, "NotBlocked")),
-        (condition::DEGRADED, yes(truth.degraded), of(decision.alarms.first(), if truth.degraded { "NotWhole" } else { "Whole" })),
+        (
+            condition::DEGRADED,
+            yes(truth.degraded),
+            of(
+                decision.alarms.first(),
+                if truth.degraded { "NotWhole" } else { "Whole" },
+            ),
+        ),
         (condition::STALLED, yes(blocked.is_some()), of(blocked, "NotStalled")),
     ];
     status.conditions = rows
@@ -118,8 +160,15 @@ fn conclude(cluster: &CodisCluster, status: &mut CodisClusterStatus, truth: &Tru
 
 /// The step, or what is waited for.
 fn doing(decision: &Decision) -> Option<Note> {
-    let failed = decision.waits.first().filter(|note| note.reason == reason::STEP_FAILED).cloned();
-    let step = decision.step.as_ref().map(|step| Note { reason: step.name(), message: step.to_string() });
+    let failed = decision
+        .waits
+        .first()
+        .filter(|note| note.reason == reason::STEP_FAILED)
+        .cloned();
+    let step = decision.step.as_ref().map(|step| Note {
+        reason: step.name(),
+        message: step.to_string(),
+    });
     failed.or(step).or_else(|| decision.waits.first().cloned())
 }
 
@@ -127,15 +176,23 @@ fn phase(truth: &Truth, decision: &Decision) -> &'static str {
     match truth {
         _ if !decision.blocked.is_empty() => "Blocked",
         Truth { ready: true, .. } => "Ready",
-        Truth { serving: Some(true), .. } => "Degraded",
+        Truth {
+            serving: Some(true), ..
+        } => "Degraded",
         _ => "Progressing",
     }
 }
 
 /// A condition, with the time of its last transition kept.
 fn condition(cluster: &CodisCluster, type_: &str, value: &str, reason: String, message: String) -> Condition {
-    let old = cluster.status.iter().flat_map(|status| &status.conditions).find(|old| old.type_ == type_);
-    let since = old.filter(|old| old.status == value).map(|old| old.last_transition_time.clone());
+    let old = cluster
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions)
+        .find(|old| old.type_ == type_);
+    let since = old
+        .filter(|old| old.status == value)
+        .map(|old| old.last_transition_time.clone());
     // To the second, as the API server keeps it: an equal status must compare equal.
     let now = || Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default());
     Condition {
@@ -150,15 +207,32 @@ fn condition(cluster: &CodisCluster, type_: &str, value: &str, reason: String, m
 
 /// What is in the way now and wasn't in the status before.
 pub(super) fn news<'a>(cluster: &CodisCluster, decision: &'a Decision) -> Vec<&'a Note> {
-    let old = cluster.status.iter().flat_map(|status| &status.conditions).find(|old| old.type_ == condition::BLOCKED);
-    let known = old.filter(|old| old.status == "True").map(|old| (old.reason.as_str(), old.message.as_str()));
-    decision.blocked.iter().filter(|note| known != Some((note.reason, note.message.as_str()))).take(1).collect()
+    let old = cluster
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions)
+        .find(|old| old.type_ == condition::BLOCKED);
+    let known = old
+        .filter(|old| old.status == "True")
+        .map(|old| (old.reason.as_str(), old.message.as_str()));
+    decision
+        .blocked
+        .iter()
+        .filter(|note| known != Some((note.reason, note.message.as_str())))
+        .take(1)
+        .collect()
 }
 
 fn groups(view: &View<'_>) -> Vec<GroupStatus> {
-    let DashboardView::Online { topology, .. } = &view.observed.dashboard else { return Vec::new() };
+    let DashboardView::Online { topology, .. } = &view.observed.dashboard else {
+        return Vec::new();
+    };
     let pods = pods_by_address(view);
-    let name = |address: &Address| pods.iter().find(|(known, _)| known == address).map(|(_, pod)| pod.clone());
+    let name = |address: &Address| {
+        pods.iter()
+            .find(|(known, _)| known == address)
+            .map(|(_, pod)| pod.clone())
+    };
     let status_of = |group: &Group| GroupStatus {
         id: group.id.get().into(),
         slots: i32::try_from(topology.slots_of(group.id)).unwrap_or(i32::MAX),
@@ -180,7 +254,9 @@ fn pods_by_address(view: &View<'_>) -> Vec<(Address, String)> {
     let names = &view.desired.cluster.names;
     let groups = view.desired.addresses.servers.iter();
     let of_group = |(group, servers): (&crate::domain::GroupId, &Vec<Address>)| {
-        let pods = (0..).zip(servers).map(|(ordinal, address)| (address.clone(), names.server_pod(*group, ordinal)));
+        let pods = (0..)
+            .zip(servers)
+            .map(|(ordinal, address)| (address.clone(), names.server_pod(*group, ordinal)));
         pods.collect::<Vec<_>>()
     };
     groups.flat_map(of_group).collect()
@@ -188,12 +264,22 @@ fn pods_by_address(view: &View<'_>) -> Vec<(Address, String)> {
 
 fn server_status(name: String, view: Option<&ServerView>) -> ServerStatus {
     let (role, link_up) = match view {
-        Some(ServerView::Up { replication: Replication::Master, .. }) => ("master", None),
-        Some(ServerView::Up { replication: Replication::Replica { link_up, .. }, .. }) => ("replica", Some(*link_up)),
+        Some(ServerView::Up {
+            replication: Replication::Master,
+            ..
+        }) => ("master", None),
+        Some(ServerView::Up {
+            replication: Replication::Replica { link_up, .. },
+            ..
+        }) => ("replica", Some(*link_up)),
         Some(ServerView::Loading) => ("loading", None),
         Some(ServerView::Unreachable(_)) | None => ("unreachable", None),
     };
-    ServerStatus { name, role: role.to_owned(), link_up }
+    ServerStatus {
+        name,
+        role: role.to_owned(),
+        link_up,
+    }
 }
 
 #[cfg(test)]

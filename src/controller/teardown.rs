@@ -17,21 +17,34 @@ use crate::{
 const ORDER: [&[&str]; 3] = [&["proxy", "fe", "sentinel"], &["server"], &["dashboard"]];
 
 pub(super) async fn tear_down(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Error> {
-    if !cluster.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER) {
+    if !cluster
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == names::FINALIZER)
+    {
         return Ok(Requeue::Never);
     }
     let live = context.cluster.fetch(cluster).await?;
     for stage in ORDER {
         delete_workloads(context, cluster, &live, stage).await?;
-        let left: Vec<String> =
-            live.pods.iter().filter(|pod| is_ours(pod, cluster) && is_of(*pod, stage)).map(|pod| pod.name_any()).collect();
+        let left: Vec<String> = live
+            .pods
+            .iter()
+            .filter(|pod| is_ours(pod, cluster) && is_of(*pod, stage))
+            .map(|pod| pod.name_any())
+            .collect();
         if !left.is_empty() {
             let what = format!("waits for pods to end: {}", left.join(", "));
-            context.cluster.patch_status(cluster, &status::of_deleting(cluster, what)).await?;
+            context
+                .cluster
+                .patch_status(cluster, &status::of_deleting(cluster, what))
+                .await?;
             return Ok(Requeue::SOON);
         }
     }
-    context.memory.forget(&cluster.namespace().unwrap_or_default(), &cluster.name_any());
+    context
+        .memory
+        .forget(&cluster.namespace().unwrap_or_default(), &cluster.name_any());
     context.cluster.remove_finalizer(cluster).await?;
     Ok(Requeue::Never)
 }
@@ -39,28 +52,41 @@ pub(super) async fn tear_down(context: &Context, cluster: &CodisCluster) -> Resu
 /// Pods are found by label; those of an older cluster's or somebody's StatefulSet that isn't ours aren't waited for.
 fn is_ours(pod: &Pod, cluster: &CodisCluster) -> bool {
     let prefix = format!("{}-", cluster.name_any());
-    pod.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.name.starts_with(&prefix))
+    pod.owner_references()
+        .iter()
+        .any(|owner| owner.controller == Some(true) && owner.name.starts_with(&prefix))
 }
 
 fn is_of<K: ResourceExt>(object: &K, stage: &[&str]) -> bool {
-    object.labels().get(names::LABEL_COMPONENT).is_some_and(|component| stage.contains(&component.as_str()))
+    object
+        .labels()
+        .get(names::LABEL_COMPONENT)
+        .is_some_and(|component| stage.contains(&component.as_str()))
 }
 
-async fn delete_workloads(
-    context: &Context,
-    cluster: &CodisCluster,
-    live: &Live,
-    stage: &[&str],
-) -> Result<(), Error> {
+async fn delete_workloads(context: &Context, cluster: &CodisCluster, live: &Live, stage: &[&str]) -> Result<(), Error> {
     let namespace = cluster.namespace().unwrap_or_default();
     for (name, set) in live.stateful_sets.iter().filter(|(_, set)| is_of(*set, stage)) {
         if let Some(uid) = set.uid().filter(|_| set.metadata.deletion_timestamp.is_none()) {
-            context.cluster.delete::<StatefulSet>(&namespace, name, &uid, Propagation::Background).await?;
+            context
+                .cluster
+                .delete::<StatefulSet>(&namespace, name, &uid, Propagation::Background)
+                .await?;
         }
     }
-    for (name, deployment) in live.deployments.iter().filter(|(_, deployment)| is_of(*deployment, stage)) {
-        if let Some(uid) = deployment.uid().filter(|_| deployment.metadata.deletion_timestamp.is_none()) {
-            context.cluster.delete::<Deployment>(&namespace, name, &uid, Propagation::Background).await?;
+    for (name, deployment) in live
+        .deployments
+        .iter()
+        .filter(|(_, deployment)| is_of(*deployment, stage))
+    {
+        if let Some(uid) = deployment
+            .uid()
+            .filter(|_| deployment.metadata.deletion_timestamp.is_none())
+        {
+            context
+                .cluster
+                .delete::<Deployment>(&namespace, name, &uid, Propagation::Background)
+                .await?;
         }
     }
     Ok(())

@@ -8,7 +8,12 @@ use crate::domain::{Address, Group, GroupId, Replication, ServerView, even_layou
 /// Slots without a group while servers hold keys: nobody knows any more where those keys belong.
 pub(super) fn topology_lost(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     let offline = input.topology.slots.iter().filter(|slot| slot.group.is_none()).count();
-    let with_keys: Vec<&Address> = input.observed.servers.keys().filter(|server| input.keys(server) > 0).collect();
+    let with_keys: Vec<&Address> = input
+        .observed
+        .servers
+        .keys()
+        .filter(|server| input.keys(server) > 0)
+        .collect();
     if offline > 0 && !with_keys.is_empty() {
         let what = format!(
             "{offline} slots have no group while servers hold keys ({}): the topology was lost; nothing is assigned, because keys would end up where no client looks for them. Restore the dashboard's store, or delete the data volumes to start over",
@@ -30,8 +35,12 @@ pub(super) fn groups_and_servers(input: &Input<'_>, decision: &mut Decision) -> 
         return None;
     }
     for (id, servers) in input.wished_groups() {
-        let Some(group) = input.topology.groups.get(id) else { return Some(Step::CreateGroup(*id)) };
-        let missing = servers.iter().filter(|server| group.servers.iter().all(|known| known.address != **server));
+        let Some(group) = input.topology.groups.get(id) else {
+            return Some(Step::CreateGroup(*id));
+        };
+        let missing = servers
+            .iter()
+            .filter(|server| group.servers.iter().all(|known| known.address != **server));
         for server in missing {
             if let Some(step) = add(input, decision, group, server) {
                 return Some(step);
@@ -43,7 +52,10 @@ pub(super) fn groups_and_servers(input: &Input<'_>, decision: &mut Decision) -> 
 
 fn add(input: &Input<'_>, decision: &mut Decision, group: &Group, server: &Address) -> Option<Step> {
     let Some(ServerView::Up { replication, keys, .. }) = input.server(server) else {
-        decision.wait(reason::SERVERS_NOT_READY, format!("server {server} of group {} doesn't answer", group.id));
+        decision.wait(
+            reason::SERVERS_NOT_READY,
+            format!("server {server} of group {} doesn't answer", group.id),
+        );
         return None;
     };
     // A member that joins is made a replica, which wipes it.
@@ -56,15 +68,22 @@ fn add(input: &Input<'_>, decision: &mut Decision, group: &Group, server: &Addre
         decision.block(reason::SERVER_HAS_DATA, what);
         return None;
     }
-    Some(Step::AddServer { group: group.id, server: server.clone() })
+    Some(Step::AddServer {
+        group: group.id,
+        server: server.clone(),
+    })
 }
 
 fn all_servers_up(input: &Input<'_>, decision: &mut Decision) -> bool {
     let wished = input.wished_groups().values().flatten();
-    let down: Vec<&Address> =
-        wished.filter(|server| !matches!(input.server(server), Some(ServerView::Up { .. }))).collect();
+    let down: Vec<&Address> = wished
+        .filter(|server| !matches!(input.server(server), Some(ServerView::Up { .. })))
+        .collect();
     if !down.is_empty() {
-        decision.wait(reason::SERVERS_NOT_READY, format!("servers don't answer yet: {}", list(&down)));
+        decision.wait(
+            reason::SERVERS_NOT_READY,
+            format!("servers don't answer yet: {}", list(&down)),
+        );
     }
     down.is_empty()
 }
@@ -75,8 +94,13 @@ pub(super) fn slots(input: &Input<'_>, decision: &mut Decision) -> Option<Step> 
     if is_lost(decision) {
         return None;
     }
-    let offline: BTreeSet<_> =
-        input.topology.slots.iter().filter(|slot| slot.group.is_none()).map(|slot| slot.id).collect();
+    let offline: BTreeSet<_> = input
+        .topology
+        .slots
+        .iter()
+        .filter(|slot| slot.group.is_none())
+        .map(|slot| slot.id)
+        .collect();
     let is_new = !offline.is_empty();
     if is_new && (!all_servers_up(input, decision) || !decision.waits.iter().all(|note| may_pass(note.reason))) {
         return None;
@@ -91,7 +115,9 @@ pub(super) fn slots(input: &Input<'_>, decision: &mut Decision) -> Option<Step> 
     }
     let groups: Vec<GroupId> = input.wished_groups().keys().copied().collect();
     let layout = even_layout(&groups);
-    Some(Step::AssignSlots(layout.into_iter().filter(|(slot, _)| offline.contains(slot)).collect()))
+    Some(Step::AssignSlots(
+        layout.into_iter().filter(|(slot, _)| offline.contains(slot)).collect(),
+    ))
 }
 
 /// What slots needn't wait for: proxies are told of them whenever they come, and pods of the front end don't matter.
@@ -101,7 +127,11 @@ fn may_pass(waits_for: &str) -> bool {
 
 /// Groups that serve, or are about to, whose gate isn't armed.
 fn unarmed(input: &Input<'_>, is_new: bool) -> Vec<GroupId> {
-    let groups = input.topology.groups.values().filter(|group| input.serving_master(group).is_some());
+    let groups = input
+        .topology
+        .groups
+        .values()
+        .filter(|group| input.serving_master(group).is_some());
     groups
         .filter(|group| is_new || input.topology.slots_of(group.id) > 0)
         .map(|group| group.id)
@@ -110,11 +140,20 @@ fn unarmed(input: &Input<'_>, is_new: bool) -> Vec<GroupId> {
 }
 
 fn note_groups_without_slots(input: &Input<'_>, decision: &mut Decision) {
-    for id in input.wished_groups().keys().filter(|id| input.topology.slots_of(**id) == 0) {
+    for id in input
+        .wished_groups()
+        .keys()
+        .filter(|id| input.topology.slots_of(**id) == 0)
+    {
         let what = format!("group {id} has no slots: moving slots to a new group is not in this version");
         decision.alarm(reason::GROUP_WITHOUT_SLOTS, what);
     }
-    for id in input.topology.groups.keys().filter(|id| !input.wished_groups().contains_key(id)) {
+    for id in input
+        .topology
+        .groups
+        .keys()
+        .filter(|id| !input.wished_groups().contains_key(id))
+    {
         let what = format!("group {id} is no longer wished and stays: moving its slots away is not in this version");
         decision.alarm(reason::GROUP_WITHOUT_SLOTS, what);
     }

@@ -21,7 +21,10 @@ pub(super) fn start_empty(input: &Input<'_>, decision: &mut Decision) -> Option<
         let token = loss_token(*id, &pods);
         let is_accepted = input.desired.cluster.accepted_loss.as_deref() == Some(token.as_str());
         if !input.desired.persistent.contains(id) || is_accepted {
-            let pods = pods.into_iter().map(|pod| (pod.name.clone(), pod.uid.clone())).collect();
+            let pods = pods
+                .into_iter()
+                .map(|pod| (pod.name.clone(), pod.uid.clone()))
+                .collect();
             return Some(Step::StartEmpty { group: *id, pods });
         }
         let what = format!(
@@ -36,7 +39,9 @@ pub(super) fn start_empty(input: &Input<'_>, decision: &mut Decision) -> Option<
 /// Names one loss, so that accepting it accepts no later one: FNV-1a over the pods' uids.
 fn loss_token(group: GroupId, pods: &[&MemberPod]) -> String {
     let bytes = pods.iter().flat_map(|pod| pod.uid.bytes());
-    let hash = bytes.fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = bytes.fold(0x811c_9dc5u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
     format!("g{group}-{hash:08x}")
 }
 
@@ -45,12 +50,18 @@ pub(super) fn promote(input: &Input<'_>, decision: &mut Decision) -> Option<Step
     for group in input.topology.groups.values() {
         if let Some(index) = group.promoting {
             let server = group.servers.get(index)?;
-            return Some(Step::Promote { group: group.id, server: server.address.clone() });
+            return Some(Step::Promote {
+                group: group.id,
+                server: server.address.clone(),
+            });
         }
         if input.desired.cluster.sentinel.is_none()
             && let Some(server) = replacement(input, decision, group)
         {
-            return Some(Step::Promote { group: group.id, server });
+            return Some(Step::Promote {
+                group: group.id,
+                server,
+            });
         }
     }
     None
@@ -64,28 +75,45 @@ fn replacement(input: &Input<'_>, decision: &mut Decision, group: &Group) -> Opt
         return None;
     }
     if down_for < PROMOTE_AFTER {
-        decision.wait(reason::FAILOVER, format!("master {master} of group {} is down", group.id));
+        decision.wait(
+            reason::FAILOVER,
+            format!("master {master} of group {} is down", group.id),
+        );
         return None;
     }
-    let candidates = group.servers.iter().skip(1).filter_map(|server| match input.server(&server.address) {
-        Some(ServerView::Up { replication: Replication::Replica { master: followed, .. }, offset, .. })
-            if followed == master =>
-        {
-            Some((*offset, &server.address))
-        }
-        _ => None,
-    });
-    candidates.max_by_key(|(offset, _)| *offset).map(|(_, address)| address.clone())
+    let candidates = group
+        .servers
+        .iter()
+        .skip(1)
+        .filter_map(|server| match input.server(&server.address) {
+            Some(ServerView::Up {
+                replication: Replication::Replica { master: followed, .. },
+                offset,
+                ..
+            }) if followed == master => Some((*offset, &server.address)),
+            _ => None,
+        });
+    candidates
+        .max_by_key(|(offset, _)| *offset)
+        .map(|(_, address)| address.clone())
 }
 
 /// After a failover the dashboard has the new order and the proxies have it from the sentinels: makes it official
 /// (contract §16.6), once everybody names the same master.
 pub(super) fn make_official(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
-    for group in input.topology.groups.values().filter(|group| group.out_of_sync && group.promoting.is_none()) {
+    for group in input
+        .topology
+        .groups
+        .values()
+        .filter(|group| group.out_of_sync && group.promoting.is_none())
+    {
         if input.serving_master(group).is_some() && input.sentinels_agree(group) {
             return Some(Step::ResyncGroup(group.id));
         }
-        decision.wait(reason::FAILOVER, format!("the new master of group {} isn't settled", group.id));
+        decision.wait(
+            reason::FAILOVER,
+            format!("the new master of group {} isn't settled", group.id),
+        );
     }
     None
 }
@@ -96,7 +124,10 @@ pub(super) fn attach(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
     for group in input.topology.groups.values() {
         let Some(master) = group.master() else { continue };
         if input.serving_master(group).is_none() || group.out_of_sync || !input.sentinels_agree(group) {
-            decision.wait(reason::FAILOVER, format!("group {} has no settled master ({master})", group.id));
+            decision.wait(
+                reason::FAILOVER,
+                format!("group {} has no settled master ({master})", group.id),
+            );
             continue;
         }
         for server in group.servers.iter().skip(1) {
@@ -120,18 +151,30 @@ fn attach_one(
     let (replication, keys) = match input.server(server) {
         Some(ServerView::Up { replication, keys, .. }) => (replication, *keys),
         _ => {
-            decision.wait(reason::SERVERS_NOT_READY, format!("replica {server} of group {id} doesn't answer"));
+            decision.wait(
+                reason::SERVERS_NOT_READY,
+                format!("replica {server} of group {id} doesn't answer"),
+            );
             return None;
         }
     };
     match replication {
-        Replication::Replica { master: followed, link_up: true } if followed == master => None,
+        Replication::Replica {
+            master: followed,
+            link_up: true,
+        } if followed == master => None,
         Replication::Replica { master: followed, .. } if followed == master => {
-            decision.wait(reason::REPLICATION, format!("replica {server} of group {id} is not in sync yet"));
+            decision.wait(
+                reason::REPLICATION,
+                format!("replica {server} of group {id} is not in sync yet"),
+            );
             None
         }
         _ if action == ActionState::Running => {
-            decision.wait(reason::REPLICATION, format!("replica {server} of group {id} is being attached"));
+            decision.wait(
+                reason::REPLICATION,
+                format!("replica {server} of group {id} is being attached"),
+            );
             None
         }
         Replication::Master if keys > 0 && input.keys(master) == 0 && input.topology.slots_of(id) > 0 => {
@@ -141,6 +184,9 @@ fn attach_one(
             decision.block(reason::MASTER_EMPTIED, what);
             None
         }
-        _ => Some(Step::Attach { group: id, server: server.clone() }),
+        _ => Some(Step::Attach {
+            group: id,
+            server: server.clone(),
+        }),
     }
 }

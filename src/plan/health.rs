@@ -27,15 +27,37 @@ impl Health {
 /// Counts what serves. Without a dashboard the last word on slots is missing, so nothing counts as served.
 #[must_use]
 pub fn health(desired: &Desired<'_>, observed: &Observed) -> Health {
-    let DashboardView::Online { topology, .. } = &observed.dashboard else { return Health::default() };
-    let is_master = |address: &Address| {
-        matches!(observed.servers.get(address), Some(ServerView::Up { replication: Replication::Master, .. }))
+    let DashboardView::Online { topology, .. } = &observed.dashboard else {
+        return Health::default();
     };
-    let serves = |group| topology.groups.get(&group).and_then(|group| group.master()).is_some_and(is_master);
-    let slots_served = topology.slots.iter().filter(|slot| slot.group.is_some_and(serves)).count();
+    let is_master = |address: &Address| {
+        matches!(
+            observed.servers.get(address),
+            Some(ServerView::Up {
+                replication: Replication::Master,
+                ..
+            })
+        )
+    };
+    let serves = |group| {
+        topology
+            .groups
+            .get(&group)
+            .and_then(|group| group.master())
+            .is_some_and(is_master)
+    };
+    let slots_served = topology
+        .slots
+        .iter()
+        .filter(|slot| slot.group.is_some_and(serves))
+        .count();
     Health {
         slots_served: u16::try_from(slots_served).unwrap_or(SLOT_COUNT),
-        proxies_online: topology.proxies.iter().filter(|proxy| proxy.online && proxy.error.is_none()).count(),
+        proxies_online: topology
+            .proxies
+            .iter()
+            .filter(|proxy| proxy.online && proxy.error.is_none())
+            .count(),
         servers_in_role: servers_in_role(topology, observed),
         sentinels_watching: sentinels_watching(desired, topology, observed),
     }
@@ -43,16 +65,29 @@ pub fn health(desired: &Desired<'_>, observed: &Observed) -> Health {
 
 fn servers_in_role(topology: &Topology, observed: &Observed) -> usize {
     let in_role = |master: &Address, address: &Address| match observed.servers.get(address) {
-        Some(ServerView::Up { replication: Replication::Master, .. }) => address == master,
-        Some(ServerView::Up { replication: Replication::Replica { master: followed, link_up }, .. }) => {
-            *link_up && followed == master
-        }
+        Some(ServerView::Up {
+            replication: Replication::Master,
+            ..
+        }) => address == master,
+        Some(ServerView::Up {
+            replication: Replication::Replica {
+                master: followed,
+                link_up,
+            },
+            ..
+        }) => *link_up && followed == master,
         _ => false,
     };
     let groups = topology.groups.values();
     groups
         .filter_map(|group| Some((group.master()?, group)))
-        .map(|(master, group)| group.servers.iter().filter(|server| in_role(master, &server.address)).count())
+        .map(|(master, group)| {
+            group
+                .servers
+                .iter()
+                .filter(|server| in_role(master, &server.address))
+                .count()
+        })
         .sum()
 }
 
@@ -60,5 +95,7 @@ fn sentinels_watching(desired: &Desired<'_>, topology: &Topology, observed: &Obs
     let product = &desired.cluster.names.cluster;
     let names: Vec<String> = topology.groups.keys().map(|id| format!("{product}-{id}")).collect();
     let views = observed.sentinels.values().flatten();
-    views.filter(|view| !names.is_empty() && names.iter().all(|name| view.masters.contains_key(name))).count()
+    views
+        .filter(|view| !names.is_empty() && names.iter().all(|name| view.masters.contains_key(name)))
+        .count()
 }

@@ -40,7 +40,13 @@ impl Input<'_> {
     }
 
     pub(super) fn is_up_master(&self, address: &Address) -> bool {
-        matches!(self.server(address), Some(ServerView::Up { replication: Replication::Master, .. }))
+        matches!(
+            self.server(address),
+            Some(ServerView::Up {
+                replication: Replication::Master,
+                ..
+            })
+        )
     }
 
     /// The official master, if it is one and answers.
@@ -66,17 +72,33 @@ impl Input<'_> {
         let Some(master) = group.master() else { return false };
         let name = self.master_name(group.id);
         let views = self.observed.sentinels.values().flatten();
-        let told = views.filter_map(|view| view.masters.get(&name)).map(|known| &known.address);
-        told.chain(self.topology.sentinels.masters.get(&group.id)).all(|known| known == master)
+        let told = views
+            .filter_map(|view| view.masters.get(&name))
+            .map(|known| &known.address);
+        told.chain(self.topology.sentinels.masters.get(&group.id))
+            .all(|known| known == master)
     }
 
     /// A server or sentinel of the topology that doesn't belong to this cluster.
     pub(super) fn foreign_member(&self) -> Option<String> {
         let is_foreign = |address: &Address| !self.desired.known_hosts.contains(address.host());
         let servers = self.topology.groups.values().flat_map(|group| {
-            group.servers.iter().map(move |server| (format!("server {} in group {}", server.address, group.id), &server.address))
+            group.servers.iter().map(move |server| {
+                (
+                    format!("server {} in group {}", server.address, group.id),
+                    &server.address,
+                )
+            })
         });
-        let sentinels = self.topology.sentinels.servers.iter().map(|address| (format!("sentinel {address}"), address));
-        servers.chain(sentinels).find(|(_, address)| is_foreign(address)).map(|(what, _)| what)
+        let sentinels = self
+            .topology
+            .sentinels
+            .servers
+            .iter()
+            .map(|address| (format!("sentinel {address}"), address));
+        servers
+            .chain(sentinels)
+            .find(|(_, address)| is_foreign(address))
+            .map(|(what, _)| what)
     }
 }

@@ -6,8 +6,8 @@
 //! it waits for, one that must never act by itself says why it is blocked; the status shows both.
 
 mod bootstrap;
-mod health;
 mod heal;
+mod health;
 mod input;
 mod proxies;
 mod sentinels;
@@ -52,7 +52,10 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
     let (version, topology) = match &observed.dashboard {
         DashboardView::Online { version, topology } => (version, topology.as_ref()),
         DashboardView::Unavailable(why) => {
-            decision.wait(reason::DASHBOARD_NOT_READY, format!("the dashboard is not ready: {why}"));
+            decision.wait(
+                reason::DASHBOARD_NOT_READY,
+                format!("the dashboard is not ready: {why}"),
+            );
             return decision;
         }
     };
@@ -61,7 +64,11 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
         decision.block(reason::STAND_IN_REFUSED, what.to_owned());
         return decision;
     }
-    let input = Input { desired, observed, topology };
+    let input = Input {
+        desired,
+        observed,
+        topology,
+    };
     if let Some(foreign) = input.foreign_member() {
         let what = format!(
             "the product {} on this coordinator already has {foreign}, which is no member of this cluster: nothing is written; use another name or coordinator, or empty the coordinator if that topology is of no use any more",

@@ -11,12 +11,22 @@ const HANGS_AFTER: u64 = 30;
 /// One dead record blocks every push (contract §15.2).
 pub(super) fn remove_dead(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for record in &input.topology.proxies {
-        let pod = input.observed.proxy_pods.iter().find(|pod| pod.ip.as_deref() == Some(record.admin.host()));
+        let pod = input
+            .observed
+            .proxy_pods
+            .iter()
+            .find(|pod| pod.ip.as_deref() == Some(record.admin.host()));
         if is_dead(record, pod) {
-            return Some(Step::RemoveProxy { token: record.token.clone(), admin: record.admin.clone() });
+            return Some(Step::RemoveProxy {
+                token: record.token.clone(),
+                admin: record.admin.clone(),
+            });
         }
         if pod.is_none() {
-            let what = format!("the proxy {} is registered and answers, but is no pod of this cluster", record.admin);
+            let what = format!(
+                "the proxy {} is registered and answers, but is no pod of this cluster",
+                record.admin
+            );
             decision.alarm(reason::FOREIGN_PROXY, what);
         }
     }
@@ -39,12 +49,22 @@ fn is_dead(record: &ProxyRecord, pod: Option<&ProxyPod>) -> bool {
 /// Proxies register themselves at their start; this is for those that gave up, or whose record was removed.
 pub(super) fn online(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     let wished = usize::from(input.desired.cluster.proxy.replicas);
-    let online = input.topology.proxies.iter().filter(|proxy| proxy.online && proxy.error.is_none()).count();
+    let online = input
+        .topology
+        .proxies
+        .iter()
+        .filter(|proxy| proxy.online && proxy.error.is_none())
+        .count();
     if online < wished {
-        decision.wait(reason::PROXIES_NOT_READY, format!("{online} of {wished} proxies are online"));
+        decision.wait(
+            reason::PROXIES_NOT_READY,
+            format!("{online} of {wished} proxies are online"),
+        );
     }
     for pod in &input.observed.proxy_pods {
-        let Some(ip) = pod.ip.as_deref().filter(|_| !pod.ending) else { continue };
+        let Some(ip) = pod.ip.as_deref().filter(|_| !pod.ending) else {
+            continue;
+        };
         let is_registered = input.topology.proxies.iter().any(|record| record.admin.host() == ip);
         if !is_registered && pod.running_for.is_some_and(|seconds| seconds > REGISTERS_WITHIN) {
             return Some(Step::OnlineProxy(Address::new(ip, ports::PROXY_ADMIN)));

@@ -12,7 +12,10 @@ pub(super) fn add(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
                 return Some(Step::AddSentinel(sentinel.clone()));
             }
             Some(Ok(_)) => {}
-            _ => decision.wait(reason::SENTINELS_NOT_READY, format!("sentinel {sentinel} doesn't answer")),
+            _ => decision.wait(
+                reason::SENTINELS_NOT_READY,
+                format!("sentinel {sentinel} doesn't answer"),
+            ),
         }
     }
     None
@@ -27,7 +30,10 @@ pub(super) fn resync(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
     if missing.is_empty() {
         return Some(Step::ResyncSentinels);
     }
-    let what = format!("sentinels are to be configured anew, which must wait for {}", missing.join(", "));
+    let what = format!(
+        "sentinels are to be configured anew, which must wait for {}",
+        missing.join(", ")
+    );
     decision.wait(reason::SENTINELS_NOT_READY, what);
     None
 }
@@ -58,7 +64,10 @@ fn missing(input: &Input<'_>) -> Vec<String> {
 fn is_linked(input: &Input<'_>, server: &Address) -> bool {
     matches!(
         input.server(server),
-        Some(ServerView::Up { replication: Replication::Replica { link_up: true, .. }, .. })
+        Some(ServerView::Up {
+            replication: Replication::Replica { link_up: true, .. },
+            ..
+        })
     )
 }
 
@@ -72,12 +81,19 @@ pub(super) fn monitor(input: &Input<'_>, decision: &mut Decision) -> Option<Step
                 continue;
             }
             let Some(master) = input.serving_master(group).filter(|_| input.sentinels_agree(group)) else {
-                let what = format!("sentinel {sentinel} doesn't watch group {}, whose master isn't settled", group.id);
+                let what = format!(
+                    "sentinel {sentinel} doesn't watch group {}, whose master isn't settled",
+                    group.id
+                );
                 decision.wait(reason::SENTINELS_NOT_READY, what);
                 continue;
             };
             let (sentinel, master) = (sentinel.clone(), master.clone());
-            return Some(Step::Monitor { sentinel, group: group.id, master });
+            return Some(Step::Monitor {
+                sentinel,
+                group: group.id,
+                master,
+            });
         }
         note_what_it_misses(input, decision, sentinel, view);
     }
@@ -91,7 +107,9 @@ fn note_what_it_misses(input: &Input<'_>, decision: &mut Decision, sentinel: &Ad
     let incomplete: Vec<&String> = view
         .masters
         .iter()
-        .filter(|(_, master)| master.other_sentinels != others || master.replicas < replicas || master.flags != "master")
+        .filter(|(_, master)| {
+            master.other_sentinels != others || master.replicas < replicas || master.flags != "master"
+        })
         .map(|(name, _)| name)
         .collect();
     if !incomplete.is_empty() {

@@ -145,8 +145,15 @@ impl fmt::Display for Step {
             Self::Attach { group, server } => write!(f, "attach {server} to the master of group {group}"),
             Self::AddSentinel(sentinel) => write!(f, "make sentinel {sentinel} known to the dashboard"),
             Self::ResyncSentinels => f.write_str("configure all sentinels"),
-            Self::Monitor { sentinel, group, master } => {
-                write!(f, "tell sentinel {sentinel} that {master} is the master of group {group}")
+            Self::Monitor {
+                sentinel,
+                group,
+                master,
+            } => {
+                write!(
+                    f,
+                    "tell sentinel {sentinel} that {master} is the master of group {group}"
+                )
             }
             Self::ArmGate(groups) => {
                 write!(f, "arm the start gate of groups {}", list(groups))

@@ -121,11 +121,22 @@ impl Parts {
         };
         let proxy_parsed = proxy_component.parse(scheduler, errors);
         Self {
-            volume: volume("spec.codisServer", &server.storage_class_name, &server.requests, &server.limits, errors),
+            volume: volume(
+                "spec.codisServer",
+                &server.storage_class_name,
+                &server.requests,
+                &server.limits,
+                errors,
+            ),
             server: server_component.parse(scheduler, errors),
             proxy_sizing: ProxySizing::of(&proxy_parsed),
             proxy: proxy_parsed,
-            proxy_service: service("spec.codisProxy", &proxy.service_type, &proxy.service_annotations, errors),
+            proxy_service: service(
+                "spec.codisProxy",
+                &proxy.service_type,
+                &proxy.service_annotations,
+                errors,
+            ),
             dashboard: dashboard_component.parse(scheduler, errors),
             fe: fe(spec, errors),
             sentinel: sentinel(spec, errors),
@@ -184,7 +195,10 @@ impl Raw<'_> {
         }
         let pull_policy = self.pull_policy.clone().unwrap_or_else(|| "IfNotPresent".to_owned());
         if !["Always", "IfNotPresent", "Never"].contains(&pull_policy.as_str()) {
-            errors.add(&format!("{field}.imagePullPolicy"), "must be Always, IfNotPresent or Never");
+            errors.add(
+                &format!("{field}.imagePullPolicy"),
+                "must be Always, IfNotPresent or Never",
+            );
         }
         let replicas = errors.take(
             u16::try_from(self.replicas)
@@ -213,9 +227,10 @@ impl Raw<'_> {
 
     /// CPU and memory only: storage is no container resource.
     fn resources(&self, errors: &mut Errors) -> ResourceRequirements {
-        for (name, quantity) in
-            [("cpu", (|r| r.cpu.as_ref()) as fn(&Resources) -> Option<&Quantity>), ("memory", |r| r.memory.as_ref())]
-        {
+        for (name, quantity) in [
+            ("cpu", (|r| r.cpu.as_ref()) as fn(&Resources) -> Option<&Quantity>),
+            ("memory", |r| r.memory.as_ref()),
+        ] {
             let amount = |kind: &str, of: &Option<Resources>, errors: &mut Errors| {
                 let value = of.as_ref().and_then(quantity)?;
                 let field = format!("{}.{kind}.{name}", self.field);
@@ -226,10 +241,17 @@ impl Raw<'_> {
             if let (Some(request), Some(limit)) = (request, limit)
                 && request > limit
             {
-                errors.add(&format!("{}.requests.{name}", self.field), "must not be greater than the limit");
+                errors.add(
+                    &format!("{}.requests.{name}", self.field),
+                    "must not be greater than the limit",
+                );
             }
         }
-        ResourceRequirements { requests: compute(self.requests), limits: compute(self.limits), ..Default::default() }
+        ResourceRequirements {
+            requests: compute(self.requests),
+            limits: compute(self.limits),
+            ..Default::default()
+        }
     }
 }
 
@@ -251,7 +273,10 @@ fn volume(
     errors: &mut Errors,
 ) -> Option<Volume> {
     let size = requests.as_ref().and_then(|requests| requests.storage.as_ref());
-    for (kind, quantity) in [("requests", size), ("limits", limits.as_ref().and_then(|limits| limits.storage.as_ref()))] {
+    for (kind, quantity) in [
+        ("requests", size),
+        ("limits", limits.as_ref().and_then(|limits| limits.storage.as_ref())),
+    ] {
         if let Some(quantity) = quantity {
             let field = format!("{field}.{kind}.storage");
             match quantity.units() {
@@ -265,7 +290,10 @@ fn volume(
         return None;
     }
     let size = size.map_or_else(|| DEFAULT_VOLUME.to_owned(), |quantity| quantity.0.clone());
-    Some(Volume { class: class.clone().filter(|class| !class.is_empty()), size })
+    Some(Volume {
+        class: class.clone().filter(|class| !class.is_empty()),
+        size,
+    })
 }
 
 fn service(
@@ -276,7 +304,13 @@ fn service(
 ) -> Service {
     let kind = kind.clone().unwrap_or_else(|| "ClusterIP".to_owned());
     if !["ClusterIP", "NodePort", "LoadBalancer"].contains(&kind.as_str()) {
-        errors.add(&format!("{field}.serviceType"), "must be ClusterIP, NodePort or LoadBalancer");
+        errors.add(
+            &format!("{field}.serviceType"),
+            "must be ClusterIP, NodePort or LoadBalancer",
+        );
     }
-    Service { kind, annotations: annotations.clone().unwrap_or_default() }
+    Service {
+        kind,
+        annotations: annotations.clone().unwrap_or_default(),
+    }
 }

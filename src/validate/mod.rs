@@ -31,7 +31,10 @@ pub struct Invalid {
 
 impl Invalid {
     fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into() }
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+        }
     }
 }
 
@@ -58,7 +61,12 @@ pub struct Auth {
 // By hand, so that no log ever shows a password.
 impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Auth {{ product: {}, session: {} }}", self.product.is_some(), self.session.is_some())
+        write!(
+            f,
+            "Auth {{ product: {}, session: {} }}",
+            self.product.is_some(),
+            self.session.is_some()
+        )
     }
 }
 
@@ -130,15 +138,32 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
     let names = errors.take(Names::of(cluster));
     let coordinator = errors.take(coordinator(&spec.coordinator_name, &spec.coordinator_addr));
     let auth = Auth {
-        product: errors.take(password("spec.codisDashboard.productAuth", spec.codis_dashboard.product_auth.as_deref())),
-        session: errors.take(password("spec.codisProxy.sessionAuth", spec.codis_proxy.session_auth.as_deref())),
+        product: errors.take(password(
+            "spec.codisDashboard.productAuth",
+            spec.codis_dashboard.product_auth.as_deref(),
+        )),
+        session: errors.take(password(
+            "spec.codisProxy.sessionAuth",
+            spec.codis_proxy.session_auth.as_deref(),
+        )),
     };
     let (groups, group_size) = errors.take(group_shape(cluster));
     if spec.codis_dashboard.replicas.is_some_and(|replicas| replicas != 1) {
-        errors.add("spec.codisDashboard.replicas", "must be 1: the dashboard is the single writer of the topology");
+        errors.add(
+            "spec.codisDashboard.replicas",
+            "must be 1: the dashboard is the single writer of the topology",
+        );
     }
-    if spec.codis_proxy.hpa_spec.as_ref().is_some_and(|hpa| hpa.min_replicas > hpa.max_replicas) {
-        errors.add("spec.codisProxy.hpaSpec.minReplicas", "must not be greater than maxReplicas");
+    if spec
+        .codis_proxy
+        .hpa_spec
+        .as_ref()
+        .is_some_and(|hpa| hpa.min_replicas > hpa.max_replicas)
+    {
+        errors.add(
+            "spec.codisProxy.hpaSpec.minReplicas",
+            "must not be greater than maxReplicas",
+        );
     }
     let parts = component::Parts::of(spec, group_size, &mut errors);
     errors.into_result()?;
@@ -157,7 +182,10 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         dashboard: parts.dashboard,
         fe: parts.fe,
         sentinel: parts.sentinel,
-        adopt: cluster.annotations().get(annotations::ANNOTATION_ADOPT).is_some_and(|value| value == "true"),
+        adopt: cluster
+            .annotations()
+            .get(annotations::ANNOTATION_ADOPT)
+            .is_some_and(|value| value == "true"),
         accepted_loss: cluster.annotations().get(annotations::ANNOTATION_ACCEPT_LOSS).cloned(),
         without_effect: without_effect(cluster),
     })
@@ -214,7 +242,11 @@ fn coordinator_addresses(addr: &str) -> Result<Vec<Address>, Invalid> {
     parts
         .map(|part| {
             let address: Address = part.parse().map_err(|_| invalid(part))?;
-            if is_host(address.host()) { Ok(address) } else { Err(invalid(part)) }
+            if is_host(address.host()) {
+                Ok(address)
+            } else {
+                Err(invalid(part))
+            }
         })
         .collect()
 }
@@ -234,8 +266,14 @@ fn is_host(host: &str) -> bool {
 /// Passwords go through redis.conf, TOML and redis-cli's input, whose quoting rules differ: no character that any of
 /// them treats in its own way.
 fn password(field: &str, value: Option<&str>) -> Result<Option<String>, Invalid> {
-    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(None) };
-    if value.len() > 128 || !value.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '#')) {
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    if value.len() > 128
+        || !value
+            .chars()
+            .all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '#'))
+    {
         return Err(Invalid::new(
             field,
             "must be at most 128 printable ASCII characters without spaces, quotes, backslashes and #",
@@ -257,7 +295,10 @@ fn group_shape(cluster: &CodisCluster) -> Result<(u16, u16), Invalid> {
         ));
     }
     let too_many = |_| Invalid::new("spec.codisServer.replicas", "must be at most 1024");
-    Ok((u16::try_from(replicas / size).map_err(too_many)?, u16::try_from(size).map_err(too_many)?))
+    Ok((
+        u16::try_from(replicas / size).map_err(too_many)?,
+        u16::try_from(size).map_err(too_many)?,
+    ))
 }
 
 /// Fields whose effect is still to come; the status says so.
@@ -269,15 +310,24 @@ fn without_effect(cluster: &CodisCluster) -> Vec<String> {
             fields.push(format!("{field}: {why}"));
         }
     };
-    note(spec.codis_proxy.hpa_spec.is_some(), "spec.codisProxy.hpaSpec", "not in this version: replicas is used");
+    note(
+        spec.codis_proxy.hpa_spec.is_some(),
+        "spec.codisProxy.hpaSpec",
+        "not in this version: replicas is used",
+    );
     note(
         spec.codis_server.partition.is_some_and(|partition| partition > 0),
         "spec.codisServer.partition",
         "not in this version: servers take a changed spec when they are next restarted",
     );
     if let Some(sentinel) = &spec.sentinel {
-        let storage = |resources: &Option<crate::api::Resources>| resources.as_ref().is_some_and(|r| r.storage.is_some());
-        note(sentinel.storage_class_name.is_some(), "spec.sentinel.storageClassName", "sentinels keep no state");
+        let storage =
+            |resources: &Option<crate::api::Resources>| resources.as_ref().is_some_and(|r| r.storage.is_some());
+        note(
+            sentinel.storage_class_name.is_some(),
+            "spec.sentinel.storageClassName",
+            "sentinels keep no state",
+        );
         note(
             storage(&sentinel.requests) || storage(&sentinel.limits),
             "spec.sentinel storage",

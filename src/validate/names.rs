@@ -21,7 +21,9 @@ impl Names {
         let name = cluster.name_any();
         let starts = name.starts_with(|c: char| c.is_ascii_lowercase());
         let ends = name.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-        let inside = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let inside = name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if name.len() > 40 || !(starts && ends && inside) {
             return Err(Invalid::new(
                 "metadata.name",

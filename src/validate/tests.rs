@@ -17,7 +17,11 @@ fn cluster(change: impl Fn(&mut serde_json::Value)) -> CodisCluster {
 }
 
 fn fields_refused(change: impl Fn(&mut serde_json::Value)) -> Vec<String> {
-    validate(&cluster(change)).unwrap_err().into_iter().map(|error| error.field).collect()
+    validate(&cluster(change))
+        .unwrap_err()
+        .into_iter()
+        .map(|error| error.field)
+        .collect()
 }
 
 #[test]
@@ -34,21 +38,35 @@ fn each_bad_field_is_named() {
         ("metadata.name", |c| c["metadata"]["name"] = "Sample".into()),
         ("metadata.name", |c| c["metadata"]["name"] = "a".repeat(41).into()),
         ("metadata.name", |c| c["metadata"]["name"] = "1a".into()),
-        ("spec.coordinatorName", |c| c["spec"]["coordinatorName"] = "consul".into()),
+        ("spec.coordinatorName", |c| {
+            c["spec"]["coordinatorName"] = "consul".into()
+        }),
         ("spec.coordinatorAddr", |c| {
             c["spec"]["coordinatorName"] = "etcd".into();
             c["spec"]["coordinatorAddr"] = "YOUR_ETCD_SERVICE_IP:2379".into();
         }),
-        ("spec.codisServer.replicas", |c| c["spec"]["codisServer"]["replicas"] = 3.into()),
-        ("spec.codisServer.groupReplicas", |c| c["spec"]["codisServer"]["groupReplicas"] = 0.into()),
-        ("spec.codisDashboard.replicas", |c| c["spec"]["codisDashboard"]["replicas"] = 2.into()),
-        ("spec.codisDashboard.productAuth", |c| c["spec"]["codisDashboard"]["productAuth"] = "a b".into()),
+        ("spec.codisServer.replicas", |c| {
+            c["spec"]["codisServer"]["replicas"] = 3.into()
+        }),
+        ("spec.codisServer.groupReplicas", |c| {
+            c["spec"]["codisServer"]["groupReplicas"] = 0.into()
+        }),
+        ("spec.codisDashboard.replicas", |c| {
+            c["spec"]["codisDashboard"]["replicas"] = 2.into()
+        }),
+        ("spec.codisDashboard.productAuth", |c| {
+            c["spec"]["codisDashboard"]["productAuth"] = "a b".into()
+        }),
         ("spec.codisProxy.hpaSpec.minReplicas", |c| {
             c["spec"]["codisProxy"]["hpaSpec"] =
                 serde_json::json!({"minReplicas": 3, "maxReplicas": 2, "cpuUsedThreshold": 50});
         }),
-        ("spec.codisProxy.serviceType", |c| c["spec"]["codisProxy"]["serviceType"] = "External".into()),
-        ("spec.codisProxy.imagePullPolicy", |c| c["spec"]["codisProxy"]["imagePullPolicy"] = "Sometimes".into()),
+        ("spec.codisProxy.serviceType", |c| {
+            c["spec"]["codisProxy"]["serviceType"] = "External".into()
+        }),
+        ("spec.codisProxy.imagePullPolicy", |c| {
+            c["spec"]["codisProxy"]["imagePullPolicy"] = "Sometimes".into()
+        }),
         ("spec.codisServer.limits.memory", |c| {
             c["spec"]["codisServer"]["limits"] = serde_json::json!({"memory": "1 Gi"});
         }),
@@ -81,9 +99,21 @@ fn a_size_or_a_class_asks_for_a_volume() {
         validate(&cluster(change)).unwrap().volume.unwrap()
     };
     let sized = volume(serde_json::json!({"requests": {"storage": "2Gi"}}));
-    assert_eq!(sized, Volume { class: None, size: "2Gi".into() });
+    assert_eq!(
+        sized,
+        Volume {
+            class: None,
+            size: "2Gi".into()
+        }
+    );
     let classed = volume(serde_json::json!({"storageClassName": "fast"}));
-    assert_eq!(classed, Volume { class: Some("fast".into()), size: "10Gi".into() });
+    assert_eq!(
+        classed,
+        Volume {
+            class: Some("fast".into()),
+            size: "10Gi".into()
+        }
+    );
 }
 
 #[test]
@@ -92,7 +122,14 @@ fn a_proxy_is_sized_by_its_limits() {
         c["spec"]["codisProxy"]["limits"] = serde_json::json!({"cpu": "250m", "memory": "250Mi"});
     };
     let sizing = validate(&cluster(small)).unwrap().proxy_sizing;
-    assert_eq!(sizing, ProxySizing { ncpu: 1, offheap_mb: Some(62), placeholder_mb: Some(15) });
+    assert_eq!(
+        sizing,
+        ProxySizing {
+            ncpu: 1,
+            offheap_mb: Some(62),
+            placeholder_mb: Some(15)
+        }
+    );
 }
 
 #[test]

@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::codis::{Effects, Timeouts, xauth};
+use crate::{
+    codis::{Timeouts, xauth},
+    telemetry::Effects,
+};
 
 /// A request as the stand-in got it: `PUT /path` and the body.
 type Seen = Arc<Mutex<Vec<(String, Bytes, HeaderMap)>>>;
@@ -174,7 +177,7 @@ async fn a_refusal_that_says_that_it_is_done_already_is_a_success() {
     ] {
         let answer = format!(r#"{{"Cause":"{cause}","Stack":null}}"#);
         let dashboard = Dashboard::answering(&[(800, &answer)]).await;
-        let done = effect(&door(&dashboard.address, Effects::default()), name).await;
+        let done = effect(&door(&dashboard.address, Effects::none()), name).await;
         assert_eq!(done, Ok(()), "{name}");
     }
 }
@@ -185,7 +188,7 @@ async fn any_other_refusal_is_one_with_its_cause() {
         let cause = "group-[9] doesn't exist";
         let answer = format!(r#"{{"Cause":"{cause}","Stack":[{{"Name":"a","File":"b","Line":1}}]}}"#);
         let dashboard = Dashboard::answering(&[(800, &answer)]).await;
-        let error = effect(&door(&dashboard.address, Effects::default()), name)
+        let error = effect(&door(&dashboard.address, Effects::none()), name)
             .await
             .unwrap_err();
         let peer = dashboard.address.clone();
@@ -204,7 +207,7 @@ async fn any_other_refusal_is_one_with_its_cause() {
 async fn a_refused_resync_of_sentinels_is_repeated_at_once_until_it_succeeds() {
     let refused = (800, r#"{"Cause":"read tcp a->b: use of closed network connection"}"#);
     let dashboard = Dashboard::answering(&[refused, refused, refused, (200, "\"OK\"")]).await;
-    let codis = door(&dashboard.address, Effects::default());
+    let codis = door(&dashboard.address, Effects::none());
     assert_eq!(codis.resync_sentinels().await, Ok(()));
     assert_eq!(dashboard.lines().len(), 4);
 }
@@ -212,7 +215,7 @@ async fn a_refused_resync_of_sentinels_is_repeated_at_once_until_it_succeeds() {
 #[tokio::test]
 async fn a_resync_of_sentinels_is_given_up_after_eight_refusals() {
     let dashboard = Dashboard::answering(&[(800, r#"{"Cause":"dial tcp b: i/o timeout"}"#)]).await;
-    let codis = door(&dashboard.address, Effects::default());
+    let codis = door(&dashboard.address, Effects::none());
     let error = codis.resync_sentinels().await.unwrap_err();
     assert!(
         matches!(error, Error::Refused { .. }) && error.is_retryable(),
@@ -224,7 +227,7 @@ async fn a_resync_of_sentinels_is_given_up_after_eight_refusals() {
 #[tokio::test]
 async fn a_resync_of_sentinels_that_failed_otherwise_isnt_repeated() {
     let dashboard = Dashboard::answering(&[(500, "<html>")]).await;
-    let codis = door(&dashboard.address, Effects::default());
+    let codis = door(&dashboard.address, Effects::none());
     assert!(matches!(codis.resync_sentinels().await, Err(Error::Unexpected { .. })));
     assert_eq!(dashboard.lines().len(), 1);
 }
@@ -241,7 +244,7 @@ async fn what_isnt_codiss_answer_is_unexpected() {
         (200, "\"O", "not \"OK\""),
     ] {
         let dashboard = Dashboard::answering(&[(status, body)]).await;
-        let error = effect(&door(&dashboard.address, Effects::default()), names::PROMOTE)
+        let error = effect(&door(&dashboard.address, Effects::none()), names::PROMOTE)
             .await
             .unwrap_err();
         assert_eq!(
@@ -255,7 +258,7 @@ async fn what_isnt_codiss_answer_is_unexpected() {
 #[tokio::test]
 async fn a_token_cant_lead_to_another_path() {
     let dashboard = Dashboard::answering(&[(200, "\"OK\"")]).await;
-    let codis = door(&dashboard.address, Effects::default());
+    let codis = door(&dashboard.address, Effects::none());
     codis.remove_proxy("../../shutdown?x#y").await.unwrap();
     assert_eq!(
         dashboard.lines(),
@@ -293,7 +296,7 @@ async fn a_dashboard_that_is_gone_hangs_or_breaks_off_makes_retryable_errors_wit
         (listener(b"", false).await, "is unreachable: "),
         (listener(half, false).await, "is unreachable: "),
     ] {
-        let error = door(&address, Effects::default())
+        let error = door(&address, Effects::none())
             .create_group(group(1))
             .await
             .unwrap_err();
@@ -329,12 +332,12 @@ async fn a_dashboard_that_cant_be_read_is_unavailable_and_tells_why() {
         ),
     ] {
         let dashboard = Dashboard::answering(&[(status, &body)]).await;
-        let why = view(&door(&dashboard.address, Effects::default())).await;
+        let why = view(&door(&dashboard.address, Effects::none())).await;
         assert!(why.contains(expected), "{why}");
     }
-    let why = view(&door(&nobody().await, Effects::default())).await;
+    let why = view(&door(&nobody().await, Effects::none())).await;
     assert!(why.contains("is unreachable"), "{why}");
-    let why = view(&door(&listener(b"", true).await, Effects::default())).await;
+    let why = view(&door(&listener(b"", true).await, Effects::none())).await;
     assert!(why.contains("didn't answer within 0.3 s"), "{why}");
 }
 

@@ -6,8 +6,11 @@ use tokio::{
 };
 
 use super::*;
-use crate::codis::{Effects, SentinelSettings, Timeouts};
 use crate::domain::GroupId;
+use crate::{
+    codis::{SentinelSettings, Timeouts},
+    telemetry::Effects,
+};
 
 fn up(replication: Replication, offset: u64, keys: u64) -> ServerView {
     ServerView::Up {
@@ -90,7 +93,7 @@ fn codis() -> Codis {
         ..Timeouts::default()
     };
     let nobody = Address::new("127.0.0.1", 1);
-    Codis::new("demo", Some("prodpw"), nobody, Effects::default(), timeouts).unwrap()
+    Codis::new("demo", Some("prodpw"), nobody, Effects::none(), timeouts).unwrap()
 }
 
 #[tokio::test]

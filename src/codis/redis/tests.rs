@@ -129,6 +129,23 @@ async fn a_server_that_refuses_is_unreachable_in_its_own_words_and_one_that_load
 }
 
 #[tokio::test]
+async fn a_server_is_told_auth_and_info_and_nothing_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"+OK\r\n$11\r\nrole:master\r\n").await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        said
+    });
+    codis().server(&address).await;
+    // That it ends at all says that the door closes its connection.
+    let said = server.await.unwrap();
+    assert_eq!(said, "*2\r\n$4\r\nAUTH\r\n$6\r\nprodpw\r\n*1\r\n$4\r\nINFO\r\n");
+}
+
+#[tokio::test]
 async fn a_server_that_hangs_or_babbles_is_unreachable() {
     let ServerView::Unreachable(why) = codis().server(&peer(&[]).await).await else {
         panic!("it is unreachable");

@@ -37,6 +37,11 @@ impl Rpc {
         self.call::<serde_json::Value>(Method::PUT, addr, path, None::<&()>).await.map(drop)
     }
 
+    /// PUT without a body, for what it answers.
+    pub async fn put_for<T: DeserializeOwned>(&self, addr: &str, path: &str) -> Result<T, RpcError> {
+        self.call(Method::PUT, addr, path, None::<&()>).await
+    }
+
     /// PUT a body.
     pub async fn put_json(&self, addr: &str, path: &str, body: &impl Serialize) -> Result<(), RpcError> {
         self.call::<serde_json::Value>(Method::PUT, addr, path, Some(body)).await.map(drop)

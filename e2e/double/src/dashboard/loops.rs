@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Dashboard, Subscriptions};
+use super::Dashboard;
+use crate::sentinel::watch::Learnt;
 
 impl Dashboard {
     /// Starts them; if the first load of the store fails, none runs although all seems well (§6.7).
-    pub(crate) async fn start_loops(self: Arc<Self>, subscriptions: Subscriptions) -> JoinSet<()> {
+    pub(crate) async fn start_loops(self: Arc<Self>, learnt: Learnt) -> JoinSet<()> {
         let mut loops = JoinSet::new();
         let sentinels = match self.open().await {
             Ok(state) => state.sentinel.servers.clone(),
@@ -18,7 +19,7 @@ impl Dashboard {
             }
         };
         let dashboard = self.clone();
-        loops.spawn(async move { dashboard.follow(subscriptions).await });
+        loops.spawn(async move { dashboard.follow(learnt).await });
         let dashboard = self.clone();
         loops.spawn(async move {
             loop {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
-use tokio::sync::{MutexGuard, mpsc};
+use tokio::sync::MutexGuard;
 use tokio::task::JoinHandle;
 
 use crate::config::DashboardConfig;
@@ -26,7 +26,7 @@ use crate::http::{self, Refusal};
 use crate::identity;
 use crate::logging::LogLevel;
 use crate::rpc::Rpc;
-use crate::sentinel::watch::Masters;
+use crate::sentinel::watch::{Learnt, Watcher};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::timings::Timings;
@@ -74,6 +74,11 @@ impl Handle {
         self.stop.raise();
     }
 
+    /// The signal that ends it, for those who outlive the handle.
+    pub fn stopper(&self) -> Stop {
+        self.stop.clone()
+    }
+
     /// Ends when it has ended; an error means that it gave up.
     pub async fn wait(self) -> Result<()> {
         self.task.await.context("dashboard ended")?
@@ -97,7 +102,7 @@ pub async fn start(options: Options) -> Result<Handle> {
         sys: identity::sys(),
     };
     let stop = Stop::default();
-    let (learnt, subscriptions) = mpsc::unbounded_channel();
+    let (watcher, learnt) = Watcher::new();
     let dashboard = Arc::new(Dashboard {
         xauth: identity::xauth(&[&config.product_name]),
         rpc: Rpc::new(&options.timings),
@@ -111,16 +116,12 @@ pub async fn start(options: Options) -> Result<Handle> {
         state: tokio::sync::Mutex::default(),
         looks: Mutex::default(),
         mover: Mover::default(),
-        watching: Mutex::default(),
-        learnt,
+        watcher,
     });
     let server = http::serve(listener, dashboard.clone(), stop.clone());
-    let task = tokio::spawn(dashboard.run(server, options.remove_lock, subscriptions));
+    let task = tokio::spawn(dashboard.run(server, options.remove_lock, learnt));
     Ok(Handle { addr, model, stop, task })
 }
-
-/// The reports of each subscription to the sentinels, newest last.
-pub(crate) type Subscriptions = mpsc::UnboundedReceiver<mpsc::Receiver<Masters>>;
 
 /// A dashboard's insides.
 pub(crate) struct Dashboard {
@@ -136,8 +137,7 @@ pub(crate) struct Dashboard {
     state: tokio::sync::Mutex<State>,
     looks: Mutex<Looks>,
     pub(crate) mover: Mover,
-    watching: Mutex<Option<Stop>>,
-    learnt: mpsc::UnboundedSender<mpsc::Receiver<Masters>>,
+    watcher: Watcher,
 }
 
 /// Ends the server with the dashboard, so that a killed one closes its port.
@@ -150,7 +150,7 @@ impl Drop for Server {
 }
 
 impl Dashboard {
-    async fn run(self: Arc<Self>, server: JoinHandle<()>, remove_lock: bool, subscriptions: Subscriptions) -> Result<()> {
+    async fn run(self: Arc<Self>, server: JoinHandle<()>, remove_lock: bool, learnt: Learnt) -> Result<()> {
         let mut server = Server(server);
         if remove_lock && let Err(error) = self.store.release() {
             tracing::warn!("force remove-lock failed: {error}");
@@ -165,7 +165,7 @@ impl Dashboard {
             Some(true) => {
                 self.online.store(true, Ordering::Release);
                 tracing::warn!("dashboard is working ...");
-                let mut loops = self.clone().start_loops(subscriptions).await;
+                let mut loops = self.clone().start_loops(learnt).await;
                 self.stop.raised().await;
                 let _ = (&mut server.0).await;
                 loops.shutdown().await;

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::sync::mpsc;
 
-use super::{Dashboard, Subscriptions};
+use super::Dashboard;
 use super::state::State;
 use crate::http::Refusal;
 use crate::redis::{Connection, RedisError};
-use crate::sentinel::watch::{Masters, Watch};
+use crate::sentinel::watch::{Learnt, Masters, Watch};
 use crate::sentinel::{Client, Policy, Row, master_name, numeric};
-use crate::stop::Stop;
 use crate::wire::{Group, Monitored, Sentinel};
 
 type Done = Result<(), Refusal>;
@@ -148,31 +146,15 @@ impl Dashboard {
 
     /// (Re)starts the subscription; what an older one learnt is dropped.
     pub(crate) fn watch(&self, servers: &[String]) {
-        let stop = Stop::default();
-        let mut watching = self.watching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(older) = watching.replace(stop.clone()) {
-            older.raise();
-        }
         self.looks().masters.clear();
-        let (report, learnt) = mpsc::channel(1);
         let (product, timings) = (self.config.product_name.clone(), self.timings.clone());
-        let watch = Watch { servers: servers.to_vec(), product, timings };
-        let ended = self.stop.clone();
-        tokio::spawn(async move { ended.unless(watch.run(stop, report)).await });
-        // The newest subscription's reports replace the older ones at the receiver.
-        let _ = self.learnt.send(learnt);
+        self.watcher.restart(Watch { servers: servers.to_vec(), product, timings }, &self.stop);
     }
 
     /// Follows the subscriptions until the dashboard ends.
-    pub(crate) async fn follow(&self, mut subscriptions: Subscriptions) {
-        let Some(mut learnt) = subscriptions.recv().await else { return };
-        loop {
-            tokio::select! {
-                biased;
-                Some(newer) = subscriptions.recv() => learnt = newer,
-                Some(masters) = learnt.recv() => self.switch(masters).await,
-                else => return,
-            }
+    pub(crate) async fn follow(&self, mut learnt: Learnt) {
+        while let Some(masters) = learnt.next().await {
+            self.switch(masters).await;
         }
     }
 

@@ -56,13 +56,13 @@ impl Dashboard {
     }
 
     pub(crate) async fn set_interval(&self, micros: i64) -> Done {
-        self.open().await?;
+        let _state = self.open().await?;
         self.mover.interval.store(micros.clamp(0, 1_000_000), Ordering::Relaxed);
         Ok(())
     }
 
     pub(crate) async fn set_disabled(&self, disabled: bool) -> Done {
-        self.open().await?;
+        let _state = self.open().await?;
         self.mover.disabled.store(disabled, Ordering::Relaxed);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Learning of switches (§11): a subscription to all sentinels, and a majority's word on who is master.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -28,6 +29,63 @@ pub struct Watch {
     pub product: String,
     /// How long everything takes.
     pub timings: Timings,
+}
+
+/// Runs one watch at a time; the newest replaces the one before.
+#[derive(Debug)]
+pub struct Watcher {
+    current: Mutex<Option<Stop>>,
+    reports: mpsc::UnboundedSender<mpsc::Receiver<Masters>>,
+}
+
+/// What the newest watch of a [`Watcher`] learns.
+#[derive(Debug)]
+pub struct Learnt {
+    watches: mpsc::UnboundedReceiver<mpsc::Receiver<Masters>>,
+    newest: Option<mpsc::Receiver<Masters>>,
+}
+
+impl Watcher {
+    /// A watcher, and where its reports arrive.
+    pub fn new() -> (Self, Learnt) {
+        let (reports, watches) = mpsc::unbounded_channel();
+        (Self { current: Mutex::default(), reports }, Learnt { watches, newest: None })
+    }
+
+    /// Drops the watch before and what it has learnt, and begins this one; it ends with `owner` at the latest.
+    pub fn restart(&self, watch: Watch, owner: &Stop) {
+        let (stop, owner) = (Stop::default(), owner.clone());
+        let older = self.current.lock().unwrap_or_else(PoisonError::into_inner).replace(stop.clone());
+        if let Some(older) = older {
+            older.raise();
+        }
+        let (report, learnt) = mpsc::channel(1);
+        tokio::spawn(async move { owner.unless(watch.run(stop, report)).await });
+        // Without a receiver the owner is ending.
+        let _ = self.reports.send(learnt);
+    }
+}
+
+impl Learnt {
+    /// The next masters the newest watch reports; `None` when the watcher is gone.
+    pub async fn next(&mut self) -> Option<Masters> {
+        loop {
+            let reported = async {
+                match &mut self.newest {
+                    Some(newest) => newest.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                newer = self.watches.recv() => self.newest = Some(newer?),
+                masters = reported => match masters {
+                    Some(masters) => return Some(masters),
+                    None => self.newest = None,
+                },
+            }
+        }
+    }
 }
 
 enum Event {

@@ -1,0 +1,141 @@
+//! The slot table: commands pass a slot's gate, fills close it, swap the backend and open it again (§8.1).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, oneshot};
+
+use super::backend::{Backend, Pool, Settings};
+use crate::SLOTS;
+use crate::http::Refusal;
+use crate::redis::run_id;
+use crate::resp::Value;
+use crate::sentinel::watch::Masters;
+use crate::wire::Slot;
+
+/// Where a slot's commands go; nowhere when it is offline.
+#[derive(Debug, Default)]
+pub struct Route {
+    backend: Option<Arc<Backend>>,
+}
+
+/// What was last told of a slot.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    slot: Slot,
+    /// A sentinel's word, not the dashboard's.
+    switched: bool,
+}
+
+struct Cell {
+    gate: Arc<RwLock<Route>>,
+    told: Mutex<Told>,
+}
+
+/// All slots of a proxy.
+pub struct Router {
+    cells: Vec<Cell>,
+    /// The closed gates of locked slots; its lock lets one fill through at a time.
+    closed: tokio::sync::Mutex<HashMap<usize, OwnedRwLockWriteGuard<Route>>>,
+    pool: Pool,
+}
+
+/// The text of a command to a slot without a backend (§8.6).
+pub const NOT_READY: &str = "ERR handle request, slot is not ready, may be offline";
+
+impl Router {
+    /// A table of offline slots.
+    pub fn new(settings: Settings) -> Self {
+        let cell = |id| Cell {
+            gate: Arc::default(),
+            told: Mutex::new(Told { slot: Slot { id: id as i64, ..Default::default() }, switched: false }),
+        };
+        Self { cells: (0..SLOTS).map(cell).collect(), closed: Default::default(), pool: Pool::new(settings) }
+    }
+
+    fn told(&self, index: usize) -> Told {
+        self.cells[index].told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The table.
+    pub fn slots(&self) -> Vec<Slot> {
+        (0..SLOTS).map(|index| self.told(index).slot).collect()
+    }
+
+    /// Whether any slot follows a sentinel instead of the dashboard.
+    pub fn switched(&self) -> bool {
+        (0..SLOTS).any(|index| self.told(index).switched)
+    }
+
+    /// Replaces slots in order; a bad one ends it, the ones before stay replaced.
+    pub async fn fill(&self, slots: Vec<Slot>) -> Result<(), Refusal> {
+        for slot in slots {
+            let index = usize::try_from(slot.id).ok().filter(|index| *index < SLOTS);
+            let index = index.ok_or("use of invalid slot id")?;
+            if !(0..=1).contains(&slot.forward_method) {
+                return Err("use of invalid forwarder method".into());
+            }
+            self.replace(index, Told { slot, switched: false }).await;
+        }
+        Ok(())
+    }
+
+    /// Closes the gate (which waits for commands under way), swaps, and opens it unless the slot is locked.
+    async fn replace(&self, index: usize, told: Told) {
+        let mut closed = self.closed.lock().await;
+        let cell = &self.cells[index];
+        let mut route = match closed.remove(&index) {
+            Some(held) => held,
+            None => cell.gate.clone().write_owned().await,
+        };
+        let addr = told.slot.backend_addr.as_str();
+        route.backend = (!addr.is_empty()).then(|| self.pool.get(addr));
+        if told.slot.locked {
+            closed.insert(index, route);
+        }
+        *cell.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+
+    /// Sends a command to its slot's backend; waits while the slot is locked.
+    pub async fn send(&self, slot: usize, database: u32, bytes: Bytes) -> Result<oneshot::Receiver<Value>, Refusal> {
+        let route = self.cells[slot].gate.clone().read_owned().await;
+        let Some(backend) = route.backend.clone() else { return Err(NOT_READY.into()) };
+        Ok(backend.send(database, bytes, Some(route)).await)
+    }
+
+    /// Sends a command to a backend by its address.
+    pub async fn send_to(&self, addr: &str, database: u32, bytes: Bytes) -> Result<oneshot::Receiver<Value>, Refusal> {
+        let known = self.pool.known(addr);
+        let backend = known.ok_or_else(|| Refusal(format!("ERR backend server '{addr}' not found")))?;
+        Ok(backend.send(database, bytes, None).await)
+    }
+
+    /// Follows the sentinels (§11): an address that differs and is not the same server is switched to.
+    pub async fn switch(&self, masters: &Masters, auth: &str, timeout: std::time::Duration) {
+        let mut same: HashMap<(String, String), bool> = HashMap::new();
+        for index in 0..SLOTS {
+            let Told { mut slot, .. } = self.told(index);
+            let Some(master) = masters.get(&slot.backend_addr_group_id).filter(|addr| **addr != slot.backend_addr)
+            else {
+                continue;
+            };
+            let pair = (slot.backend_addr.clone(), master.clone());
+            let keep = match same.get(&pair) {
+                Some(keep) => *keep,
+                None => {
+                    let ids = (run_id(&pair.0, auth, timeout).await, run_id(&pair.1, auth, timeout).await);
+                    // An unreachable address counts as another server.
+                    let keep = matches!(&ids, (Some(one), Some(other)) if one == other);
+                    tracing::warn!("group-[{}] {} -> {}, keep = {keep}", slot.backend_addr_group_id, pair.0, pair.1);
+                    same.insert(pair, keep);
+                    keep
+                }
+            };
+            if !keep {
+                slot.backend_addr.clone_from(master);
+                self.replace(index, Told { slot, switched: true }).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+# codis-operator. `make help` lists the targets; every variable below can be given on the command line.
+
+LAB         ?= $(wildcard ../shared/lab)
+LAB_CACHE   ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/codis-lab
+KIND_CLUSTER ?= codis
+KUBE_CONTEXT ?= kind-$(KIND_CLUSTER)
+# The node image of `make kind-up` where the lab isn't there; empty: kind's own default.
+KIND_NODE_IMAGE ?=
+# The base of both images. It must be at least as new as the machine that cargo builds on.
+BASE        ?= $(if $(LAB),lab/debian,debian:bookworm-slim)
+# A Debian mirror for the stand-in's image, where the base has none of its own.
+MIRROR      ?=
+CARGO_FLAGS ?=
+OPERATOR_IMAGE ?= codis-operator:dev
+DOUBLE_IMAGE   ?= codis-double:dev
+# The name that the samples give: the stand-in bears it too, so that they come up unchanged.
+SAMPLES_IMAGE  ?= ccr.ccs.tencentyun.com/codis/codis3.2:latest
+# What of a suite to run: a part of a check's name, as in `make e2e ONLY=sample-1`.
+ONLY ?=
+
+ifneq ($(LAB),)
+export PATH := $(LAB_CACHE)/bin:$(PATH)
+endif
+export LAB LAB_CACHE KIND_CLUSTER KUBE_CONTEXT KIND_NODE_IMAGE BASE MIRROR OPERATOR_IMAGE DOUBLE_IMAGE SAMPLES_IMAGE
+
+KUBECTL := kubectl --context $(KUBE_CONTEXT)
+SUITES  := --features codis-operator/e2e,codis-operator/chaos
+MANIFEST := deploy/manager/deployment-dev.yml
+
+.DEFAULT_GOAL := help
+.PHONY: help build test lint fmt generate check-generate images kind-up kind-down deploy undeploy demo e2e chaos logs clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build every program (the operator, kubectl-codis, the stand-in for Codis)
+	cargo build --workspace $(CARGO_FLAGS)
+
+test: ## all tests that need neither Docker nor Kubernetes; says which tiers ran
+	hack/test $(CARGO_FLAGS)
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets $(SUITES) $(CARGO_FLAGS) -- -D warnings
+
+fmt: ## format the code
+	cargo fmt --all
+
+generate: ## write the generated part of deploy/ (CRDs, RBAC, manifests)
+	cargo run -q $(CARGO_FLAGS) --bin codis-operator -- manifests --out deploy
+
+check-generate: ## fail when deploy/ isn't what `make generate` writes
+	hack/check-generate $(CARGO_FLAGS)
+
+images: build ## build both images; load them into the kind cluster when it is up
+	hack/images
+
+kind-up: ## bring up the kind cluster (the lab's, where ../shared/lab is there)
+	hack/kind-up
+
+kind-down: ## delete the kind cluster
+	hack/need kind
+	kind delete cluster --name $(KIND_CLUSTER)
+
+deploy: ## install the operator into KUBE_CONTEXT and wait for it
+	hack/deploy $(MANIFEST)
+
+undeploy: ## delete every CodisCluster of KUBE_CONTEXT, then the operator (data volumes stay)
+	hack/need kubectl
+	-$(KUBECTL) delete codisclusters.codis.k8s.io --all --all-namespaces --timeout=180s
+	$(KUBECTL) delete -f $(MANIFEST) --ignore-not-found --timeout=120s
+
+demo: kind-up images deploy ## a Codis cluster on kind: up, Ready, and used
+	hack/demo
+
+e2e: ## the end-to-end suite, on KUBE_CONTEXT (after: kind-up images deploy)
+	hack/need kubectl
+	cargo test --workspace $(CARGO_FLAGS) $(SUITES) --test e2e -- $(ONLY)
+
+chaos: ## the chaos suite, on KUBE_CONTEXT (after: kind-up images deploy)
+	hack/need kubectl docker
+	cargo test --workspace $(CARGO_FLAGS) $(SUITES) --test chaos -- $(ONLY)
+
+logs: ## follow the operator's log
+	hack/need kubectl
+	$(KUBECTL) --namespace codis-system logs deployment/codis-operator --follow --tail=200
+
+clean: ## remove what was built
+	cargo clean

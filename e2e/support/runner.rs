@@ -1,0 +1,166 @@
+//! Runs stories one after another. A story is a sequence of checks in namespaces of its own; a check has a name that
+//! reads as a sentence, and is reported with its seconds.
+//!
+//! Arguments that are no options choose stories by a part of their name. `CODIS_E2E_KEEP=1` keeps the namespaces.
+
+use std::{panic::AssertUnwindSafe, process::ExitCode, time::Instant};
+
+use anyhow::{Result, anyhow};
+use futures::FutureExt;
+
+use super::{lab::Lab, namespace::Namespace};
+
+/// A check failed and was reported; what builds on it can't go on.
+#[derive(Debug)]
+pub struct Stopped;
+
+/// What a story gives back.
+pub type Told = Result<(), Stopped>;
+
+/// Runs stories and counts.
+pub struct Runner {
+    suite: &'static str,
+    lab: Lab,
+    wanted: Vec<String>,
+    passed: usize,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+}
+
+/// A sequence of checks, with the namespaces they are in.
+pub struct Story<'a> {
+    /// The cluster under test.
+    pub lab: Lab,
+    runner: &'a mut Runner,
+    name: String,
+    namespaces: Vec<Namespace>,
+    failures: usize,
+}
+
+impl Runner {
+    /// A runner of a suite, with the command line's choice of stories.
+    pub async fn new(suite: &'static str) -> Result<Self> {
+        Ok(Self {
+            suite,
+            lab: Lab::connect().await?,
+            wanted: std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect(),
+            passed: 0,
+            failed: Vec::new(),
+            skipped: Vec::new(),
+        })
+    }
+
+    /// Runs a story, if it was chosen, and cleans up after it.
+    pub async fn story(&mut self, name: &str, body: impl AsyncFnOnce(&mut Story) -> Told) {
+        if !self.wanted.is_empty() && !self.wanted.iter().any(|part| name.contains(part.as_str())) {
+            return;
+        }
+        println!("\n== {name}");
+        let mut story = Story {
+            lab: self.lab.clone(),
+            runner: self,
+            name: name.to_owned(),
+            namespaces: Vec::new(),
+            failures: 0,
+        };
+        let _: Told = body(&mut story).await;
+        story.clean_up().await;
+    }
+
+    /// Prints the sum of it all.
+    pub fn finish(self) -> ExitCode {
+        println!();
+        for name in &self.skipped {
+            println!("SKIPPED {name}");
+        }
+        for name in &self.failed {
+            println!("FAILED  {name}");
+        }
+        let skipped = match self.skipped.len() {
+            0 => String::new(),
+            count => format!(", {count} skipped"),
+        };
+        println!(
+            "{}: {} passed, {} failed{skipped}",
+            self.suite,
+            self.passed,
+            self.failed.len()
+        );
+        if self.failed.is_empty() && self.passed > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Story<'_> {
+    /// Runs one check and reports it. `?` on the result ends the story when what follows builds on it.
+    pub async fn check<T>(&mut self, name: &str, body: impl Future<Output = Result<T>>) -> Result<T, Stopped> {
+        let began = Instant::now();
+        let outcome = AssertUnwindSafe(body).catch_unwind().await.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            Err(anyhow!("panicked: {}", text.unwrap_or_default()))
+        });
+        let seconds = began.elapsed().as_secs_f64();
+        match outcome {
+            Ok(value) => {
+                println!("ok      {name} ({seconds:.1} s)");
+                self.runner.passed += 1;
+                Ok(value)
+            }
+            Err(error) => {
+                println!("FAILED  {name} ({seconds:.1} s)\n        {error:#}");
+                self.runner.failed.push(format!("{}: {name}", self.name));
+                self.failures += 1;
+                Err(Stopped)
+            }
+        }
+    }
+
+    /// Reports a check that isn't run.
+    pub fn skip(&mut self, name: &str, why: &str) {
+        println!("SKIPPED {name}: {why}");
+        self.runner.skipped.push(format!("{}: {name}: {why}", self.name));
+    }
+
+    /// A fresh namespace, deleted when the story ends.
+    pub async fn namespace(&mut self) -> Result<Namespace, Stopped> {
+        let made = Namespace::create(&self.lab, self.runner.suite, &self.name).await;
+        match made {
+            Ok(namespace) => {
+                self.namespaces.push(namespace.clone());
+                Ok(namespace)
+            }
+            Err(error) => {
+                let failure: Result<Namespace, _> = self.check("a namespace can be made", async { Err(error) }).await;
+                failure
+            }
+        }
+    }
+
+    /// Tells what the namespaces look like now: the story failed.
+    pub async fn diagnose(&self) {
+        for namespace in &self.namespaces {
+            namespace.diagnose().await;
+        }
+    }
+
+    async fn clean_up(mut self) {
+        if self.failures > 0 {
+            self.diagnose().await;
+        }
+        let namespaces = std::mem::take(&mut self.namespaces);
+        if std::env::var("CODIS_E2E_KEEP").is_ok_and(|keep| keep == "1") {
+            let names: Vec<&str> = namespaces.iter().map(|namespace| namespace.name.as_str()).collect();
+            println!("kept: {}", names.join(" "));
+            return;
+        }
+        for namespace in &namespaces {
+            if let Err(error) = namespace.delete().await {
+                let _: Result<(), Stopped> = self.check("its namespace can be deleted", async { Err(error) }).await;
+                namespace.diagnose().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Waiting for a condition.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use tokio::time::Instant;
+
+/// Seconds, in fewer letters.
+pub const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Asks `probe` again and again until it is content, and gives what it found.
+///
+/// An error of the probe means "not yet", and why; the last one is told when the limit is over.
+pub async fn wait_for<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let reason = match tokio::time::timeout_at(deadline, probe()).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(reason)) => format!("{reason:#}"),
+            Err(_) => "the last look did not end".to_owned(),
+        };
+        if Instant::now() + Duration::from_millis(500) >= deadline {
+            return Err(anyhow!("waited {} s for {what}: {reason}", limit.as_secs()));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}

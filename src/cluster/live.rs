@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
-    autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
-    policy::v1::PodDisruptionBudget,
+    core::v1::{Pod, Secret, Service},
 };
 use kube::{Resource, ResourceExt, api::ListParams};
 
@@ -16,7 +14,7 @@ use crate::api::{CodisCluster, names};
 /// The predecessor's component names; its objects carry `clusterName` and `component`.
 const PREDECESSOR: &str = "component in (codis-proxy, codis-server, codis-dashboard, codis-fe, redis-sentinel)";
 
-/// What exists for one CodisCluster, by name. Only what it controls counts, pods and claims by their label.
+/// What exists for one CodisCluster, by name. Only what it controls counts, pods by their label.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     /// Services.
@@ -25,18 +23,10 @@ pub struct Live {
     pub stateful_sets: BTreeMap<String, StatefulSet>,
     /// Deployments.
     pub deployments: BTreeMap<String, Deployment>,
-    /// PodDisruptionBudgets.
-    pub disruption_budgets: BTreeMap<String, PodDisruptionBudget>,
-    /// HorizontalPodAutoscalers.
-    pub autoscalers: BTreeMap<String, HorizontalPodAutoscaler>,
     /// The Secret `<name>-config`.
     pub secret: Option<Secret>,
-    /// The Secret `<name>-connection`.
-    pub connection: Option<Secret>,
     /// Pods, terminating ones included.
     pub pods: Vec<Pod>,
-    /// The claims of the data volumes; they outlive their StatefulSets.
-    pub claims: Vec<PersistentVolumeClaim>,
     /// Workloads that the predecessor made for a cluster of this name, like `StatefulSet x`.
     pub predecessor: Vec<String>,
 }
@@ -54,32 +44,23 @@ impl Cluster {
         })?;
         let labelled = format!("{}={name}", names::LABEL_CLUSTER);
         let predecessor = format!("clusterName={name},{PREDECESSOR}");
-        let (config, connection) = (format!("{name}-config"), format!("{name}-connection"));
+        let config = format!("{name}-config");
         let found = tokio::try_join!(
             self.list::<Service>(namespace, &labelled),
             self.list::<StatefulSet>(namespace, &labelled),
             self.list::<Deployment>(namespace, &labelled),
-            self.list::<PodDisruptionBudget>(namespace, &labelled),
-            self.list::<HorizontalPodAutoscaler>(namespace, &labelled),
             self.read::<Secret>(namespace, &config),
-            self.read::<Secret>(namespace, &connection),
             self.list::<Pod>(namespace, &labelled),
-            self.list::<PersistentVolumeClaim>(namespace, &labelled),
             self.list::<StatefulSet>(namespace, &predecessor),
             self.list::<Deployment>(namespace, &predecessor),
         )?;
-        let (services, sets, deployments, budgets, autoscalers, config, connection, pods, claims, old_sets, old) =
-            found;
+        let (services, sets, deployments, config, pods, old_sets, old) = found;
         Ok(Live {
             services: owned(services, uid),
             stateful_sets: owned(sets, uid),
             deployments: owned(deployments, uid),
-            disruption_budgets: owned(budgets, uid),
-            autoscalers: owned(autoscalers, uid),
             secret: config.filter(|secret| controller_of(secret.meta()) == Some(uid)),
-            connection: connection.filter(|secret| controller_of(secret.meta()) == Some(uid)),
             pods,
-            claims,
             predecessor: described(&old_sets).chain(described(&old)).collect(),
         })
     }

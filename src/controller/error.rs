@@ -24,6 +24,11 @@ impl Error {
         }
     }
 
+    /// Whether the API server said no, and will until somebody changes something.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Cluster(error) if error.category() == cluster::Category::Refused)
+    }
+
     /// A word for metrics.
     #[must_use]
     pub fn category(&self) -> &'static str {

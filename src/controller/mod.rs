@@ -91,49 +91,71 @@ pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result
     if cluster.metadata.deletion_timestamp.is_some() {
         return teardown::tear_down(context, &cluster).await;
     }
-    let valid = match validate(&cluster) {
-        Ok(valid) => valid,
-        Err(errors) => return blocked(context, &cluster, status::invalid(&errors)).await,
-    };
-    let live = context.cluster.fetch(&cluster).await?;
-    if let Some(decision) = apply::refusal(context, &valid, &live).await? {
-        return blocked(context, &cluster, decision).await;
+    let outcome = pass(context, &cluster).await;
+    if let Err(error) = &outcome
+        && error.is_refusal()
+    {
+        // What the API server refuses it will refuse again: the status tells, not only the log.
+        let decision = status::refused(error);
+        report(context, &cluster, &status::of_blocked(&cluster, &decision), &decision).await?;
     }
-    context.cluster.add_finalizer(&cluster).await?;
-    let mut facts = facts::facts(&cluster, &valid, &live);
-    let addresses = match apply::services(context, &valid, &live, &facts).await {
+    outcome
+}
+
+async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Error> {
+    let valid = match validate(cluster) {
+        Ok(valid) => valid,
+        Err(errors) => return blocked(context, cluster, status::invalid(&errors)).await,
+    };
+    let live = context.cluster.fetch(cluster).await?;
+    if let Some(decision) = apply::refusal(context, &valid, &live).await? {
+        return blocked(context, cluster, decision).await;
+    }
+    context.cluster.add_finalizer(cluster).await?;
+    settle(context, cluster, &valid, &live).await
+}
+
+/// Everything that is wished, applied; then one step towards it.
+async fn settle(
+    context: &Context,
+    cluster: &CodisCluster,
+    valid: &ValidCluster,
+    live: &Live,
+) -> Result<Requeue, Error> {
+    let mut facts = facts::facts(cluster, valid, live);
+    let addresses = match apply::services(context, valid, live, &facts).await {
         Ok(Some(addresses)) => addresses,
         Ok(None) => return Ok(Requeue::NOW),
-        Err(error) => return taken_or(context, &cluster, error).await,
+        Err(error) => return taken_or(context, cluster, error).await,
     };
-    if let Err(error) = apply::workloads(context, &valid, &live, &facts, &addresses).await {
-        return taken_or(context, &cluster, error).await;
+    if let Err(error) = apply::workloads(context, valid, live, &facts, &addresses).await {
+        return taken_or(context, cluster, error).await;
     }
     let desired = Desired {
-        cluster: &valid,
+        cluster: valid,
         addresses: &addresses,
         known_hosts: facts.addresses.values().cloned().collect(),
-        persistent: facts::persistent(&valid, &facts),
+        persistent: facts::persistent(valid, &facts),
         allow_stand_in: context.allow_stand_in,
     };
     let codis = Codis::new(
-        name,
+        &valid.names.cluster,
         facts.auth.product.as_deref(),
         addresses.dashboard.clone(),
         context.effects.clone(),
         codis::Timeouts::default(),
     )?;
-    let observed = observe::observe(context, &codis, &desired, &live, &facts).await;
+    let observed = observe::observe(context, &codis, &desired, live, &facts).await;
     let mut decision = plan::decide(&desired, &observed);
-    let outcome = act::act(context, &cluster, &codis, &desired, &live, &mut facts, &mut decision).await?;
+    let outcome = act::act(context, cluster, &codis, &desired, live, &mut facts, &mut decision).await?;
     let health = plan::health(&desired, &observed);
     let view = status::View {
-        cluster: &cluster,
+        cluster,
         desired: &desired,
         observed: &observed,
         facts: &facts,
     };
-    report(context, &cluster, &status::of(&view, &health, &decision), &decision).await?;
+    report(context, cluster, &status::of(&view, &health, &decision), &decision).await?;
     Ok(outcome.unwrap_or_else(|| next(&health, &decision)))
 }
 

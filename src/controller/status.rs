@@ -30,6 +30,13 @@ pub(super) fn invalid(errors: &[Invalid]) -> Decision {
     decision
 }
 
+/// What the API server refuses.
+pub(super) fn refused(error: &super::Error) -> Decision {
+    let mut decision = Decision::default();
+    decision.block(reason::API_REFUSED, error.to_string());
+    decision
+}
+
 /// The status of a cluster for which nothing is done. What was known about it stays.
 pub(super) fn of_blocked(cluster: &CodisCluster, decision: &Decision) -> CodisClusterStatus {
     let mut status = cluster.status.clone().unwrap_or_default();

@@ -24,6 +24,8 @@ pub mod reason {
     pub const GROUP_WITHOUT_SLOTS: &str = "GroupWithoutSlots";
     /// A proxy that is no pod of the cluster.
     pub const FOREIGN_PROXY: &str = "ForeignProxy";
+    /// Blocked: the API server refuses what is applied.
+    pub const API_REFUSED: &str = "ApiServerRefused";
     /// Codis refused a step.
     pub const STEP_FAILED: &str = "StepFailed";
     /// Blocked: servers hold keys and the topology doesn't say where they belong.

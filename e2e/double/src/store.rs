@@ -55,7 +55,10 @@ impl Store {
             TryLockError::WouldBlock => std::io::Error::other("resource temporarily unavailable"),
             TryLockError::Error(error) => error,
         })?;
-        work()
+        let done = work();
+        // Closing is not enough: a child that is being forked at this moment holds the same lock until it execs.
+        lock.unlock()?;
+        done
     }
 
     fn write(&self, name: &str, value: &impl Serialize) -> Outcome<()> {

@@ -2,8 +2,10 @@
 //! same JSON shape, the same texts, but for the addresses and tokens of this run.
 
 use std::path::Path;
+use std::time::Duration;
 
 use codis_double::dashboard;
+use codis_double::redis::Connection;
 use serde_json::{Value, json};
 
 use crate::support::{AUTH, PRODUCT, Server, World, X, dashboard_options, redis_is_here, say, until};
@@ -106,6 +108,13 @@ impl World {
         }
     }
 
+    /// A PING without AUTH, as the readiness probes of the recorded proxies sent them.
+    async fn knock(&self, index: usize) {
+        let addr = self.proxies[index].proxy_addr.to_string();
+        let mut client = Connection::open(&addr, "", Duration::from_secs(5)).await.unwrap();
+        assert_eq!(say(&mut client, "PING").await, "NOAUTH Authentication required");
+    }
+
     async fn replay(&self, names: &[&str]) {
         for name in names {
             self.replay_with(&self.addr, name, &self.names()).await;
@@ -141,8 +150,7 @@ async fn a_fresh_product_answers_as_recorded() {
             "err-proxy-remove-unknown",
         ])
         .await;
-    let mut client = world.client(0).await;
-    say(&mut client, "PING").await;
+    world.knock(0).await;
     let proxy = world.proxies[0].admin_addr.to_string();
     for name in ["proxy-model-fresh", "proxy-overview-fresh", "err-proxy-bad-xauth"] {
         world.replay_with(&proxy, name, &world.names()).await;
@@ -196,7 +204,7 @@ async fn a_watched_product_answers_as_recorded() {
     }
     let world = World::watched().await;
     for index in 0..2 {
-        say(&mut world.client(index).await, "PING").await;
+        world.knock(index).await;
     }
     until("the looks hold everything", || async {
         let stats = world.stats().await;

@@ -33,14 +33,6 @@ impl Stop {
         let _ = self.raised.subscribe().wait_for(|raised| *raised).await;
     }
 
-    /// Sleeps, or returns at once when raised; tells whether to go on.
-    pub async fn sleep(&self, pause: std::time::Duration) -> bool {
-        tokio::select! {
-            () = tokio::time::sleep(pause) => true,
-            () = self.raised() => false,
-        }
-    }
-
     /// Runs a future until it ends or the signal is raised.
     pub async fn unless<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {

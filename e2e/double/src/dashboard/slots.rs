@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -24,7 +23,6 @@ pub(crate) struct Mover {
     interval: AtomicI64,
     disabled: AtomicBool,
     executor: AtomicI64,
-    progress: Mutex<String>,
 }
 
 impl Mover {
@@ -33,16 +31,13 @@ impl Mover {
         self.executor.load(Ordering::Acquire)
     }
 
-    fn tell(&self, progress: String) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
-    }
-
     /// `slot_action` of the stats.
     pub(crate) fn stats(&self) -> Value {
         json!({
             "interval": self.interval.load(Ordering::Relaxed),
             "disabled": self.disabled.load(Ordering::Relaxed),
-            "progress": { "status": *self.progress.lock().unwrap_or_else(PoisonError::into_inner) },
+            // Codis tells remaining keys and failed steps of moves with data here; offline slots have neither.
+            "progress": { "status": "" },
             "executor": self.executor(),
         })
     }
@@ -188,11 +183,7 @@ impl Dashboard {
     pub(crate) async fn move_round(&self) -> Result<bool, Refusal> {
         let picked = self.pick(&*self.open().await?);
         for sid in &picked {
-            let moved = self.move_slot(*sid).await;
-            if let Err(error) = &moved {
-                self.mover.tell(format!("[ERROR] Slot[{sid:04}]: {error}"));
-            }
-            moved?;
+            self.move_slot(*sid).await?;
         }
         Ok(!picked.is_empty())
     }
@@ -208,6 +199,7 @@ impl Dashboard {
             .filter(|slot| !slot.action.state.is_empty())
             .collect();
         queued.retain(|slot| slot.group_id == 0);
+        queued.retain(|slot| slot.action.state != "migrating" || self.settled_target(state, slot));
         queued.sort_by_key(|slot| (slot.action.state == "pending", slot.action.index));
         let mut busy = BTreeSet::new();
         let free = queued.into_iter().filter(|slot| busy.insert(slot.action.target_id));

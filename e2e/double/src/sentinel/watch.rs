@@ -110,7 +110,7 @@ impl Watch {
             return;
         }
         let wake = Notify::new();
-        let both = async { tokio::join!(self.subscribe(&stop, &wake), self.query(&wake, &report)) };
+        let both = async { tokio::join!(self.subscribe(&wake), self.query(&wake, &report)) };
         stop.unless(both).await;
     }
 
@@ -118,12 +118,12 @@ impl Watch {
         self.servers.len() / 2 + 1
     }
 
-    async fn subscribe(&self, stop: &Stop, wake: &Notify) {
-        while !stop.is_raised() {
+    async fn subscribe(&self, wake: &Notify) {
+        loop {
             let round = tokio::time::timeout(self.timings.watch_round, self.round(wake)).await;
             if round.is_ok() {
                 tracing::warn!("sentinel subscription lost, retry");
-                stop.sleep(self.timings.watch_retry).await;
+                tokio::time::sleep(self.timings.watch_retry).await;
             }
         }
     }

@@ -5,7 +5,8 @@
 //! process; a start function gives a handle with the local addresses, a shutdown and a wait.
 //!
 //! Left out: the move of keys between groups (a slot that leaves a real group stays `pending`, only offline slots
-//! move), the etcd and zookeeper stores, jodis, metrics reports, gzip, pprof, `codis-ha`.
+//! move), the etcd and zookeeper stores, jodis, metrics reports, gzip, pprof, `codis-ha`, replica reads (proxies are
+//! told `replica_groups` and show them, but read from masters), `session_break_on_failure`, and Go's stacks in errors.
 
 pub mod admin;
 pub mod config;

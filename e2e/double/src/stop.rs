@@ -10,7 +10,9 @@ pub struct Stop {
 
 impl Default for Stop {
     fn default() -> Self {
-        Self { raised: watch::Sender::new(false) }
+        Self {
+            raised: watch::Sender::new(false),
+        }
     }
 }
 
@@ -29,14 +31,6 @@ impl Stop {
     pub async fn raised(&self) {
         // The sender lives in `self`, so waiting cannot fail.
         let _ = self.raised.subscribe().wait_for(|raised| *raised).await;
-    }
-
-    /// Sleeps, or returns at once when raised; tells whether to go on.
-    pub async fn sleep(&self, pause: std::time::Duration) -> bool {
-        tokio::select! {
-            () = tokio::time::sleep(pause) => true,
-            () = self.raised() => false,
-        }
     }
 
     /// Runs a future until it ends or the signal is raised.

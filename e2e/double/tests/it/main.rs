@@ -1,0 +1,9 @@
+//! What the stand-in does, seen from outside: over HTTP, RESP and real redis processes.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+mod contract;
+mod failover;
+mod programs;
+mod routing;
+mod state_machines;
+mod support;

@@ -35,12 +35,37 @@ impl Cluster {
         if cluster.status.as_ref() == Some(status) {
             return Ok(false);
         }
+        let mut version = cluster.metadata.resource_version.clone();
+        loop {
+            match self.patch_status_at(cluster, status, version).await {
+                Ok(()) => return Ok(true),
+                // The spec or a finalizer changed since, or another cluster has the name now.
+                Err(conflict @ Error::Conflict { .. }) => {
+                    let (namespace, name) = key_of(cluster)?;
+                    let found = self
+                        .get(namespace, name)
+                        .await?
+                        .filter(|found| found.uid() == cluster.uid());
+                    version = found.ok_or(conflict)?.resource_version();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The API server ignores a uid here, so the version keeps the status of a deleted cluster off one of the same name
+    /// that was made since.
+    async fn patch_status_at(
+        &self,
+        cluster: &CodisCluster,
+        status: &CodisClusterStatus,
+        version: Option<String>,
+    ) -> Result<(), Error> {
         let (namespace, name) = key_of(cluster)?;
-        // The uid keeps the status of a deleted cluster off one of the same name that was made since.
         let body = json!({
             "apiVersion": CodisCluster::api_version(&()),
             "kind": CodisCluster::kind(&()),
-            "metadata": { "name": name, "namespace": namespace, "uid": cluster.metadata.uid },
+            "metadata": { "name": name, "namespace": namespace, "resourceVersion": version },
             "status": status,
         });
         let (api, patch) = (self.api::<CodisCluster>(namespace), Patch::Apply(body));
@@ -50,8 +75,8 @@ impl Cluster {
             call("status of", cluster),
             api.patch_status(name, &params, &patch),
         )
-        .await?;
-        Ok(true)
+        .await
+        .map(|_| ())
     }
 
     /// Makes sure that the cluster isn't removed before its teardown. Returns whether anything was written.

@@ -78,6 +78,25 @@ async fn a_status_never_reaches_a_cluster_of_the_same_name_made_since() {
 }
 
 #[tokio::test]
+async fn a_status_is_written_although_the_spec_changed_meanwhile() {
+    let Some(world) = World::new().await else { return };
+    let stale = world.cluster("edited").await;
+    let edit = json!({ "spec": { "codisProxy": { "replicas": 5 } } });
+    world
+        .api::<CodisCluster>()
+        .patch("edited", &PatchParams::default(), &Patch::Merge(edit))
+        .await
+        .unwrap();
+    let status = CodisClusterStatus {
+        observed_generation: stale.metadata.generation,
+        ..CodisClusterStatus::default()
+    };
+    assert_eq!(world.door.patch_status(&stale, &status).await, Ok(true));
+    let read = world.door.get(&world.namespace, "edited").await.unwrap().unwrap();
+    assert_eq!((read.spec.codis_proxy.replicas, read.status), (5, Some(status)));
+}
+
+#[tokio::test]
 async fn the_finalizer_comes_and_goes_and_leaves_those_of_others() {
     let Some(world) = World::new().await else { return };
     let cluster = world.cluster("held").await;

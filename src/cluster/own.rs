@@ -14,6 +14,9 @@ use crate::api::{CodisCluster, CodisClusterStatus, names};
 /// The API server's limit for an event's note, in bytes.
 const NOTE_LIMIT: usize = 1024;
 
+/// How often a status is tried while others change the object.
+const STATUS_ATTEMPTS: usize = 4;
+
 /// Marks the storage class of claims that name none.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
@@ -35,22 +38,22 @@ impl Cluster {
         if cluster.status.as_ref() == Some(status) {
             return Ok(false);
         }
-        let mut version = cluster.metadata.resource_version.clone();
-        loop {
+        let (namespace, name) = key_of(cluster)?;
+        let mut version = cluster.resource_version();
+        for _ in 1..STATUS_ATTEMPTS {
             match self.patch_status_at(cluster, status, version).await {
-                Ok(()) => return Ok(true),
                 // The spec or a finalizer changed since, or another cluster has the name now.
                 Err(conflict @ Error::Conflict { .. }) => {
-                    let (namespace, name) = key_of(cluster)?;
                     let found = self
                         .get(namespace, name)
                         .await?
                         .filter(|found| found.uid() == cluster.uid());
                     version = found.ok_or(conflict)?.resource_version();
                 }
-                Err(error) => return Err(error),
+                other => return other.map(|()| true),
             }
         }
+        self.patch_status_at(cluster, status, version).await.map(|()| true)
     }
 
     /// The API server ignores a uid here, so the version keeps the status of a deleted cluster off one of the same name

@@ -1,8 +1,11 @@
 //! Server-side apply: it writes what differs, seizes nothing, and leaves others their fields.
 
+use std::sync::{Arc, Mutex};
+
 use codis_operator::{
     api::CodisCluster,
-    cluster::{ANNOTATION_APPLIED, Applied, Category, Error, Live, Object, Propagation},
+    cluster::{ANNOTATION_APPLIED, Applied, Category, Cluster, DOOR, Error, Live, Object, Propagation, WriteGate},
+    telemetry::Effects,
 };
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
@@ -16,7 +19,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{objects, world::World};
+use crate::{objects, support::apiserver::User, world::World};
 
 fn typed<K: Object>(value: &Value) -> K {
     serde_json::from_value(value.clone()).unwrap()
@@ -299,6 +302,41 @@ async fn an_object_that_outlives_its_cluster_is_ours_by_its_label() {
     edit::<ConfigMap>(&world, "c-topology", &json!({ "metadata": { "labels": null } })).await;
     let error = world.door.apply(None, &wanted).await.unwrap_err();
     assert_eq!(error.category(), Category::NameTaken, "{error}");
+}
+
+#[tokio::test]
+async fn every_write_is_asked_for_by_name_and_what_is_refused_is_not_sent() {
+    let Some(world) = World::new().await else { return };
+    let c = world.cluster("c").await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let hook = {
+        let asked = asked.clone();
+        Effects::new(move |door, effect| {
+            asked.lock().unwrap().push((door, effect));
+            if effect == "apply" {
+                Err("crash".to_owned())
+            } else {
+                Ok(())
+            }
+        })
+    };
+    let door = Cluster::new(world.server.client(User::Operator), WriteGate::open(), hook, "test");
+    let mut wanted = objects::service(world.meta(&c, "c-g1"));
+    door.apply(None, &typed::<Service>(&wanted)).await.unwrap();
+    wanted["spec"]["publishNotReadyAddresses"] = json!(false);
+    let found = live(&world, &c).await.services.remove("c-g1").unwrap();
+    let refused = door.apply(Some(&found), &typed::<Service>(&wanted)).await;
+    assert_eq!(refused, Err(Error::Injected("crash".into())));
+    let uid = found.uid().unwrap();
+    door.delete::<Service>(&world.namespace, "c-g1", &uid, Propagation::Background)
+        .await
+        .unwrap();
+    assert_eq!(
+        *asked.lock().unwrap(),
+        ["create", "apply", "delete"].map(|effect| (DOOR, effect))
+    );
+    let sent: Vec<String> = world.writes().into_iter().map(|write| write.verb).collect();
+    assert_eq!(sent, ["patch", "delete"]);
 }
 
 #[tokio::test]

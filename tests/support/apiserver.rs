@@ -123,7 +123,7 @@ impl ApiServer {
             match Self::try_start(binaries, attempt).await {
                 Ok(server) => return server,
                 Err(why) if attempt == 3 => panic!("the API server doesn't start: {why}"),
-                Err(why) => writeln!(io::stderr(), "tier apiserver: try {attempt}: {why}").unwrap(),
+                Err(why) => eprintln!("tier apiserver: try {attempt}: {why}"),
             }
         }
         unreachable!("the loop returns or panics")

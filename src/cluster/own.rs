@@ -14,6 +14,9 @@ use crate::api::{CodisCluster, CodisClusterStatus, names};
 /// The API server's limit for an event's note, in bytes.
 const NOTE_LIMIT: usize = 1024;
 
+/// How often a status is tried while others change the object.
+const STATUS_ATTEMPTS: usize = 4;
+
 /// Marks the storage class of claims that name none.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
@@ -36,11 +39,36 @@ impl Cluster {
             return Ok(false);
         }
         let (namespace, name) = key_of(cluster)?;
-        // The uid keeps the status of a deleted cluster off one of the same name that was made since.
+        let mut version = cluster.resource_version();
+        for _ in 1..STATUS_ATTEMPTS {
+            match self.patch_status_at(cluster, status, version).await {
+                // The spec or a finalizer changed since, or another cluster has the name now.
+                Err(conflict @ Error::Conflict { .. }) => {
+                    let found = self
+                        .get(namespace, name)
+                        .await?
+                        .filter(|found| found.uid() == cluster.uid());
+                    version = found.ok_or(conflict)?.resource_version();
+                }
+                other => return other.map(|()| true),
+            }
+        }
+        self.patch_status_at(cluster, status, version).await.map(|()| true)
+    }
+
+    /// The API server ignores a uid here, so the version keeps the status of a deleted cluster off one of the same name
+    /// that was made since.
+    async fn patch_status_at(
+        &self,
+        cluster: &CodisCluster,
+        status: &CodisClusterStatus,
+        version: Option<String>,
+    ) -> Result<(), Error> {
+        let (namespace, name) = key_of(cluster)?;
         let body = json!({
             "apiVersion": CodisCluster::api_version(&()),
             "kind": CodisCluster::kind(&()),
-            "metadata": { "name": name, "namespace": namespace, "uid": cluster.metadata.uid },
+            "metadata": { "name": name, "namespace": namespace, "resourceVersion": version },
             "status": status,
         });
         let (api, patch) = (self.api::<CodisCluster>(namespace), Patch::Apply(body));
@@ -50,8 +78,8 @@ impl Cluster {
             call("status of", cluster),
             api.patch_status(name, &params, &patch),
         )
-        .await?;
-        Ok(true)
+        .await
+        .map(|_| ())
     }
 
     /// Makes sure that the cluster isn't removed before its teardown. Returns whether anything was written.

@@ -9,6 +9,9 @@ use tracing_subscriber::{
     util::{SubscriberInitExt as _, TryInitError},
 };
 
+/// kube's client logs whole answers: one that it can't read at warn, refusals at debug. They may be Secrets.
+const NO_CONTENTS: &str = "kube_client::client=error";
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -64,7 +67,8 @@ impl LogOptions {
             .clone()
             .or(environment)
             .filter(|text| !text.trim().is_empty());
-        EnvFilter::builder().parse(wished.as_deref().unwrap_or("info"))
+        let filter = EnvFilter::builder().parse(wished.as_deref().unwrap_or("info"))?;
+        Ok(filter.add_directive(NO_CONTENTS.parse()?))
     }
 }
 
@@ -83,10 +87,18 @@ mod tests {
                 .filter(environment.map(str::to_owned))
                 .map(|filter| filter.to_string())
         };
-        assert_eq!(filter(None, None).unwrap(), "info");
-        assert_eq!(filter(None, Some("")).unwrap(), "info");
-        assert_eq!(filter(None, Some("debug")).unwrap(), "debug");
-        assert_eq!(filter(Some("warn"), Some("debug")).unwrap(), "warn");
+        assert_eq!(filter(None, None).unwrap(), "kube_client::client=error,info");
+        assert_eq!(filter(None, Some("")).unwrap(), "kube_client::client=error,info");
+        assert_eq!(filter(None, Some("debug")).unwrap(), "kube_client::client=error,debug");
+        assert_eq!(
+            filter(Some("warn"), Some("debug")).unwrap(),
+            "kube_client::client=error,warn"
+        );
+        let asked = filter(Some("kube_client::client=trace"), None).unwrap();
+        assert_eq!(
+            asked, "kube_client::client=error",
+            "even who asks for contents gets none"
+        );
         assert!(filter(Some("a=b=c"), None).is_err());
     }
 }

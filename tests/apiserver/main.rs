@@ -1,0 +1,13 @@
+//! What only a real API server can prove: the CRD and its rules, server-side apply, the lease.
+
+// The lint's own exception for tests doesn't reach their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod apply;
+mod crd;
+mod lease;
+mod objects;
+mod own;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;

@@ -81,7 +81,8 @@ fn decimal_times(number: &str, (numerator, denominator): (i128, i128)) -> Option
         None => (false, number.strip_prefix('+').unwrap_or(number)),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if whole.is_empty() && fraction.is_empty() || fraction.len() > 18 {
+    let is_number = whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
+    if !is_number || whole.is_empty() && fraction.is_empty() || fraction.len() > 18 {
         return None;
     }
     let mantissa: i128 = format!("{whole}{fraction}").parse().ok()?;

@@ -1,1 +1,259 @@
+use k8s_openapi::api::core::v1::PodSpec;
 
+use super::*;
+use crate::{api::CodisCluster, validate::validate};
+
+fn sample(change: impl Fn(&mut serde_json::Value)) -> ValidCluster {
+    let mut json = serde_json::json!({
+        "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
+        "metadata": {"name": "sample", "namespace": "ns", "uid": "uid-1"},
+        "spec": {
+            "coordinatorName": "filesystem", "coordinatorAddr": "builtin",
+            "codisProxy": {"image": "codis", "replicas": 3, "sessionAuth": "session", "serviceType": "NodePort",
+                           "limits": {"cpu": "250m", "memory": "250Mi"}},
+            "codisServer": {"image": "codis", "replicas": 4, "groupReplicas": 2},
+            "codisDashboard": {"image": "codis", "productAuth": "product"},
+            "codisFe": {"image": "codis", "replicas": 2},
+            "sentinel": {"image": "codis", "replicas": 5}
+        }
+    });
+    change(&mut json);
+    validate(&serde_json::from_value::<CodisCluster>(json).unwrap()).unwrap()
+}
+
+fn facts(cluster: &ValidCluster) -> Facts {
+    let names = services(cluster, &BTreeMap::new())
+        .into_iter()
+        .filter_map(|service| service.metadata.name);
+    let addresses = names.zip(1..).map(|(name, n)| (name, format!("10.96.0.{n}"))).collect();
+    Facts {
+        addresses,
+        auth: cluster.auth.clone(),
+        ..Facts::default()
+    }
+}
+
+fn built(cluster: &ValidCluster) -> Workloads {
+    let facts = facts(cluster);
+    workloads(cluster, &facts, &addresses(cluster, &facts).unwrap())
+}
+
+fn text(workloads: &Workloads, key: &str) -> String {
+    String::from_utf8(workloads.config.data.as_ref().unwrap()[key].0.clone()).unwrap()
+}
+
+fn pod_specs(workloads: &Workloads) -> Vec<PodSpec> {
+    let sets = workloads
+        .stateful_sets
+        .iter()
+        .map(|set| set.spec.as_ref().unwrap().template.spec.clone().unwrap());
+    let deployments = workloads
+        .deployments
+        .iter()
+        .map(|d| d.spec.as_ref().unwrap().template.spec.clone().unwrap());
+    sets.chain(deployments).collect()
+}
+
+#[test]
+fn every_member_has_an_address_of_its_own() {
+    let cluster = sample(|_| ());
+    let names: BTreeSet<_> = services(&cluster, &BTreeMap::new())
+        .into_iter()
+        .filter_map(|s| s.metadata.name)
+        .collect();
+    for name in [
+        "sample-dashboard",
+        "sample-proxy",
+        "sample-fe",
+        "sample-g1",
+        "sample-g1-0",
+        "sample-g2-1",
+        "sample-sentinel-4",
+    ] {
+        assert!(names.contains(name), "{name} in {names:?}");
+    }
+    assert_eq!(names.len(), 3 + 2 + 4 + 1 + 5);
+}
+
+#[test]
+fn workloads_need_every_address() {
+    let cluster = sample(|_| ());
+    let mut facts = facts(&cluster);
+    facts.addresses.remove("sample-g2-0");
+    assert_eq!(addresses(&cluster, &facts), Err(MissingAddress("sample-g2-0".into())));
+}
+
+#[test]
+fn a_service_that_is_made_anew_asks_for_its_old_address_and_headless_ones_for_none() {
+    let cluster = sample(|_| ());
+    let recorded = facts(&cluster).addresses;
+    for service in services(&cluster, &recorded) {
+        let name = service.metadata.name.unwrap();
+        let address = service.spec.unwrap().cluster_ip;
+        let is_headless = ["sample-g1", "sample-g2", "sample-sentinel"].contains(&name.as_str());
+        let expected = if is_headless {
+            "None".to_owned()
+        } else {
+            recorded[&name].clone()
+        };
+        assert_eq!(address, Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn all_pods_run_restricted() {
+    for pod in pod_specs(&built(&sample(|_| ()))) {
+        let security = pod.security_context.unwrap();
+        assert_eq!(
+            (security.run_as_non_root, security.run_as_user, security.fs_group),
+            (Some(true), Some(1000), Some(1000))
+        );
+        assert_eq!(security.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        assert_eq!(
+            (pod.automount_service_account_token, pod.enable_service_links),
+            (Some(false), Some(false))
+        );
+        let container = pod.containers[0].security_context.clone().unwrap();
+        assert_eq!(container.allow_privilege_escalation, Some(false));
+        assert_eq!(container.capabilities.unwrap().drop, Some(vec!["ALL".to_owned()]));
+    }
+}
+
+#[test]
+fn no_password_is_an_argument_or_in_the_environment() {
+    for pod in pod_specs(&built(&sample(|_| ()))) {
+        let container = serde_json::to_string(&pod.containers[0]).unwrap();
+        for password in ["\"product\"", "\"session\""] {
+            assert!(!container.contains(password), "{container}");
+        }
+    }
+}
+
+#[test]
+fn a_pod_sees_only_the_files_that_it_reads() {
+    let workloads = built(&sample(|_| ()));
+    for pod in pod_specs(&workloads) {
+        let (name, files) = (
+            pod.containers[0].name.clone(),
+            pod.volumes.unwrap()[0].secret.clone().unwrap().items.unwrap(),
+        );
+        let keys: Vec<_> = files.into_iter().map(|item| item.key).collect();
+        for key in &keys {
+            assert!(
+                workloads.config.data.as_ref().unwrap().contains_key(key),
+                "{name} reads {key}, which isn't there"
+            );
+        }
+        let knows_product_auth = keys.iter().any(|key| key == KEY_PRODUCT_AUTH || key == "redis.conf");
+        assert_eq!(knows_product_auth, name == "server", "{name}: {keys:?}");
+    }
+}
+
+#[test]
+fn data_is_on_a_claim_only_where_one_is_wished() {
+    let claim_of = |cluster: &ValidCluster| {
+        let workloads = built(cluster);
+        let set = workloads
+            .stateful_sets
+            .iter()
+            .find(|s| s.metadata.name.as_deref() == Some("sample-g1"))
+            .unwrap();
+        set.spec.as_ref().unwrap().volume_claim_templates.clone()
+    };
+    assert_eq!(claim_of(&sample(|_| ())), None);
+    let sized = sample(|c| c["spec"]["codisServer"]["requests"] = serde_json::json!({"storage": "2Gi"}));
+    let spec = claim_of(&sized).unwrap()[0].spec.clone().unwrap();
+    assert_eq!(spec.resources.unwrap().requests.unwrap()["storage"].0, "2Gi");
+    assert_eq!(spec.storage_class_name, None, "the default class");
+}
+
+#[test]
+fn a_claim_template_that_exists_is_kept_whatever_the_spec_says() {
+    let cluster = sample(|c| c["spec"]["codisServer"]["requests"] = serde_json::json!({"storage": "9Gi"}));
+    let mut facts = facts(&cluster);
+    facts.volumes.insert(
+        "sample-g1".into(),
+        Some(Volume {
+            class: Some("old".into()),
+            size: "2Gi".into(),
+        }),
+    );
+    facts.volumes.insert("sample-g2".into(), None);
+    let workloads = workloads(&cluster, &facts, &addresses(&cluster, &facts).unwrap());
+    let claims: BTreeMap<_, _> = workloads
+        .stateful_sets
+        .into_iter()
+        .map(|set| (set.metadata.name.unwrap(), set.spec.unwrap().volume_claim_templates))
+        .collect();
+    let kept = claims["sample-g1"].as_ref().unwrap()[0].spec.clone().unwrap();
+    assert_eq!(kept.storage_class_name.as_deref(), Some("old"));
+    assert_eq!(claims["sample-g2"], None);
+}
+
+#[test]
+fn the_dashboard_is_one_and_keeps_its_store_on_a_claim() {
+    let workloads = built(&sample(|_| ()));
+    let spec = workloads.stateful_sets[0].spec.clone().unwrap();
+    assert_eq!(spec.replicas, Some(1));
+    let claim = spec.volume_claim_templates.unwrap()[0].spec.clone().unwrap();
+    assert_eq!(claim.resources.unwrap().requests.unwrap()["storage"].0, "1Gi");
+    let toml = text(&workloads, "dashboard.toml");
+    assert!(
+        toml.contains("coordinator_name = \"filesystem\"\ncoordinator_addr = \"/data/codis\""),
+        "{toml}"
+    );
+    assert!(toml.contains("sentinel_quorum = 3"), "{toml}");
+}
+
+#[test]
+fn servers_and_sentinels_are_told_who_they_are() {
+    let workloads = built(&sample(|_| ()));
+    let members = text(&workloads, "members");
+    assert_eq!(members.lines().count(), 4);
+    assert!(
+        members
+            .lines()
+            .any(|line| line.starts_with("sample-g2-1 10.96.0.") && line.ends_with(" 2")),
+        "{members}"
+    );
+    let ids: BTreeSet<String> = text(&workloads, "sentinels")
+        .lines()
+        .map(|line| line.rsplit(' ').next().unwrap().to_owned())
+        .collect();
+    assert!(ids.len() == 5 && ids.iter().all(|id| id.len() == 40), "{ids:?}");
+}
+
+#[test]
+fn a_sentinels_id_is_its_own_and_stays() {
+    assert_eq!(sentinel_id("u", "c-sentinel-0"), sentinel_id("u", "c-sentinel-0"));
+    assert_ne!(sentinel_id("u", "c-sentinel-0"), sentinel_id("v", "c-sentinel-0"));
+}
+
+#[test]
+fn a_small_proxy_stays_small() {
+    let toml = text(&built(&sample(|_| ())), "proxy.toml");
+    assert!(
+        toml.contains("proxy_max_offheap_size = \"62mb\"\nproxy_heap_placeholder = \"15mb\""),
+        "{toml}"
+    );
+}
+
+#[test]
+fn armed_gates_are_listed_for_the_entry_script() {
+    let cluster = sample(|_| ());
+    let mut facts = facts(&cluster);
+    facts.bootstrapped.extend(cluster.group_ids());
+    let workloads = workloads(&cluster, &facts, &addresses(&cluster, &facts).unwrap());
+    assert_eq!(text(&workloads, KEY_BOOTSTRAPPED), "1\n2\n");
+}
+
+#[test]
+fn without_passwords_redis_asks_for_none() {
+    let cluster = sample(|c| {
+        c["spec"]["codisDashboard"]["productAuth"] = "".into();
+        c["spec"]["codisProxy"]["sessionAuth"] = "".into();
+    });
+    let workloads = built(&cluster);
+    assert!(!text(&workloads, "redis.conf").contains("requirepass"));
+    assert_eq!(text(&workloads, KEY_PRODUCT_AUTH), "");
+}

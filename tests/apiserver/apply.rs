@@ -9,9 +9,7 @@ use codis_operator::{
 };
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
-    autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{ConfigMap, Secret, Service},
-    policy::v1::PodDisruptionBudget,
 };
 use kube::{
     ResourceExt,
@@ -69,17 +67,6 @@ async fn every_kind_is_created_once_and_then_costs_no_write() {
     let deployment = objects::deployment(meta("c-proxy"));
     roundtrip::<Deployment>(&world, &deployment, |l| l.deployments.get("c-proxy").cloned(), &c).await;
     roundtrip::<Secret>(&world, &objects::secret(meta("c-config")), |l| l.secret.clone(), &c).await;
-    roundtrip::<Secret>(
-        &world,
-        &objects::secret(meta("c-connection")),
-        |l| l.connection.clone(),
-        &c,
-    )
-    .await;
-    let budget = objects::budget(meta("c-g1"));
-    roundtrip::<PodDisruptionBudget>(&world, &budget, |l| l.disruption_budgets.get("c-g1").cloned(), &c).await;
-    let hpa = objects::autoscaler(meta("c-proxy"));
-    roundtrip::<HorizontalPodAutoscaler>(&world, &hpa, |l| l.autoscalers.get("c-proxy").cloned(), &c).await;
     assert!(
         world.writes().iter().all(|write| write.verb == "patch"),
         "{:?}",

@@ -109,20 +109,3 @@ pub fn deployment(meta: Value) -> Value {
         "template": template(),
     }})
 }
-
-pub fn budget(meta: Value) -> Value {
-    json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": {
-        "maxUnavailable": 0,
-        "selector": { "matchLabels": { "codis.k8s.io/group": "1" } },
-    }})
-}
-
-pub fn autoscaler(meta: Value) -> Value {
-    json!({ "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": meta, "spec": {
-        "minReplicas": 1,
-        "maxReplicas": 5,
-        "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "c-proxy" },
-        "metrics": [{ "type": "Resource", "resource": { "name": "cpu",
-            "target": { "type": "Utilization", "averageUtilization": 80 } } }],
-    }})
-}

@@ -207,7 +207,7 @@ async fn any_other_refusal_is_one_with_its_cause() {
 async fn a_refusal_is_told_without_the_xauths_of_proxies() {
     let cause = "Put http://10.244.1.6:11080/api/proxy/start/2c0387db92c0a87441d84a17106631f9: EOF";
     let dashboard = Dashboard::answering(&[(800, &format!(r#"{{"Cause":"{cause}"}}"#))]).await;
-    let codis = door(&dashboard.address, Effects::default());
+    let codis = door(&dashboard.address, Effects::none());
     let error = codis.online_proxy(&at("10.244.1.6:11080")).await.unwrap_err();
     assert!(error.to_string().ends_with("/api/proxy/start/***: EOF"), "{error}");
 }

@@ -104,12 +104,10 @@ impl Namespace {
         for (title, lines, args) in here {
             print_tail(title, lines, self.kubectl(args).await);
         }
-        let deployment = format!("deployment/{OPERATOR}");
-        let log = self
-            .lab
-            .kubectl(&["-n", OPERATOR_NAMESPACE, "logs", &deployment, "--tail=80"])
-            .await;
-        print_tail("operator", 80, log);
+        let label = format!("app.kubernetes.io/name={OPERATOR}");
+        let args = ["-n", OPERATOR_NAMESPACE, "logs", "-l", &label, "--prefix", "--tail=80"];
+        let log = self.lab.kubectl(&args).await;
+        print_tail("operator", 120, log);
         println!("---- end of namespace {}", self.name);
     }
 }

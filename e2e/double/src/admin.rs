@@ -15,17 +15,74 @@ use crate::wire::{Group, Proxy, SlotMapping, Topom};
 /// The options of `codis-admin`.
 pub const SPEC: Spec = Spec {
     valued: &[
-        "dashboard", "proxy", "auth", "product", "filesystem", "etcd", "zookeeper", "config-restore", "log-level",
-        "addr", "token", "gid", "datacenter", "sid", "gid-from", "gid-to", "num-slots", "beg", "end", "interval",
-        "disabled", "pid", "fillslots",
+        "dashboard",
+        "proxy",
+        "auth",
+        "product",
+        "filesystem",
+        "etcd",
+        "zookeeper",
+        "config-restore",
+        "log-level",
+        "addr",
+        "token",
+        "gid",
+        "datacenter",
+        "sid",
+        "gid-from",
+        "gid-to",
+        "num-slots",
+        "beg",
+        "end",
+        "interval",
+        "disabled",
+        "pid",
+        "fillslots",
     ],
     switches: &[
-        "remove-lock", "config-dump", "confirm", "dashboard-list", "shutdown", "reload", "list-proxy", "create-proxy",
-        "online-proxy", "remove-proxy", "reinit-proxy", "list-group", "create-group", "remove-group", "resync-group",
-        "group-add", "group-del", "promote-server", "sync-action", "slot-action", "create", "remove", "create-some",
-        "create-range", "rebalance", "sentinel-add", "sentinel-del", "sentinel-resync", "slots-assign", "offline",
-        "force", "all", "start", "reset-stats", "forcegc", "replica-groups", "enable", "disable", "slots-status",
-        "proxy-status", "group-status", "version", "help",
+        "remove-lock",
+        "config-dump",
+        "confirm",
+        "dashboard-list",
+        "shutdown",
+        "reload",
+        "list-proxy",
+        "create-proxy",
+        "online-proxy",
+        "remove-proxy",
+        "reinit-proxy",
+        "list-group",
+        "create-group",
+        "remove-group",
+        "resync-group",
+        "group-add",
+        "group-del",
+        "promote-server",
+        "sync-action",
+        "slot-action",
+        "create",
+        "remove",
+        "create-some",
+        "create-range",
+        "rebalance",
+        "sentinel-add",
+        "sentinel-del",
+        "sentinel-resync",
+        "slots-assign",
+        "offline",
+        "force",
+        "all",
+        "start",
+        "reset-stats",
+        "forcegc",
+        "replica-groups",
+        "enable",
+        "disable",
+        "slots-status",
+        "proxy-status",
+        "group-status",
+        "version",
+        "help",
     ],
     short: &[('h', "help")],
     usage: "usage: codis-admin --dashboard=ADDR (config|model|stats|slots|group|proxy|--<verb> ...)\n       codis-admin \
@@ -68,8 +125,15 @@ async fn dashboard(addr: &str, flags: &Flags) -> Result<String> {
         let overview: Value = rpc.get(addr, "/topom").await?;
         return text(&part(&overview, verb).context(SPEC.usage)?);
     }
-    let listed = [("list-proxy", "/stats/proxy/models"), ("list-group", "/stats/group/models")];
-    let status = [("slots-status", "/stats/slots"), ("proxy-status", "/stats/proxy"), ("group-status", "/stats/group")];
+    let listed = [
+        ("list-proxy", "/stats/proxy/models"),
+        ("list-group", "/stats/group/models"),
+    ];
+    let status = [
+        ("slots-status", "/stats/slots"),
+        ("proxy-status", "/stats/proxy"),
+        ("group-status", "/stats/group"),
+    ];
     if let Some((_, pointer)) = listed.iter().chain(&status).find(|(verb, _)| flags.has(verb)) {
         let overview: Value = rpc.get(addr, "/topom").await?;
         return text(&overview.pointer(pointer));
@@ -106,12 +170,20 @@ fn path(x: &str, flags: &Flags) -> Result<String> {
         "resync-group" if flags.has("all") => format!("group/resync-all/{x}"),
         "resync-group" => format!("group/resync/{x}/{}", need("gid")?),
         "group-add" => {
-            let datacenter = flags.get("datacenter").map(|name| format!("/{name}")).unwrap_or_default();
+            let datacenter = flags
+                .get("datacenter")
+                .map(|name| format!("/{name}"))
+                .unwrap_or_default();
             format!("group/add/{x}/{}/{}{datacenter}", need("gid")?, need("addr")?)
         }
         "group-del" => format!("group/del/{x}/{}/{}", need("gid")?, need("addr")?),
         "replica-groups" => {
-            format!("group/replica-groups/{x}/{}/{}/{}", need("gid")?, need("addr")?, i32::from(flags.has("enable")))
+            format!(
+                "group/replica-groups/{x}/{}/{}/{}",
+                need("gid")?,
+                need("addr")?,
+                i32::from(flags.has("enable"))
+            )
         }
         "promote-server" => format!("group/promote/{x}/{}/{}", need("gid")?, need("addr")?),
         "sync-action" if flags.has("create") => format!("group/action/create/{x}/{}", need("addr")?),
@@ -130,7 +202,12 @@ fn slot_action(x: &str, flags: &Flags) -> Result<String> {
     } else if flags.has("remove") {
         format!("remove/{x}/{}", need("sid")?)
     } else if flags.has("create-some") {
-        format!("create-some/{x}/{}/{}/{}", need("gid-from")?, need("gid-to")?, need("num-slots")?)
+        format!(
+            "create-some/{x}/{}/{}/{}",
+            need("gid-from")?,
+            need("gid-to")?,
+            need("num-slots")?
+        )
     } else if flags.has("create-range") {
         format!("create-range/{x}/{}/{}/{}", need("beg")?, need("end")?, need("gid")?)
     } else if let Some(value) = flags.get("interval") {
@@ -143,9 +220,23 @@ fn slot_action(x: &str, flags: &Flags) -> Result<String> {
 
 fn first(flags: &Flags) -> Result<&'static str> {
     const VERBS: &[&str] = &[
-        "shutdown", "reload", "log-level", "create-proxy", "online-proxy", "create-group", "remove-group",
-        "resync-group", "group-add", "group-del", "replica-groups", "promote-server", "sync-action", "slot-action",
-        "sentinel-add", "sentinel-del", "sentinel-resync",
+        "shutdown",
+        "reload",
+        "log-level",
+        "create-proxy",
+        "online-proxy",
+        "create-group",
+        "remove-group",
+        "resync-group",
+        "group-add",
+        "group-del",
+        "replica-groups",
+        "promote-server",
+        "sync-action",
+        "slot-action",
+        "sentinel-add",
+        "sentinel-del",
+        "sentinel-resync",
     ];
     VERBS.iter().find(|verb| flags.has(verb)).copied().context(SPEC.usage)
 }
@@ -168,11 +259,16 @@ async fn proxy_path(rpc: &Rpc, addr: &str, x: &str, flags: &Flags) -> Result<Str
 
 async fn assign(rpc: &Rpc, addr: &str, x: &str, flags: &Flags) -> Result<String> {
     let (beg, end): (i64, i64) = (flags.need("beg")?.parse()?, flags.need("end")?.parse()?);
-    let gid: i64 = if flags.has("offline") { 0 } else { flags.need("gid")?.parse()? };
+    let gid: i64 = if flags.has("offline") {
+        0
+    } else {
+        flags.need("gid")?.parse()?
+    };
     let slots: Vec<Value> = (beg..=end).map(|id| json!({"id": id, "group_id": gid})).collect();
     if flags.has("confirm") {
         let offline = if flags.has("offline") { "/offline" } else { "" };
-        rpc.put_json(addr, &format!("/api/topom/slots/assign/{x}{offline}"), &slots).await?;
+        rpc.put_json(addr, &format!("/api/topom/slots/assign/{x}{offline}"), &slots)
+            .await?;
     }
     text(&slots)
 }
@@ -212,7 +308,10 @@ fn store(flags: &Flags) -> Result<String> {
     if flags.has("dashboard-list") {
         Store::open(name, addr, "")?;
         let listed = dashboards(addr)?;
-        let rows: Vec<_> = listed.iter().map(|(name, addr)| json!({"name": name, "dashboard": addr})).collect();
+        let rows: Vec<_> = listed
+            .iter()
+            .map(|(name, addr)| json!({"name": name, "dashboard": addr}))
+            .collect();
         return text(&rows);
     }
     let store = Store::open(name, addr, flags.need("product")?)?;
@@ -243,9 +342,18 @@ fn restore(store: &Store, dumped: &[u8], confirm: bool) -> Result<String> {
     let slots: Vec<SlotMapping> = serde_json::from_value(dumped["slots"].clone())?;
     let groups: Vec<Group> = serde_json::from_value(dumped["group"].clone())?;
     let proxies: Vec<Proxy> = serde_json::from_value(dumped["proxy"].clone())?;
-    ensure!(store.groups()?.is_empty() && store.proxies()?.is_empty(), "product isn't empty");
-    ensure!(slots.iter().all(|slot| slot.action.state.is_empty()), "a slot has an action");
-    ensure!(groups.iter().all(|group| group.promoting.state.is_empty()), "a group is promoting");
+    ensure!(
+        store.groups()?.is_empty() && store.proxies()?.is_empty(),
+        "product isn't empty"
+    );
+    ensure!(
+        slots.iter().all(|slot| slot.action.state.is_empty()),
+        "a slot has an action"
+    );
+    ensure!(
+        groups.iter().all(|group| group.promoting.state.is_empty()),
+        "a group is promoting"
+    );
     if confirm {
         slots.iter().try_for_each(|slot| store.put_slot(slot))?;
         groups.iter().try_for_each(|group| store.put_group("create", group))?;

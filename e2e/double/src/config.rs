@@ -69,7 +69,10 @@ impl DashboardConfig {
         ensure!(!self.coordinator_name.is_empty(), "invalid coordinator_name");
         ensure!(!self.coordinator_addr.is_empty(), "invalid coordinator_addr");
         ensure!(!self.admin_addr.is_empty(), "invalid admin_addr");
-        ensure!(matches!(self.migration_method.as_str(), "sync" | "semi-async"), "invalid migration_method");
+        ensure!(
+            matches!(self.migration_method.as_str(), "sync" | "semi-async"),
+            "invalid migration_method"
+        );
         let numbers = [
             ("migration_parallel_slots", self.migration_parallel_slots),
             ("migration_async_maxbulks", self.migration_async_maxbulks),

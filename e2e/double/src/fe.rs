@@ -86,11 +86,24 @@ struct Routes {
 
 /// Opens the port.
 pub async fn start(options: Options) -> Result<Handle> {
-    ensure!(options.assets.join("index.html").is_file(), "no index.html in {}", options.assets.display());
-    let listener = TcpListener::bind(&options.listen).await.with_context(|| format!("listen {}", options.listen))?;
+    ensure!(
+        options.assets.join("index.html").is_file(),
+        "no index.html in {}",
+        options.assets.display()
+    );
+    let listener = TcpListener::bind(&options.listen)
+        .await
+        .with_context(|| format!("listen {}", options.listen))?;
     let addr = listener.local_addr()?;
-    let http = reqwest::Client::builder().no_proxy().connect_timeout(DIAL).redirect(reqwest::redirect::Policy::none());
-    let fe = Arc::new(Fe { options, http: http.build()?, routes: Mutex::default() });
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .connect_timeout(DIAL)
+        .redirect(reqwest::redirect::Policy::none());
+    let fe = Arc::new(Fe {
+        options,
+        http: http.build()?,
+        routes: Mutex::default(),
+    });
     let stop = Stop::default();
     let raised = stop.clone();
     let router = Router::new().fallback(answer).with_state(fe);
@@ -105,7 +118,10 @@ pub async fn start(options: Options) -> Result<Handle> {
 
 async fn answer(State(fe): State<Arc<Fe>>, request: Request) -> Response<Body> {
     let query = request.uri().query().unwrap_or_default();
-    let product = query.split('&').find_map(|pair| pair.strip_prefix("forward=")).map(str::to_string);
+    let product = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("forward="))
+        .map(str::to_string);
     let path = request.uri().path().to_string();
     match product {
         None if request.method() == Method::GET && path == "/list" => fe.list(),
@@ -129,7 +145,11 @@ impl Fe {
             routes.loaded = Some(Instant::now());
         }
         let names: Vec<_> = routes.dashboards.keys().collect();
-        let told = if names.is_empty() { Ok(b"null".to_vec()) } else { crate::http::pretty(&names) };
+        let told = if names.is_empty() {
+            Ok(b"null".to_vec())
+        } else {
+            crate::http::pretty(&names)
+        };
         plain(200, told.unwrap_or_default())
     }
 
@@ -137,26 +157,42 @@ impl Fe {
         let found = match &self.options.discovery {
             Discovery::File(path) => {
                 let entries: Vec<Entry> = serde_json::from_slice(&std::fs::read(path)?)?;
-                entries.into_iter().map(|entry| (entry.name, entry.dashboard)).collect::<Vec<_>>()
+                entries
+                    .into_iter()
+                    .map(|entry| (entry.name, entry.dashboard))
+                    .collect::<Vec<_>>()
             }
             Discovery::Filesystem(root) => dashboards(root)?,
         };
-        Ok(found.into_iter().filter(|(_, dashboard)| !dashboard.is_empty()).collect())
+        Ok(found
+            .into_iter()
+            .filter(|(_, dashboard)| !dashboard.is_empty())
+            .collect())
     }
 
     fn dashboard(&self, product: &str) -> Option<String> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).dashboards.get(product).cloned()
+        self.routes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .dashboards
+            .get(product)
+            .cloned()
     }
 
     async fn forward(&self, dashboard: &str, request: Request) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let target = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-        let mut forwarded = self.http.request(parts.method, format!("http://{dashboard}{target}")).body(body);
+        let mut forwarded = self
+            .http
+            .request(parts.method, format!("http://{dashboard}{target}"))
+            .body(body);
         if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
             forwarded = forwarded.header(header::CONTENT_TYPE, kind);
         }
-        let Ok(answered) = forwarded.send().await else { return plain(502, Vec::new()) };
+        let Ok(answered) = forwarded.send().await else {
+            return plain(502, Vec::new());
+        };
         let status = answered.status();
         let kind = answered.headers().get(header::CONTENT_TYPE).cloned();
         let mut response = Response::new(Body::from(answered.bytes().await.unwrap_or_default()));
@@ -173,7 +209,10 @@ impl Fe {
         if inner.split('/').any(|part| part == "..") {
             return None;
         }
-        let file = self.options.assets.join(if inner.is_empty() { "index.html" } else { inner });
+        let file = self
+            .options
+            .assets
+            .join(if inner.is_empty() { "index.html" } else { inner });
         let text = std::fs::read(&file).ok()?;
         let mut response = plain(200, text);
         if let Ok(kind) = header::HeaderValue::from_str(kind(&file)) {
@@ -206,6 +245,9 @@ fn kind(file: &Path) -> &'static str {
 fn plain(status: u16, body: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }

@@ -61,7 +61,9 @@ impl Spec {
             };
             return Ok(Some((self.long(name)?, value)));
         }
-        let Some(letters) = arg.strip_prefix('-').filter(|letters| !letters.is_empty()) else { return Ok(None) };
+        let Some(letters) = arg.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
+            return Ok(None);
+        };
         let mut letters = letters.chars();
         let letter = letters.next();
         let Some((_, name)) = self.short.iter().find(|(short, _)| Some(*short) == letter) else {
@@ -98,7 +100,8 @@ impl Flags {
 
     /// The value of an option that must be given.
     pub fn need(&self, name: &str) -> Result<&str> {
-        self.get(name).ok_or_else(|| anyhow::anyhow!("option --{name} is missing"))
+        self.get(name)
+            .ok_or_else(|| anyhow::anyhow!("option --{name} is missing"))
     }
 }
 
@@ -129,7 +132,12 @@ mod tests {
 
     #[test]
     fn mistakes_are_refused() {
-        assert!(parse("--product=x").unwrap_err().to_string().contains("not a unique prefix"));
+        assert!(
+            parse("--product=x")
+                .unwrap_err()
+                .to_string()
+                .contains("not a unique prefix")
+        );
         assert!(parse("--nonsense").is_err() && parse("-x").is_err() && parse("--config").is_err());
         assert!(parse("--version=1").is_err());
         let empty = SPEC.parse(&["--product_auth".into(), String::new()]).unwrap_err();

@@ -57,7 +57,10 @@ impl From<String> for Refusal {
 
 impl From<Refusal> for RemoteError {
     fn from(refusal: Refusal) -> Self {
-        Self { cause: refusal.0, stack: None }
+        Self {
+            cause: refusal.0,
+            stack: None,
+        }
     }
 }
 
@@ -75,7 +78,9 @@ pub enum Answer {
 impl Answer {
     /// 4-space indented JSON.
     pub fn json(value: &impl Serialize) -> Result<Self, Refusal> {
-        pretty(value).map(Self::Json).map_err(|error| Refusal(error.to_string()))
+        pretty(value)
+            .map(Self::Json)
+            .map_err(|error| Refusal(error.to_string()))
     }
 
     /// The JSON string `"OK"`.
@@ -132,9 +137,15 @@ async fn answer<H: Handler>(
         // The suites count mutations by this line; like Codis's own it tells the whole path.
         tracing::warn!("API call {} from {peer} []", parts.uri.path());
     }
-    let Some(path) = segments(parts.uri.path()) else { return respond(Ok(Answer::NotFound)) };
+    let Some(path) = segments(parts.uri.path()) else {
+        return respond(Ok(Answer::NotFound));
+    };
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-    let method = if parts.method == Method::HEAD { Method::GET } else { parts.method };
+    let method = if parts.method == Method::HEAD {
+        Method::GET
+    } else {
+        parts.method
+    };
     // A task of its own: what a handler began is finished even if the caller hangs up.
     let answered = tokio::spawn(handler.call(Call { method, path, body })).await;
     respond(answered.unwrap_or_else(|_| Err("handler ended".into())))
@@ -183,14 +194,18 @@ fn respond(answered: Result<Answer, Refusal>) -> Response<Body> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 
 fn redirect(path: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::FOUND;
-    response.headers_mut().insert(header::LOCATION, header::HeaderValue::from_static(path));
+    response
+        .headers_mut()
+        .insert(header::LOCATION, header::HeaderValue::from_static(path));
     response
 }
 

@@ -37,7 +37,10 @@ pub fn macs() -> Vec<String> {
 }
 
 fn kernel(what: &str) -> String {
-    std::fs::read_to_string(format!("/proc/sys/kernel/{what}")).unwrap_or_default().trim().to_string()
+    std::fs::read_to_string(format!("/proc/sys/kernel/{what}"))
+        .unwrap_or_default()
+        .trim()
+        .to_string()
 }
 
 /// The host's name.
@@ -53,19 +56,28 @@ pub fn sys() -> String {
 
 /// The working directory.
 pub fn pwd() -> String {
-    std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default()
+    std::env::current_dir()
+        .map(|path| path.display().to_string())
+        .unwrap_or_default()
 }
 
 /// Go's print form of now.
 pub fn start_time() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S.%9f +0000 UTC m=+0.01").to_string()
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%d %H:%M:%S.%9f +0000 UTC m=+0.01")
+        .to_string()
 }
 
 /// The address to tell others: the flag if given, else what we listen on, else the host's name, else its address.
 pub fn advertise(flag: Option<&str>, listen: SocketAddr) -> Result<String> {
     if let Some(flag) = flag {
-        let resolved = flag.to_socket_addrs().with_context(|| format!("resolve {flag} failed"))?.next();
-        let Some(address) = resolved else { bail!("resolve {flag} failed") };
+        let resolved = flag
+            .to_socket_addrs()
+            .with_context(|| format!("resolve {flag} failed"))?
+            .next();
+        let Some(address) = resolved else {
+            bail!("resolve {flag} failed")
+        };
         if address.port() == 0 || address.ip().is_unspecified() {
             bail!("invalid advertised address {flag}");
         }
@@ -75,11 +87,17 @@ pub fn advertise(flag: Option<&str>, listen: SocketAddr) -> Result<String> {
         return Ok(listen.to_string());
     }
     let (name, port) = (hostname(), listen.port());
-    let named = (name.as_str(), port).to_socket_addrs().into_iter().flatten().any(|address| global(address.ip()));
+    let named = (name.as_str(), port)
+        .to_socket_addrs()
+        .into_iter()
+        .flatten()
+        .any(|address| global(address.ip()));
     if named {
         return Ok(format!("{name}:{port}"));
     }
-    outbound().map(|ip| SocketAddr::new(ip, port).to_string()).context("no address to advertise")
+    outbound()
+        .map(|ip| SocketAddr::new(ip, port).to_string())
+        .context("no address to advertise")
 }
 
 fn global(ip: IpAddr) -> bool {
@@ -90,7 +108,11 @@ fn global(ip: IpAddr) -> bool {
 fn outbound() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| global(*ip))
+    socket
+        .local_addr()
+        .ok()
+        .map(|address| address.ip())
+        .filter(|ip| global(*ip))
 }
 
 #[cfg(test)]
@@ -102,8 +124,14 @@ mod tests {
         let table: [(&[&str], &str); 4] = [
             (&["codis-demo"], "95b62887719520f17e312eaa76d28f2b"),
             (&["demo"], "c32db19baf104a834a2d07a99c55a19a"),
-            (&["demo", "pw", "addedb02cac051425e8ca7b838acbe13"], "2c0387db92c0a87441d84a17106631f9"),
-            (&["codis-demo", "", "addedb02cac051425e8ca7b838acbe13"], "6480e469daedad695584bc9d4cb01659"),
+            (
+                &["demo", "pw", "addedb02cac051425e8ca7b838acbe13"],
+                "2c0387db92c0a87441d84a17106631f9",
+            ),
+            (
+                &["codis-demo", "", "addedb02cac051425e8ca7b838acbe13"],
+                "6480e469daedad695584bc9d4cb01659",
+            ),
         ];
         for (parts, expected) in table {
             assert_eq!(xauth(parts), expected, "{parts:?}");
@@ -123,7 +151,10 @@ mod tests {
     #[test]
     fn the_flag_is_advertised_word_for_word() {
         let any = SocketAddr::from(([0, 0, 0, 0], 1));
-        assert_eq!(advertise(Some("127.0.0.1:7"), any).ok(), Some("127.0.0.1:7".to_string()));
+        assert_eq!(
+            advertise(Some("127.0.0.1:7"), any).ok(),
+            Some("127.0.0.1:7".to_string())
+        );
         assert!(advertise(Some("127.0.0.1:0"), any).is_err());
         assert!(advertise(Some("0.0.0.0:7"), any).is_err());
     }

@@ -57,15 +57,16 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut out: Writer<'_>,
-        event: &Event<'_>,
-    ) -> std::fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> std::fmt::Result {
         let (meta, now) = (event.metadata(), jiff::Zoned::now());
         let file = meta.file().and_then(|path| path.rsplit('/').next()).unwrap_or("?");
-        write!(out, "{} {file}:{}: [{}] ", now.strftime("%Y/%m/%d %H:%M:%S"), meta.line().unwrap_or(0), meta.level())?;
+        write!(
+            out,
+            "{} {file}:{}: [{}] ",
+            now.strftime("%Y/%m/%d %H:%M:%S"),
+            meta.line().unwrap_or(0),
+            meta.level()
+        )?;
         context.format_fields(out.by_ref(), event)?;
         writeln!(out)
     }
@@ -103,8 +104,14 @@ pub fn start(file: Option<&str>, level: &LogLevel) {
     });
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).event_format(Lines);
     let started = match file {
-        Some(file) => tracing_subscriber::registry().with(filter).with(lines.with_writer(Daily(file.into()))).try_init(),
-        None => tracing_subscriber::registry().with(filter).with(lines.with_writer(io::stderr)).try_init(),
+        Some(file) => tracing_subscriber::registry()
+            .with(filter)
+            .with(lines.with_writer(Daily(file.into())))
+            .try_init(),
+        None => tracing_subscriber::registry()
+            .with(filter)
+            .with(lines.with_writer(io::stderr))
+            .try_init(),
     };
     if started.is_err() {
         eprintln!("a log had been started before");

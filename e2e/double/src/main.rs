@@ -13,8 +13,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 const DASHBOARD: Spec = Spec {
     valued: &[
-        "ncpu", "config", "log", "log-level", "host-admin", "pidfile", "zookeeper", "etcd", "filesystem",
-        "product_name", "product_auth",
+        "ncpu",
+        "config",
+        "log",
+        "log-level",
+        "host-admin",
+        "pidfile",
+        "zookeeper",
+        "etcd",
+        "filesystem",
+        "product_name",
+        "product_auth",
     ],
     switches: &["remove-lock", "default-config", "version", "help"],
     short: &[('c', "config"), ('l', "log"), ('h', "help")],
@@ -25,9 +34,25 @@ const DASHBOARD: Spec = Spec {
 
 const PROXY: Spec = Spec {
     valued: &[
-        "ncpu", "max-ncpu", "config", "log", "log-level", "host-admin", "host-proxy", "dashboard", "zookeeper",
-        "zookeeper-auth", "etcd", "etcd-auth", "filesystem", "fillslots", "ulimit", "pidfile", "product_name",
-        "product_auth", "session_auth",
+        "ncpu",
+        "max-ncpu",
+        "config",
+        "log",
+        "log-level",
+        "host-admin",
+        "host-proxy",
+        "dashboard",
+        "zookeeper",
+        "zookeeper-auth",
+        "etcd",
+        "etcd-auth",
+        "filesystem",
+        "fillslots",
+        "ulimit",
+        "pidfile",
+        "product_name",
+        "product_auth",
+        "session_auth",
     ],
     switches: &["default-config", "version", "help"],
     short: &[('c', "config"), ('l', "log"), ('h', "help")],
@@ -39,8 +64,18 @@ const PROXY: Spec = Spec {
 
 const FE: Spec = Spec {
     valued: &[
-        "ncpu", "log", "log-level", "assets-dir", "pidfile", "dashboard-list", "zookeeper", "zookeeper-auth", "etcd",
-        "etcd-auth", "filesystem", "listen",
+        "ncpu",
+        "log",
+        "log-level",
+        "assets-dir",
+        "pidfile",
+        "dashboard-list",
+        "zookeeper",
+        "zookeeper-auth",
+        "etcd",
+        "etcd-auth",
+        "filesystem",
+        "listen",
     ],
     switches: &["version", "help"],
     short: &[('d', "dashboard-list"), ('l', "log"), ('h', "help")],
@@ -152,7 +187,13 @@ async fn run_dashboard(flags: &Flags, log_level: LogLevel) -> Result<()> {
             (config.coordinator_name, config.coordinator_addr) = (name.into(), addr.into());
         }
     }
-    overrule(flags, &mut [("product_name", &mut config.product_name), ("product_auth", &mut config.product_auth)]);
+    overrule(
+        flags,
+        &mut [
+            ("product_name", &mut config.product_name),
+            ("product_auth", &mut config.product_auth),
+        ],
+    );
     let options = dashboard::Options {
         config,
         host_admin: flags.get("host-admin").map(String::from),
@@ -186,7 +227,9 @@ async fn run_proxy(flags: &Flags, log_level: LogLevel) -> Result<()> {
             ("session_auth", &mut config.session_auth),
         ],
     );
-    let slots = flags.get("fillslots").map(|file| anyhow::Ok(serde_json::from_slice(&std::fs::read(file)?)?));
+    let slots = flags
+        .get("fillslots")
+        .map(|file| anyhow::Ok(serde_json::from_slice(&std::fs::read(file)?)?));
     let options = proxy::Options {
         dashboard: find_dashboard(flags, &config.product_name)?,
         config,
@@ -198,7 +241,11 @@ async fn run_proxy(flags: &Flags, log_level: LogLevel) -> Result<()> {
     };
     let handle = proxy::start(options).await?;
     let _pid = PidFile::write(flags)?;
-    tracing::warn!("{VERSION}: proxy serves {}, admin {}", handle.proxy_addr, handle.admin_addr);
+    tracing::warn!(
+        "{VERSION}: proxy serves {}, admin {}",
+        handle.proxy_addr,
+        handle.admin_addr
+    );
     let stopper = handle.stopper();
     tokio::spawn(async move {
         if asked_to_stop().await.is_ok() {
@@ -239,9 +286,19 @@ async fn run_fe(flags: &Flags) -> Result<()> {
         }
         _ => bail!("{}", FE.usage),
     };
-    let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(|folder| folder.join("assets")));
-    let assets = flags.get("assets-dir").map(PathBuf::from).or(beside).unwrap_or_default();
-    let options = fe::Options { listen: flags.need("listen")?.to_string(), assets, discovery };
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|path| path.parent().map(|folder| folder.join("assets")));
+    let assets = flags
+        .get("assets-dir")
+        .map(PathBuf::from)
+        .or(beside)
+        .unwrap_or_default();
+    let options = fe::Options {
+        listen: flags.need("listen")?.to_string(),
+        assets,
+        discovery,
+    };
     let handle = fe::start(options).await?;
     let _pid = PidFile::write(flags)?;
     tracing::warn!("{VERSION}: fe listens at {}", handle.addr);

@@ -32,7 +32,9 @@ pub async fn dial(addr: &str, timeout: Duration) -> Result<TcpStream> {
     let connect = async {
         let resolved = resolve(addr).await?;
         target = resolved.to_string();
-        TcpStream::connect(resolved).await.map_err(|error| RedisError(format!("dial tcp {resolved}: {}", go(&error))))
+        TcpStream::connect(resolved)
+            .await
+            .map_err(|error| RedisError(format!("dial tcp {resolved}: {}", go(&error))))
     };
     let connected = tokio::time::timeout(timeout, connect).await;
     let stream = connected.unwrap_or_else(|_| Err(RedisError(format!("dial tcp {target}: i/o timeout"))))?;
@@ -46,7 +48,12 @@ pub async fn resolve(addr: &str) -> Result<SocketAddr> {
     let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
     let unknown = || RedisError(format!("dial tcp: lookup {host}: no such host"));
     let found: Vec<SocketAddr> = tokio::net::lookup_host(addr).await.map_err(|_| unknown())?.collect();
-    found.iter().find(|address| address.is_ipv4()).or(found.first()).copied().ok_or_else(unknown)
+    found
+        .iter()
+        .find(|address| address.is_ipv4())
+        .or(found.first())
+        .copied()
+        .ok_or_else(unknown)
 }
 
 /// Go's words for an error of the network.
@@ -88,7 +95,11 @@ impl Connection {
     /// Connects and, with a password, authenticates; `timeout` bounds each step and each later reply.
     pub async fn open(addr: &str, auth: &str, timeout: Duration) -> Result<Self> {
         let stream = dial(addr, timeout).await?;
-        let mut connection = Self { stream, buffer: BytesMut::new(), timeout };
+        let mut connection = Self {
+            stream,
+            buffer: BytesMut::new(),
+            timeout,
+        };
         if !auth.is_empty() {
             connection.command(&["AUTH", auth]).await?;
         }
@@ -105,7 +116,10 @@ impl Connection {
 
     /// Sends encoded bytes.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.write_all(bytes).await.map_err(|error| RedisError(go(&error)))
+        self.stream
+            .write_all(bytes)
+            .await
+            .map_err(|error| RedisError(go(&error)))
     }
 
     /// Waits for one reply; an error reply is an error.
@@ -139,8 +153,13 @@ impl Connection {
     /// `INFO`, flattened, without synthesized keys.
     pub async fn plain_info(&mut self) -> Result<BTreeMap<String, String>> {
         let text = self.command(&["INFO"]).await?.text().unwrap_or_default();
-        let pairs = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(':'));
-        Ok(pairs.map(|(key, value)| (key.trim().to_string(), value.trim().to_string())).collect())
+        let pairs = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split_once(':'));
+        Ok(pairs
+            .map(|(key, value)| (key.trim().to_string(), value.trim().to_string()))
+            .collect())
     }
 
     /// `INFO` with `master_addr` of a slave and `maxmemory` of `CONFIG GET` (§4).
@@ -150,7 +169,9 @@ impl Connection {
             info.insert("master_addr".into(), format!("{host}:{port}"));
         }
         let answer = self.command(&["CONFIG", "GET", "maxmemory"]).await?;
-        let [_, value] = answer.items() else { return Err(RedisError("invalid response of config get".into())) };
+        let [_, value] = answer.items() else {
+            return Err(RedisError("invalid response of config get".into()));
+        };
         info.insert("maxmemory".into(), value.text().unwrap_or_default());
         Ok(info)
     }
@@ -159,7 +180,9 @@ impl Connection {
     pub async fn set_master(&mut self, auth: &str, master: Option<&str>) -> Result<()> {
         let (host, port) = match master {
             None => ("NO", "ONE"),
-            Some(addr) => addr.rsplit_once(':').ok_or_else(|| RedisError(format!("invalid address {addr}")))?,
+            Some(addr) => addr
+                .rsplit_once(':')
+                .ok_or_else(|| RedisError(format!("invalid address {addr}")))?,
         };
         let steps: [&[&str]; 6] = [
             &["MULTI"],
@@ -176,7 +199,13 @@ impl Connection {
         for _ in steps {
             last = self.reply().await?;
         }
-        match last.items().iter().find_map(|item| if let Value::Error(text) = item { Some(text) } else { None }) {
+        match last.items().iter().find_map(|item| {
+            if let Value::Error(text) = item {
+                Some(text)
+            } else {
+                None
+            }
+        }) {
             Some(text) => Err(RedisError(old_words(text))),
             None => Ok(()),
         }
@@ -196,12 +225,18 @@ mod tests {
     #[test]
     fn redis_7_is_made_to_speak_like_3_2() {
         let table = [
-            ("WRONGPASS invalid username-password pair or user is disabled.", "ERR invalid password"),
+            (
+                "WRONGPASS invalid username-password pair or user is disabled.",
+                "ERR invalid password",
+            ),
             (
                 "ERR AUTH <password> called without any password configured for the default user. Are you sure?",
                 "ERR Client sent AUTH, but no password is set",
             ),
-            ("ERR unknown command 'SENTINEL', with args beginning with: 'flushconfig' ", "ERR unknown command 'SENTINEL'"),
+            (
+                "ERR unknown command 'SENTINEL', with args beginning with: 'flushconfig' ",
+                "ERR unknown command 'SENTINEL'",
+            ),
             ("NOAUTH Authentication required.", "NOAUTH Authentication required."),
         ];
         for (new, old) in table {
@@ -212,9 +247,19 @@ mod tests {
     #[tokio::test]
     async fn dialing_fails_in_gos_words() {
         let none = dial("127.0.0.1", Duration::from_secs(1)).await.err();
-        assert_eq!(none, Some(RedisError("dial tcp: address 127.0.0.1: missing port in address".into())));
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+        assert_eq!(
+            none,
+            Some(RedisError(
+                "dial tcp: address 127.0.0.1: missing port in address".into()
+            ))
+        );
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .unwrap();
         let refused = dial(&port.to_string(), Duration::from_secs(1)).await.err();
-        assert_eq!(refused, Some(RedisError(format!("dial tcp {port}: connect: connection refused"))));
+        assert_eq!(
+            refused,
+            Some(RedisError(format!("dial tcp {port}: connect: connection refused")))
+        );
     }
 }

@@ -99,7 +99,9 @@ pub fn encode_command<T: AsRef<[u8]>>(words: &[T], out: &mut BytesMut) {
 
 /// Takes one whole value off the buffer; `None` when more bytes are needed.
 pub fn decode(buffer: &mut BytesMut) -> Result<Option<Value>, Malformed> {
-    let Some(length) = measure(buffer, 0, MAX_DEPTH)? else { return Ok(None) };
+    let Some(length) = measure(buffer, 0, MAX_DEPTH)? else {
+        return Ok(None);
+    };
     let mut whole = buffer.split_to(length).freeze();
     Ok(Some(read(&mut whole)?))
 }
@@ -107,7 +109,9 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Value>, Malformed> {
 /// Where the value that starts at `at` ends, if it is all there. Cheap, so that a long reply that arrives in many
 /// pieces is built once.
 fn measure(buffer: &[u8], at: usize, depth: usize) -> Result<Option<usize>, Malformed> {
-    let Some(end) = line_end(buffer, at) else { return Ok(None) };
+    let Some(end) = line_end(buffer, at) else {
+        return Ok(None);
+    };
     let next = end + 2;
     match buffer[at] {
         b'+' | b'-' | b':' => Ok(Some(next)),
@@ -135,12 +139,18 @@ fn line_end(buffer: &[u8], at: usize) -> Option<usize> {
     if rest.is_empty() {
         return None;
     }
-    rest.windows(2).position(|pair| pair == b"\r\n").map(|offset| at + offset)
+    rest.windows(2)
+        .position(|pair| pair == b"\r\n")
+        .map(|offset| at + offset)
 }
 
 fn number(digits: &[u8], limit: i64) -> Result<i64, Malformed> {
-    let parsed = std::str::from_utf8(digits).ok().and_then(|text| text.parse::<i64>().ok());
-    parsed.filter(|number| (-1..=limit).contains(number)).ok_or(Malformed("invalid length"))
+    let parsed = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| text.parse::<i64>().ok());
+    parsed
+        .filter(|number| (-1..=limit).contains(number))
+        .ok_or(Malformed("invalid length"))
 }
 
 fn read(whole: &mut Bytes) -> Result<Value, Malformed> {
@@ -151,7 +161,10 @@ fn read(whole: &mut Bytes) -> Result<Value, Malformed> {
     match head[0] {
         b'+' => Ok(Value::Simple(text())),
         b'-' => Ok(Value::Error(text())),
-        b':' => text().parse().map(Value::Integer).map_err(|_| Malformed("invalid integer")),
+        b':' => text()
+            .parse()
+            .map(Value::Integer)
+            .map_err(|_| Malformed("invalid integer")),
         b'$' => {
             let length = number(&head[1..], MAX_BULK)?;
             if length < 0 {
@@ -191,14 +204,21 @@ fn word(value: &Value) -> Result<Bytes, Malformed> {
 fn inline(buffer: &mut BytesMut) -> Option<Vec<Bytes>> {
     let end = buffer.iter().position(|byte| *byte == b'\n')?;
     let line = buffer.split_to(end + 1).freeze();
-    let words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    let words = line
+        .split(|byte| byte.is_ascii_whitespace())
+        .filter(|word| !word.is_empty());
     Some(words.map(Bytes::copy_from_slice).collect())
 }
 
 /// The slot of a key: the crc32 of its tag, or of all of it when it has none (§1).
 pub fn slot_of(key: &[u8]) -> usize {
     let open = key.iter().position(|byte| *byte == b'{').map(|at| at + 1);
-    let tag = open.and_then(|at| key[at..].iter().position(|byte| *byte == b'}').map(|length| &key[at..at + length]));
+    let tag = open.and_then(|at| {
+        key[at..]
+            .iter()
+            .position(|byte| *byte == b'}')
+            .map(|length| &key[at..at + length])
+    });
     crc32fast::hash(tag.unwrap_or(key)) as usize & (SLOTS - 1)
 }
 
@@ -208,7 +228,14 @@ mod tests {
 
     #[test]
     fn keys_hash_to_the_slots_of_codis() {
-        for (key, slot) in [("a", 579), ("foo", 289), ("{}x", 0), ("{a}b", 579), ("a{", 173), ("x{a}y{b}", 579)] {
+        for (key, slot) in [
+            ("a", 579),
+            ("foo", 289),
+            ("{}x", 0),
+            ("{a}b", 579),
+            ("a{", 173),
+            ("x{a}y{b}", 579),
+        ] {
             assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
         }
     }
@@ -222,13 +249,21 @@ mod tests {
             Value::Bulk(None),
             Value::bulk("a\r\nb"),
             Value::Array(None),
-            Value::Array(Some(vec![Value::bulk("x"), Value::Array(Some(vec![])), Value::Integer(1)])),
+            Value::Array(Some(vec![
+                Value::bulk("x"),
+                Value::Array(Some(vec![])),
+                Value::Integer(1),
+            ])),
         ];
         for value in values {
             let mut whole = BytesMut::new();
             value.encode(&mut whole);
             for cut in 0..whole.len() {
-                assert_eq!(decode(&mut BytesMut::from(&whole[..cut])), Ok(None), "{value:?} cut at {cut}");
+                assert_eq!(
+                    decode(&mut BytesMut::from(&whole[..cut])),
+                    Ok(None),
+                    "{value:?} cut at {cut}"
+                );
             }
             assert_eq!(decode(&mut whole), Ok(Some(value)));
             assert!(whole.is_empty());

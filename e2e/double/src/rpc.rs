@@ -23,8 +23,13 @@ pub struct Rpc {
 impl Rpc {
     /// A client with the timeouts of Codis.
     pub fn new(timings: &Timings) -> Self {
-        let builder = reqwest::Client::builder().no_proxy().connect_timeout(timings.dial).timeout(timings.request);
-        Self { http: builder.build().unwrap_or_default() }
+        let builder = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(timings.dial)
+            .timeout(timings.request);
+        Self {
+            http: builder.build().unwrap_or_default(),
+        }
     }
 
     /// GET an answer.
@@ -34,7 +39,9 @@ impl Rpc {
 
     /// PUT without a body.
     pub async fn put(&self, addr: &str, path: &str) -> Result<(), RpcError> {
-        self.call::<serde_json::Value>(Method::PUT, addr, path, None::<&()>).await.map(drop)
+        self.call::<serde_json::Value>(Method::PUT, addr, path, None::<&()>)
+            .await
+            .map(drop)
     }
 
     /// PUT without a body, for what it answers.
@@ -44,7 +51,9 @@ impl Rpc {
 
     /// PUT a body.
     pub async fn put_json(&self, addr: &str, path: &str, body: &impl Serialize) -> Result<(), RpcError> {
-        self.call::<serde_json::Value>(Method::PUT, addr, path, Some(body)).await.map(drop)
+        self.call::<serde_json::Value>(Method::PUT, addr, path, Some(body))
+            .await
+            .map(drop)
     }
 
     async fn call<T: DeserializeOwned>(
@@ -103,7 +112,11 @@ pub struct ProxyClient {
 impl ProxyClient {
     /// A client of the proxy at an admin address.
     pub fn new(rpc: &Rpc, addr: &str, xauth: String) -> Self {
-        Self { rpc: rpc.clone(), addr: addr.to_string(), xauth }
+        Self {
+            rpc: rpc.clone(),
+            addr: addr.to_string(),
+            xauth,
+        }
     }
 
     /// Its model; needs no xauth.
@@ -123,7 +136,9 @@ impl ProxyClient {
     /// Its stats, without commands and runtime; `timeout` covers the whole call.
     pub async fn stats(&self, timeout: Duration) -> Option<Result<serde_json::Value, RpcError>> {
         let path = self.path("stats");
-        tokio::time::timeout(timeout, self.rpc.get(&self.addr, &path)).await.ok()
+        tokio::time::timeout(timeout, self.rpc.get(&self.addr, &path))
+            .await
+            .ok()
     }
 
     /// Replaces slots.

@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-const SIZES: [(&str, u64); 5] = [("pb", 1 << 50), ("tb", 1 << 40), ("gb", 1 << 30), ("mb", 1 << 20), ("kb", 1 << 10)];
+const SIZES: [(&str, u64); 5] = [
+    ("pb", 1 << 50),
+    ("tb", 1 << 40),
+    ("gb", 1 << 30),
+    ("mb", 1 << 20),
+    ("kb", 1 << 10),
+];
 const SPANS: [(&str, u64); 6] = [
     ("h", 3_600_000_000_000),
     ("m", 60_000_000_000),
@@ -33,7 +39,9 @@ enum Scalar {
 
 impl Bytes {
     fn parse(text: &str) -> Option<Self> {
-        let unit = SIZES.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+        let unit = SIZES
+            .iter()
+            .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
         let (digits, factor) = unit.unwrap_or((text.strip_suffix('b').unwrap_or(text), 1));
         digits.trim().parse::<u64>().ok()?.checked_mul(factor).map(Self)
     }
@@ -41,7 +49,10 @@ impl Bytes {
 
 impl std::fmt::Display for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match SIZES.iter().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor)) {
+        match SIZES
+            .iter()
+            .find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor))
+        {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}", self.0),
         }
@@ -71,7 +82,10 @@ impl Span {
 impl std::fmt::Display for Span {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let nanos = self.0.as_nanos();
-        match SPANS.iter().find(|(_, factor)| nanos != 0 && nanos.is_multiple_of(u128::from(*factor))) {
+        match SPANS
+            .iter()
+            .find(|(_, factor)| nanos != 0 && nanos.is_multiple_of(u128::from(*factor)))
+        {
             Some((unit, factor)) => write!(f, "{}{unit}", nanos / u128::from(*factor)),
             None => write!(f, "0"),
         }
@@ -108,7 +122,13 @@ mod tests {
 
     #[test]
     fn sizes_take_the_largest_exact_unit() {
-        let table = [(0, "0"), (128 << 10, "128kb"), (32 << 20, "32mb"), (1 << 30, "1gb"), (1025, "1025")];
+        let table = [
+            (0, "0"),
+            (128 << 10, "128kb"),
+            (32 << 20, "32mb"),
+            (1 << 30, "1gb"),
+            (1025, "1025"),
+        ];
         for (bytes, text) in table {
             assert_eq!(Bytes(bytes).to_string(), text);
             assert_eq!(Bytes::parse(text), Some(Bytes(bytes)));
@@ -119,7 +139,14 @@ mod tests {
 
     #[test]
     fn durations_take_the_largest_exact_unit() {
-        for (seconds, text) in [(0, "0"), (30, "30s"), (300, "5m"), (1800, "30m"), (3600, "1h"), (90, "90s")] {
+        for (seconds, text) in [
+            (0, "0"),
+            (30, "30s"),
+            (300, "5m"),
+            (1800, "30m"),
+            (3600, "1h"),
+            (90, "90s"),
+        ] {
             assert_eq!(Span(Duration::from_secs(seconds)).to_string(), text);
             assert_eq!(Span::parse(text), Some(Span(Duration::from_secs(seconds))));
         }

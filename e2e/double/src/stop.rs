@@ -10,7 +10,9 @@ pub struct Stop {
 
 impl Default for Stop {
     fn default() -> Self {
-        Self { raised: watch::Sender::new(false) }
+        Self {
+            raised: watch::Sender::new(false),
+        }
     }
 }
 

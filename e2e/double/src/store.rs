@@ -23,7 +23,10 @@ type Outcome<T> = std::io::Result<T>;
 impl Store {
     /// The store in a directory; relative roots are relative to the working directory.
     pub fn filesystem(root: &str, product: &str) -> Self {
-        Self { root: PathBuf::from(root), product: product.to_string() }
+        Self {
+            root: PathBuf::from(root),
+            product: product.to_string(),
+        }
     }
 
     /// The store a coordinator's name and address mean.
@@ -43,7 +46,11 @@ impl Store {
     /// Holds the root's file lock for one operation; a second process fails at once, as with Codis.
     fn locked<T>(&self, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
         fs::create_dir_all(&self.root)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(self.root.join("data.lck"))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.root.join("data.lck"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => std::io::Error::other("resource temporarily unavailable"),
             TryLockError::Error(error) => error,
@@ -91,7 +98,10 @@ impl Store {
             };
             let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Outcome<Vec<_>>>()?;
             paths.sort();
-            paths.iter().map(|path| Ok(serde_json::from_slice(&fs::read(path)?)?)).collect()
+            paths
+                .iter()
+                .map(|path| Ok(serde_json::from_slice(&fs::read(path)?)?))
+                .collect()
         })
     }
 
@@ -133,7 +143,12 @@ impl Store {
 
     /// All slots; a missing node is an offline slot.
     pub fn slots(&self) -> Result<Vec<SlotMapping>, Refusal> {
-        let mut slots: Vec<_> = (0..SLOTS as i64).map(|id| SlotMapping { id, ..Default::default() }).collect();
+        let mut slots: Vec<_> = (0..SLOTS as i64)
+            .map(|id| SlotMapping {
+                id,
+                ..Default::default()
+            })
+            .collect();
         for slot in told("load slots", self.read_all::<SlotMapping>("slots"))? {
             if let Some(place) = usize::try_from(slot.id).ok().and_then(|id| slots.get_mut(id)) {
                 *place = slot;
@@ -159,27 +174,42 @@ impl Store {
 
     /// Writes a slot.
     pub fn put_slot(&self, slot: &SlotMapping) -> Result<(), Refusal> {
-        told(&format!("update slot-[{}]", slot.id), self.write(&format!("slots/slot-{:04}", slot.id), slot))
+        told(
+            &format!("update slot-[{}]", slot.id),
+            self.write(&format!("slots/slot-{:04}", slot.id), slot),
+        )
     }
 
     /// Writes a group.
     pub fn put_group(&self, verb: &str, group: &Group) -> Result<(), Refusal> {
-        told(&format!("{verb} group-[{}]", group.id), self.write(&format!("group/group-{:04}", group.id), group))
+        told(
+            &format!("{verb} group-[{}]", group.id),
+            self.write(&format!("group/group-{:04}", group.id), group),
+        )
     }
 
     /// Deletes a group.
     pub fn remove_group(&self, id: i64) -> Result<(), Refusal> {
-        told(&format!("remove group-[{id}]"), self.remove(&format!("group/group-{id:04}")))
+        told(
+            &format!("remove group-[{id}]"),
+            self.remove(&format!("group/group-{id:04}")),
+        )
     }
 
     /// Writes a proxy.
     pub fn put_proxy(&self, verb: &str, proxy: &Proxy) -> Result<(), Refusal> {
-        told(&format!("{verb} proxy-[{}]", proxy.token), self.write(&format!("proxy/proxy-{}", proxy.token), proxy))
+        told(
+            &format!("{verb} proxy-[{}]", proxy.token),
+            self.write(&format!("proxy/proxy-{}", proxy.token), proxy),
+        )
     }
 
     /// Deletes a proxy.
     pub fn remove_proxy(&self, token: &str) -> Result<(), Refusal> {
-        told(&format!("remove proxy-[{token}]"), self.remove(&format!("proxy/proxy-{token}")))
+        told(
+            &format!("remove proxy-[{token}]"),
+            self.remove(&format!("proxy/proxy-{token}")),
+        )
     }
 
     /// Writes the sentinels.
@@ -209,10 +239,19 @@ mod tests {
     fn the_layout_and_the_text_are_those_of_codis() {
         let root = root("layout");
         let store = Store::filesystem(&root, "demo");
-        store.put_slot(&SlotMapping { id: 5, group_id: 1, ..Default::default() }).unwrap();
+        store
+            .put_slot(&SlotMapping {
+                id: 5,
+                group_id: 1,
+                ..Default::default()
+            })
+            .unwrap();
         let text = fs::read_to_string(Path::new(&root).join("data/codis3/demo/slots/slot-0005")).unwrap();
         assert_eq!(text, "{\n    \"id\": 5,\n    \"group_id\": 1,\n    \"action\": {}\n}");
-        assert_eq!(store.slots().unwrap().iter().filter(|slot| slot.group_id == 1).count(), 1);
+        assert_eq!(
+            store.slots().unwrap().iter().filter(|slot| slot.group_id == 1).count(),
+            1
+        );
         fs::remove_dir_all(root).unwrap();
     }
 
@@ -233,7 +272,10 @@ mod tests {
         let root = root("flock");
         let store = Store::filesystem(&root, "demo");
         store.put_sentinel(&Sentinel::default()).unwrap();
-        let other = File::options().write(true).open(Path::new(&root).join("data.lck")).unwrap();
+        let other = File::options()
+            .write(true)
+            .open(Path::new(&root).join("data.lck"))
+            .unwrap();
         other.try_lock().unwrap();
         assert_eq!(store.sentinel().err(), Some("store: load sentinel failed".into()));
         drop(other);

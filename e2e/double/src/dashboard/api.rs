@@ -204,13 +204,23 @@ impl Dashboard {
 
     fn check(&self, xauth: &str) -> Result<(), Refusal> {
         self.check_open()?;
-        if xauth == self.xauth { Ok(()) } else { Err("invalid xauth, please check product name & auth".into()) }
+        if xauth == self.xauth {
+            Ok(())
+        } else {
+            Err("invalid xauth, please check product name & auth".into())
+        }
     }
 
     async fn told_slots(&self) -> Answered {
         let state = self.open().await?;
         let method = self.config.forward_method();
-        Answer::json(&state.slots.iter().map(|slot| state.view(slot, method, None)).collect::<Vec<_>>())
+        Answer::json(
+            &state
+                .slots
+                .iter()
+                .map(|slot| state.view(slot, method, None))
+                .collect::<Vec<_>>(),
+        )
     }
 
     async fn overview(&self) -> Result<Value, Refusal> {

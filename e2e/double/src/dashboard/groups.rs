@@ -31,7 +31,10 @@ impl Dashboard {
         if state.groups.contains_key(&gid) {
             return Err(format!("group-[{gid}] already exists").into());
         }
-        let group = Group { id: gid, ..Default::default() };
+        let group = Group {
+            id: gid,
+            ..Default::default()
+        };
         self.store.put_group("create", &group)?;
         state.groups.insert(gid, group);
         Ok(())
@@ -55,7 +58,11 @@ impl Dashboard {
         }
         let mut group = state.settled(gid)?;
         self.distrust_sentinels(&mut state)?;
-        group.servers.push(GroupServer { addr: addr.into(), datacenter: datacenter.into(), ..Default::default() });
+        group.servers.push(GroupServer {
+            addr: addr.into(),
+            datacenter: datacenter.into(),
+            ..Default::default()
+        });
         self.save_group(&mut state, group)
     }
 
@@ -63,8 +70,15 @@ impl Dashboard {
     async fn probe(&self, addr: &str) -> Done {
         let auth = self.config.product_auth.as_str();
         let mut connection = Connection::open(addr, "", PROBE).await?;
-        let admitted = if auth.is_empty() { Ok(()) } else { connection.command(&["AUTH", auth]).await.map(drop) };
-        let mode = connection.plain_info().await.map(|info| info.get("redis_mode").cloned());
+        let admitted = if auth.is_empty() {
+            Ok(())
+        } else {
+            connection.command(&["AUTH", auth]).await.map(drop)
+        };
+        let mode = connection
+            .plain_info()
+            .await
+            .map(|info| info.get("redis_mode").cloned());
         if matches!(&mode, Ok(Some(mode)) if mode == "sentinel") {
             let command = if auth.is_empty() { "SLOTSINFO" } else { "AUTH" };
             return Err(format!("ERR unknown command '{command}'").into());
@@ -156,7 +170,12 @@ impl Dashboard {
         let action = &mut group.servers[index].action;
         match (create, action.state.as_str()) {
             (true, "pending") => return Err(format!("server-[{addr}] action already exist").into()),
-            (true, _) => *action = Action { index: next, state: "pending".into() },
+            (true, _) => {
+                *action = Action {
+                    index: next,
+                    state: "pending".into(),
+                }
+            }
             (false, "") => return Err(format!("server-[{addr}] action doesn't exist").into()),
             (false, _) => *action = Action::default(),
         }
@@ -165,7 +184,9 @@ impl Dashboard {
 
     /// Runs the first pending sync action, if any; tells whether there was one.
     pub(crate) async fn sync_one(&self) -> Result<bool, Refusal> {
-        let Some((addr, master)) = self.begin_sync().await? else { return Ok(false) };
+        let Some((addr, master)) = self.begin_sync().await? else {
+            return Ok(false);
+        };
         tracing::warn!("sync-[{addr}] begins, master = {master:?}");
         let synced = self.set_master(&addr, master.as_deref(), SYNC).await;
         if let Err(error) = &synced {
@@ -185,11 +206,16 @@ impl Dashboard {
     async fn begin_sync(&self) -> Result<Option<(String, Option<String>)>, Refusal> {
         let mut state = self.open().await?;
         let pending = |group: &Group, index: usize| group.servers[index].action.state == "pending";
-        let queued = state.groups.values().flat_map(|group| (0..group.servers.len()).map(move |index| (group, index)));
+        let queued = state
+            .groups
+            .values()
+            .flat_map(|group| (0..group.servers.len()).map(move |index| (group, index)));
         let first = queued
             .filter(|(group, index)| pending(group, *index))
             .min_by_key(|(group, index)| group.servers[*index].action.index);
-        let Some((group, index)) = first.map(|(group, index)| (group.clone(), index)) else { return Ok(None) };
+        let Some((group, index)) = first.map(|(group, index)| (group.clone(), index)) else {
+            return Ok(None);
+        };
         // A promotion at the head of the queue holds the whole queue (§6.3).
         if !group.promoting.state.is_empty() {
             return Ok(None);
@@ -204,13 +230,18 @@ impl Dashboard {
 
     async fn end_sync(&self, addr: &str, synced: bool) -> Done {
         let mut state = self.open().await?;
-        let Some((gid, index)) = state.server(addr) else { return Ok(()) };
+        let Some((gid, index)) = state.server(addr) else {
+            return Ok(());
+        };
         let mut group = state.group(gid)?.clone();
         if group.servers[index].action.state != "syncing" {
             return Ok(());
         }
         let outcome = if synced { "synced" } else { "synced_failed" };
-        group.servers[index].action = Action { index: 0, state: outcome.into() };
+        group.servers[index].action = Action {
+            index: 0,
+            state: outcome.into(),
+        };
         self.save_group(&mut state, group)
     }
 }

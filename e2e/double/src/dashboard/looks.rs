@@ -21,7 +21,11 @@ impl Dashboard {
     /// Looks at all servers and sentinels.
     pub(crate) async fn look_at_redis(&self) {
         let Ok(state) = self.open().await else { return };
-        let servers = state.groups.values().flat_map(|group| &group.servers).map(|server| server.addr.clone());
+        let servers = state
+            .groups
+            .values()
+            .flat_map(|group| &group.servers)
+            .map(|server| server.addr.clone());
         let (servers, sentinels): (Vec<_>, _) = (servers.collect(), state.sentinel.servers.clone());
         drop(state);
         let server_looks = join_all(servers.iter().map(|addr| self.look_at_server(addr))).await;
@@ -33,7 +37,10 @@ impl Dashboard {
 
     async fn look_at_server(&self, addr: &str) -> RedisStats {
         let look = tokio::time::timeout(self.timings.stats_timeout, self.redis_info(addr)).await;
-        let mut stats = RedisStats { unixtime: now(), ..Default::default() };
+        let mut stats = RedisStats {
+            unixtime: now(),
+            ..Default::default()
+        };
         match look {
             Ok(Ok(info)) => stats.stats = Some(info),
             Ok(Err(refusal)) => stats.error = Some(refusal.into()),
@@ -45,7 +52,10 @@ impl Dashboard {
     async fn look_at_sentinel(&self, addr: &str) -> RedisStats {
         let both = async { Ok((self.sentinel_info(addr).await?, self.monitored(addr).await?)) };
         let look = tokio::time::timeout(self.timings.stats_timeout, both).await;
-        let mut stats = RedisStats { unixtime: now(), ..Default::default() };
+        let mut stats = RedisStats {
+            unixtime: now(),
+            ..Default::default()
+        };
         match look {
             Ok(Ok((info, monitored))) => {
                 stats.stats = Some(info);
@@ -63,7 +73,11 @@ impl Dashboard {
         let proxies: Vec<Proxy> = state.proxies.values().cloned().collect();
         drop(state);
         let looks = join_all(proxies.iter().map(|proxy| self.look_at_proxy(proxy))).await;
-        let waiting = proxies.iter().zip(&looks).filter(|(_, look)| waits(look)).map(|(proxy, _)| proxy.clone());
+        let waiting = proxies
+            .iter()
+            .zip(&looks)
+            .filter(|(_, look)| waits(look))
+            .map(|(proxy, _)| proxy.clone());
         let waiting: Vec<_> = waiting.collect();
         self.looks().proxies = proxies.into_iter().map(|proxy| proxy.token).zip(looks).collect();
         for proxy in waiting {
@@ -76,10 +90,18 @@ impl Dashboard {
 
     async fn look_at_proxy(&self, proxy: &Proxy) -> ProxyStats {
         let look = self.client(proxy).stats(self.timings.stats_timeout).await;
-        let mut stats = ProxyStats { unixtime: now(), ..Default::default() };
+        let mut stats = ProxyStats {
+            unixtime: now(),
+            ..Default::default()
+        };
         match look {
             Some(Ok(told)) => stats.stats = Some(told),
-            Some(Err(error)) => stats.error = Some(RemoteError { cause: error.to_string(), stack: None }),
+            Some(Err(error)) => {
+                stats.error = Some(RemoteError {
+                    cause: error.to_string(),
+                    stack: None,
+                })
+            }
             None => stats.timeout = true,
         }
         stats
@@ -87,7 +109,12 @@ impl Dashboard {
 }
 
 fn waits(look: &ProxyStats) -> bool {
-    let flag = |name: &str| look.stats.as_ref().and_then(|stats| stats.get(name)).and_then(|flag| flag.as_bool());
+    let flag = |name: &str| {
+        look.stats
+            .as_ref()
+            .and_then(|stats| stats.get(name))
+            .and_then(|flag| flag.as_bool())
+    };
     flag("online") == Some(false) && flag("closed") == Some(false)
 }
 

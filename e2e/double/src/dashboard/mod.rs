@@ -3,8 +3,8 @@
 
 mod api;
 mod groups;
-mod loops;
 mod looks;
+mod loops;
 mod promote;
 mod proxies;
 pub mod rebalance;
@@ -90,7 +90,9 @@ pub async fn start(options: Options) -> Result<Handle> {
     let config = options.config;
     config.validate()?;
     let store = Store::open(&config.coordinator_name, &config.coordinator_addr, &config.product_name)?;
-    let listener = TcpListener::bind(&config.admin_addr).await.with_context(|| format!("listen {}", config.admin_addr))?;
+    let listener = TcpListener::bind(&config.admin_addr)
+        .await
+        .with_context(|| format!("listen {}", config.admin_addr))?;
     let addr = listener.local_addr()?;
     let model = Topom {
         token: identity::token(&identity::macs(), &[&config.product_name, &addr.to_string()]),
@@ -120,7 +122,12 @@ pub async fn start(options: Options) -> Result<Handle> {
     });
     let server = http::serve(listener, dashboard.clone(), stop.clone());
     let task = tokio::spawn(dashboard.run(server, options.remove_lock, learnt));
-    Ok(Handle { addr, model, stop, task })
+    Ok(Handle {
+        addr,
+        model,
+        stop,
+        task,
+    })
 }
 
 /// A dashboard's insides.
@@ -205,7 +212,11 @@ impl Dashboard {
     }
 
     pub(crate) fn check_open(&self) -> Result<(), Refusal> {
-        if self.stop.is_raised() { Err("use of closed topom".into()) } else { Ok(()) }
+        if self.stop.is_raised() {
+            Err("use of closed topom".into())
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn looks(&self) -> std::sync::MutexGuard<'_, Looks> {

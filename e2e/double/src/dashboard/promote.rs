@@ -34,7 +34,11 @@ impl Dashboard {
         if !group.promoting.state.is_empty() {
             let begun = group.promoting.index;
             let same = index == begun;
-            return if same { Ok(()) } else { Err(format!("group-[{gid}] is promoting index = {begun}").into()) };
+            return if same {
+                Ok(())
+            } else {
+                Err(format!("group-[{gid}] is promoting index = {begun}").into())
+            };
         }
         if index == 0 {
             return Err(format!("group-[{gid}] can't promote master").into());
@@ -43,7 +47,10 @@ impl Dashboard {
         if running != 0 {
             return Err(format!("slots-migration is running = {running}").into());
         }
-        group.promoting = Action { index, state: "preparing".into() };
+        group.promoting = Action {
+            index,
+            state: "preparing".into(),
+        };
         self.save_group(state, group)
     }
 
@@ -77,8 +84,14 @@ impl Dashboard {
         let promoted = group.servers.remove(index);
         let old = std::mem::replace(&mut group.servers[0], promoted);
         group.servers.push(old);
-        group.servers.iter_mut().for_each(|server| server.action = Action::default());
-        group.promoting = Action { index: 0, state: "finished".into() };
+        group
+            .servers
+            .iter_mut()
+            .for_each(|server| server.action = Action::default());
+        group.promoting = Action {
+            index: 0,
+            state: "finished".into(),
+        };
         let master = group.master().to_string();
         self.save_group(state, group)?;
         if let Err(error) = self.set_master(&master, None, TAKE_OVER).await {

@@ -55,7 +55,8 @@ impl Dashboard {
             return Err(format!("proxy-[{}] already exists", proxy.token).into());
         }
         proxy.id = known.unwrap_or_else(|| state.proxies.values().map(|proxy| proxy.id).max().unwrap_or(0) + 1);
-        self.store.put_proxy(if known.is_some() { "update" } else { "create" }, &proxy)?;
+        self.store
+            .put_proxy(if known.is_some() { "update" } else { "create" }, &proxy)?;
         state.proxies.insert(proxy.token.clone(), proxy.clone());
         self.reinit(&state, &proxy).await
     }
@@ -73,9 +74,14 @@ impl Dashboard {
             tracing::warn!("proxy-[{}] {what} failed: {error}", proxy.token);
             Refusal(format!("proxy-[{}] {what} failed", proxy.token))
         };
-        self.fill(state, proxy, &state.slots).await.map_err(|error| failed("fillslots", error))?;
+        self.fill(state, proxy, &state.slots)
+            .await
+            .map_err(|error| failed("fillslots", error))?;
         client.start().await.map_err(|error| failed("start", error))?;
-        client.set_sentinels(&state.sentinel).await.map_err(|error| failed("set sentinels", error))
+        client
+            .set_sentinels(&state.sentinel)
+            .await
+            .map_err(|error| failed("set sentinels", error))
     }
 
     pub(crate) async fn remove_proxy(&self, token: &str, force: bool) -> Done {
@@ -106,5 +112,8 @@ impl Dashboard {
 }
 
 fn known<'a>(state: &'a State, token: &str) -> Result<&'a Proxy, Refusal> {
-    state.proxies.get(token).ok_or_else(|| format!("proxy-[{token}] doesn't exist").into())
+    state
+        .proxies
+        .get(token)
+        .ok_or_else(|| format!("proxy-[{token}] doesn't exist").into())
 }

@@ -32,7 +32,15 @@ impl<'a> Draft<'a> {
         let lower = (SLOTS / groups.len()) as i64;
         let upper = SLOTS.div_ceil(groups.len()) as i64;
         let (fixed, movable, out) = Default::default();
-        Self { groups, lower, upper, fixed, movable, out, pool: Vec::new() }
+        Self {
+            groups,
+            lower,
+            upper,
+            fixed,
+            movable,
+            out,
+            pool: Vec::new(),
+        }
     }
 
     fn movable(&self, gid: i64) -> i64 {
@@ -52,7 +60,10 @@ impl<'a> Draft<'a> {
         for slot in slots.iter().filter(|slot| !slot.action.state.is_empty()) {
             *self.fixed.entry(slot.action.target_id).or_default() += 1;
         }
-        for slot in slots.iter().filter(|slot| slot.action.state.is_empty() && slot.group_id != 0) {
+        for slot in slots
+            .iter()
+            .filter(|slot| slot.action.state.is_empty() && slot.group_id != 0)
+        {
             if self.size(slot.group_id) < self.lower {
                 *self.fixed.entry(slot.group_id).or_default() += 1;
             } else {
@@ -63,8 +74,13 @@ impl<'a> Draft<'a> {
 
     /// Step 4: offline slots go where there are fewest.
     fn place_offline(&mut self, slots: &[SlotMapping]) {
-        for slot in slots.iter().filter(|slot| slot.action.state.is_empty() && slot.group_id == 0) {
-            let Some(smallest) = self.groups.iter().copied().min_by_key(|gid| (self.size(*gid), *gid)) else { return };
+        for slot in slots
+            .iter()
+            .filter(|slot| slot.action.state.is_empty() && slot.group_id == 0)
+        {
+            let Some(smallest) = self.groups.iter().copied().min_by_key(|gid| (self.size(*gid), *gid)) else {
+                return;
+            };
             self.pool.push(slot.id);
             *self.out.entry(smallest).or_default() -= 1;
         }
@@ -75,9 +91,10 @@ impl<'a> Draft<'a> {
         let mut candidates = self.groups.clone();
         while candidates.len() >= 2 {
             let rank = |gid: &i64| (self.size(*gid), *gid);
-            let (Some(from), Some(to)) =
-                (candidates.iter().copied().max_by_key(rank), candidates.iter().copied().min_by_key(rank))
-            else {
+            let (Some(from), Some(to)) = (
+                candidates.iter().copied().max_by_key(rank),
+                candidates.iter().copied().min_by_key(rank),
+            ) else {
                 return;
             };
             if self.out(from) == self.movable(from) {
@@ -115,7 +132,13 @@ mod tests {
     use super::*;
 
     fn slots(owner: impl Fn(i64) -> i64) -> Vec<SlotMapping> {
-        (0..SLOTS as i64).map(|id| SlotMapping { id, group_id: owner(id), ..Default::default() }).collect()
+        (0..SLOTS as i64)
+            .map(|id| SlotMapping {
+                id,
+                group_id: owner(id),
+                ..Default::default()
+            })
+            .collect()
     }
 
     fn moves(groups: &[i64], owner: impl Fn(i64) -> i64) -> Vec<(i64, i64, i64)> {
@@ -135,7 +158,10 @@ mod tests {
         assert_eq!(moves(&[1, 2], |_| 0), [(0, 511, 1), (512, 1023, 2)]);
         assert_eq!(moves(&[1, 2, 3], |_| 0), [(0, 341, 1), (342, 682, 2), (683, 1023, 3)]);
         assert_eq!(moves(&[1, 2], |_| 1), [(512, 1023, 2)]);
-        assert_eq!(moves(&[1, 2, 3], |id| if id < 512 { 1 } else { 2 }), [(342, 511, 3), (853, 1023, 3)]);
+        assert_eq!(
+            moves(&[1, 2, 3], |id| if id < 512 { 1 } else { 2 }),
+            [(342, 511, 3), (853, 1023, 3)]
+        );
         assert_eq!(moves(&[1, 2], |id| if id < 512 { 1 } else { 2 }), []);
         assert!(plan(&BTreeSet::new(), &slots(|_| 0)).is_none());
     }

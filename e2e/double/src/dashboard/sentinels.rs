@@ -28,7 +28,10 @@ impl Dashboard {
     }
 
     pub(crate) async fn redis_info(&self, addr: &str) -> Result<Row, Refusal> {
-        Ok(Connection::open(addr, &self.config.product_auth, LOOK).await?.info().await?)
+        Ok(Connection::open(addr, &self.config.product_auth, LOOK)
+            .await?
+            .info()
+            .await?)
     }
 
     pub(crate) async fn sentinel_info(&self, addr: &str) -> Result<Row, Refusal> {
@@ -87,7 +90,11 @@ impl Dashboard {
         self.in_budget(addr, work).await
     }
 
-    async fn in_budget(&self, addr: &str, work: impl Future<Output = Result<(), RedisError>>) -> Result<(), RedisError> {
+    async fn in_budget(
+        &self,
+        addr: &str,
+        work: impl Future<Output = Result<(), RedisError>>,
+    ) -> Result<(), RedisError> {
         let done = tokio::time::timeout(self.budget(), work).await;
         done.unwrap_or_else(|_| Err(RedisError(format!("dial tcp {addr}: i/o timeout"))))
     }
@@ -114,7 +121,10 @@ impl Dashboard {
             masters.insert(group.id, numeric(group.master()).await?);
         }
         let monitors = state.sentinel.servers.iter().map(|addr| self.monitor(addr, &masters));
-        join_all(monitors).await.into_iter().collect::<Result<(), RedisError>>()?;
+        join_all(monitors)
+            .await
+            .into_iter()
+            .collect::<Result<(), RedisError>>()?;
         self.watch(&state.sentinel.servers);
         self.push_sentinels(&state).await?;
         let mut sentinel = state.sentinel.clone();
@@ -148,7 +158,14 @@ impl Dashboard {
     pub(crate) fn watch(&self, servers: &[String]) {
         self.looks().masters.clear();
         let (product, timings) = (self.config.product_name.clone(), self.timings.clone());
-        self.watcher.restart(Watch { servers: servers.to_vec(), product, timings }, &self.stop);
+        self.watcher.restart(
+            Watch {
+                servers: servers.to_vec(),
+                product,
+                timings,
+            },
+            &self.stop,
+        );
     }
 
     /// Follows the subscriptions until the dashboard ends.
@@ -170,7 +187,9 @@ impl Dashboard {
 
     /// Swaps sentinel's master with `servers[0]`; it is known by its address or by its run id.
     async fn make_first(&self, state: &mut State, gid: i64, master: &str) -> Done {
-        let Some(mut group) = state.groups.get(&gid).cloned() else { return Ok(()) };
+        let Some(mut group) = state.groups.get(&gid).cloned() else {
+            return Ok(());
+        };
         let by_addr = super::state::index_of(&group, master);
         let found = match by_addr {
             Some(index) => Some(index),

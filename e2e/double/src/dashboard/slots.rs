@@ -78,8 +78,14 @@ impl Dashboard {
     pub(crate) async fn create_some(&self, src: i64, dst: i64, num: i64) -> Done {
         let mut state = self.open().await?;
         state.target(dst)?;
-        let idle = state.slots.iter().filter(|slot| slot.action.state.is_empty() && slot.group_id == src && src != dst);
-        let some: Vec<_> = idle.take(usize::try_from(num).unwrap_or(0)).map(|slot| (slot.id, dst)).collect();
+        let idle = state
+            .slots
+            .iter()
+            .filter(|slot| slot.action.state.is_empty() && slot.group_id == src && src != dst);
+        let some: Vec<_> = idle
+            .take(usize::try_from(num).unwrap_or(0))
+            .map(|slot| (slot.id, dst))
+            .collect();
         self.queue(&mut state, some)
     }
 
@@ -98,7 +104,11 @@ impl Dashboard {
     fn queue(&self, state: &mut State, moves: impl IntoIterator<Item = (i64, i64)>) -> Done {
         for (sid, target_id) in moves {
             let mut slot = state.slot(sid)?.clone();
-            slot.action = SlotAction { index: state.next_slot_index(), state: "pending".into(), target_id };
+            slot.action = SlotAction {
+                index: state.next_slot_index(),
+                state: "pending".into(),
+                target_id,
+            };
             if slot.group_id != 0 {
                 tracing::warn!("slot-[{sid}] stays pending: the stand-in moves offline slots only");
             }
@@ -149,7 +159,10 @@ impl Dashboard {
     async fn remap(&self, state: &mut State, wanted: Vec<SlotMapping>) -> Done {
         let mut changed = Vec::with_capacity(wanted.len());
         for slot in wanted {
-            let slot = SlotMapping { action: SlotAction::default(), ..slot };
+            let slot = SlotMapping {
+                action: SlotAction::default(),
+                ..slot
+            };
             self.save_slot(state, slot.clone())?;
             changed.push(slot);
         }
@@ -158,7 +171,12 @@ impl Dashboard {
 
     pub(crate) async fn rebalance(&self, confirm: bool) -> Result<BTreeMap<String, i64>, Refusal> {
         let mut state = self.open().await?;
-        let groups = state.groups.values().filter(|group| !group.servers.is_empty()).map(|group| group.id).collect();
+        let groups = state
+            .groups
+            .values()
+            .filter(|group| !group.servers.is_empty())
+            .map(|group| group.id)
+            .collect();
         let plan = rebalance::plan(&groups, &state.slots).ok_or("no valid group could be found")?;
         if confirm {
             self.queue(&mut state, plan.clone())?;
@@ -184,12 +202,18 @@ impl Dashboard {
         if self.mover.disabled.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        let mut queued: Vec<_> = state.slots.iter().filter(|slot| !slot.action.state.is_empty()).collect();
+        let mut queued: Vec<_> = state
+            .slots
+            .iter()
+            .filter(|slot| !slot.action.state.is_empty())
+            .collect();
         queued.retain(|slot| slot.group_id == 0);
         queued.sort_by_key(|slot| (slot.action.state == "pending", slot.action.index));
         let mut busy = BTreeSet::new();
         let free = queued.into_iter().filter(|slot| busy.insert(slot.action.target_id));
-        free.take(usize::try_from(self.config.migration_parallel_slots).unwrap_or(1)).map(|slot| slot.id).collect()
+        free.take(usize::try_from(self.config.migration_parallel_slots).unwrap_or(1))
+            .map(|slot| slot.id)
+            .collect()
     }
 
     async fn move_slot(&self, sid: i64) -> Done {
@@ -214,7 +238,10 @@ impl Dashboard {
 
     /// A move waits while its target is promoted (§6.1).
     fn settled_target(&self, state: &State, slot: &SlotMapping) -> bool {
-        state.groups.get(&slot.action.target_id).is_none_or(|group| group.promoting.state.is_empty())
+        state
+            .groups
+            .get(&slot.action.target_id)
+            .is_none_or(|group| group.promoting.state.is_empty())
     }
 
     /// Tells the proxies, then the store; a slot that a proxy did not take stays where it was.
@@ -231,7 +258,11 @@ impl Dashboard {
 
     async fn complete(&self, state: &mut State, slot: SlotMapping) -> Done {
         self.push(state, std::slice::from_ref(&slot)).await?;
-        let done = SlotMapping { id: slot.id, group_id: slot.action.target_id, action: SlotAction::default() };
+        let done = SlotMapping {
+            id: slot.id,
+            group_id: slot.action.target_id,
+            action: SlotAction::default(),
+        };
         self.save_slot(state, done)
     }
 }

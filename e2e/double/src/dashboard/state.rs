@@ -29,14 +29,20 @@ impl State {
             loaded: true,
             slots: store.slots()?,
             groups: store.groups()?.into_iter().map(|group| (group.id, group)).collect(),
-            proxies: store.proxies()?.into_iter().map(|proxy| (proxy.token.clone(), proxy)).collect(),
+            proxies: store
+                .proxies()?
+                .into_iter()
+                .map(|proxy| (proxy.token.clone(), proxy))
+                .collect(),
             sentinel: store.sentinel()?,
         })
     }
 
     /// A group, to look at.
     pub fn group(&self, gid: i64) -> Result<&Group, Refusal> {
-        self.groups.get(&gid).ok_or_else(|| format!("group-[{gid}] doesn't exist").into())
+        self.groups
+            .get(&gid)
+            .ok_or_else(|| format!("group-[{gid}] doesn't exist").into())
     }
 
     /// A group that is not being promoted, to change.
@@ -59,7 +65,9 @@ impl State {
 
     /// The group and index of a server.
     pub fn server(&self, addr: &str) -> Option<(i64, usize)> {
-        self.groups.values().find_map(|group| index_of(group, addr).map(|index| (group.id, index)))
+        self.groups
+            .values()
+            .find_map(|group| index_of(group, addr).map(|index| (group.id, index)))
     }
 
     /// A slot.
@@ -70,7 +78,10 @@ impl State {
 
     /// Replaces a slot.
     pub fn set_slot(&mut self, slot: SlotMapping) {
-        if let Some(place) = usize::try_from(slot.id).ok().and_then(|index| self.slots.get_mut(index)) {
+        if let Some(place) = usize::try_from(slot.id)
+            .ok()
+            .and_then(|index| self.slots.get_mut(index))
+        {
             *place = slot;
         }
     }
@@ -93,17 +104,26 @@ impl State {
     }
 
     fn master(&self, gid: i64) -> String {
-        self.groups.get(&gid).map(|group| group.master().to_string()).unwrap_or_default()
+        self.groups
+            .get(&gid)
+            .map(|group| group.master().to_string())
+            .unwrap_or_default()
     }
 
     fn locked(&self, gid: i64) -> bool {
-        self.groups.get(&gid).is_some_and(|group| group.promoting.state == "prepared")
+        self.groups
+            .get(&gid)
+            .is_some_and(|group| group.promoting.state == "prepared")
     }
 
     /// What a proxy is told of a slot (§6.1); without a proxy the view of the API.
     pub fn view(&self, slot: &SlotMapping, method: i64, proxy: Option<&Proxy>) -> Slot {
         let (source, target) = (slot.group_id, slot.action.target_id);
-        let mut view = Slot { id: slot.id, forward_method: method, ..Default::default() };
+        let mut view = Slot {
+            id: slot.id,
+            forward_method: method,
+            ..Default::default()
+        };
         match slot.action.state.as_str() {
             "" | "pending" => {
                 self.back(&mut view, source);
@@ -145,7 +165,11 @@ impl State {
         let mut buckets = vec![Vec::new(), Vec::new(), Vec::new()];
         for server in group.servers.iter().filter(|server| server.replica_group) {
             let near = server.datacenter == datacenter;
-            let bucket = if near && host(&server.addr) == ip { 0 } else { 2 - usize::from(near) };
+            let bucket = if near && host(&server.addr) == ip {
+                0
+            } else {
+                2 - usize::from(near)
+            };
             buckets[bucket].push(server.addr.clone());
         }
         buckets.retain(|bucket| !bucket.is_empty());
@@ -155,7 +179,12 @@ impl State {
 
 /// All slots of a product that has none assigned.
 pub fn offline() -> Vec<SlotMapping> {
-    (0..SLOTS as i64).map(|id| SlotMapping { id, ..Default::default() }).collect()
+    (0..SLOTS as i64)
+        .map(|id| SlotMapping {
+            id,
+            ..Default::default()
+        })
+        .collect()
 }
 
 /// The index of a server in its group.
@@ -173,19 +202,38 @@ mod tests {
     use crate::wire::{GroupServer, SlotAction};
 
     fn state() -> State {
-        let server = |addr: &str| GroupServer { addr: addr.into(), ..Default::default() };
+        let server = |addr: &str| GroupServer {
+            addr: addr.into(),
+            ..Default::default()
+        };
         let group = |id: i64| Group {
             id,
             servers: vec![server(&format!("10.0.0.{id}:1")), server(&format!("10.0.1.{id}:1"))],
             ..Default::default()
         };
-        State { slots: offline(), groups: [(1, group(1)), (2, group(2))].into(), ..Default::default() }
+        State {
+            slots: offline(),
+            groups: [(1, group(1)), (2, group(2))].into(),
+            ..Default::default()
+        }
     }
 
     fn view(state: &State, from: i64, action: &str) -> Slot {
         let target_id = if action.is_empty() { 0 } else { 2 };
-        let action = SlotAction { index: 0, state: action.into(), target_id };
-        state.view(&SlotMapping { id: 7, group_id: from, action }, 1, None)
+        let action = SlotAction {
+            index: 0,
+            state: action.into(),
+            target_id,
+        };
+        state.view(
+            &SlotMapping {
+                id: 7,
+                group_id: from,
+                action,
+            },
+            1,
+            None,
+        )
     }
 
     #[test]
@@ -200,7 +248,10 @@ mod tests {
             ("finished", "10.0.0.2:1", "", false),
         ] {
             let told = view(&state, 1, action);
-            assert_eq!((told.backend_addr.as_str(), told.migrate_from.as_str(), told.locked), (backend, from, locked));
+            assert_eq!(
+                (told.backend_addr.as_str(), told.migrate_from.as_str(), told.locked),
+                (backend, from, locked)
+            );
         }
     }
 
@@ -208,7 +259,12 @@ mod tests {
     fn a_prepared_promotion_locks_every_slot_that_touches_its_group() {
         let mut state = state();
         state.groups.get_mut(&2).unwrap().promoting.state = "prepared".into();
-        for (action, locked) in [("", false), ("preparing", false), ("migrating", true), ("finished", true)] {
+        for (action, locked) in [
+            ("", false),
+            ("preparing", false),
+            ("migrating", true),
+            ("finished", true),
+        ] {
             assert_eq!(view(&state, 1, action).locked, locked, "{action}");
         }
     }
@@ -219,14 +275,36 @@ mod tests {
         let group = state.groups.get_mut(&1).unwrap();
         group.servers.iter_mut().for_each(|server| server.replica_group = true);
         group.servers[1].datacenter = "b".into();
-        let proxy = Proxy { datacenter: "b".into(), admin_addr: "10.0.9.9:1".into(), ..Default::default() };
-        let told = state.view(&SlotMapping { group_id: 1, ..Default::default() }, 1, Some(&proxy));
-        assert_eq!(told.replica_groups, [vec!["10.0.1.1:1".to_string()], vec!["10.0.0.1:1".to_string()]]);
+        let proxy = Proxy {
+            datacenter: "b".into(),
+            admin_addr: "10.0.9.9:1".into(),
+            ..Default::default()
+        };
+        let told = state.view(
+            &SlotMapping {
+                group_id: 1,
+                ..Default::default()
+            },
+            1,
+            Some(&proxy),
+        );
+        assert_eq!(
+            told.replica_groups,
+            [vec!["10.0.1.1:1".to_string()], vec!["10.0.0.1:1".to_string()]]
+        );
     }
 
     #[test]
     fn an_offline_slot_has_no_backend() {
-        let told = serde_json::to_string(&state().view(&SlotMapping { id: 5, ..Default::default() }, 1, None)).unwrap();
+        let told = serde_json::to_string(&state().view(
+            &SlotMapping {
+                id: 5,
+                ..Default::default()
+            },
+            1,
+            None,
+        ))
+        .unwrap();
         assert_eq!(told, r#"{"id":5,"forward_method":1}"#);
     }
 }

@@ -93,7 +93,11 @@ impl Inner {
         if self.stop.is_raised() {
             return Err("use of closed proxy".into());
         }
-        if xauth == self.xauth { Ok(()) } else { Err("invalid xauth, please check product name & auth".into()) }
+        if xauth == self.xauth {
+            Ok(())
+        } else {
+            Err("invalid xauth, please check product name & auth".into())
+        }
     }
 
     fn told_stats(&self, flags: i64) -> Value {

@@ -46,7 +46,9 @@ struct Request {
 impl Request {
     fn fail(self, why: &str) {
         // A client that went away wants no reply.
-        let _ = self.reply.send(Value::error(format!("ERR handle response, backend conn {why}")));
+        let _ = self
+            .reply
+            .send(Value::error(format!("ERR handle response, backend conn {why}")));
     }
 }
 
@@ -60,7 +62,10 @@ pub struct Pool {
 impl Pool {
     /// An empty pool.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, backends: Mutex::default() }
+        Self {
+            settings,
+            backends: Mutex::default(),
+        }
     }
 
     /// The backend at an address; it lives as long as a slot holds it.
@@ -71,14 +76,22 @@ impl Pool {
         }
         backends.retain(|_, backend| backend.strong_count() > 0);
         let settings = self.settings.clone();
-        let backend = Arc::new(Backend { addr: addr.into(), settings, links: Mutex::default() });
+        let backend = Arc::new(Backend {
+            addr: addr.into(),
+            settings,
+            links: Mutex::default(),
+        });
         backends.insert(addr.into(), Arc::downgrade(&backend));
         backend
     }
 
     /// The backend at an address, if a slot uses it.
     pub fn known(&self, addr: &str) -> Option<Arc<Backend>> {
-        self.backends.lock().unwrap_or_else(PoisonError::into_inner).get(addr).and_then(Weak::upgrade)
+        self.backends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(addr)
+            .and_then(Weak::upgrade)
     }
 }
 
@@ -99,7 +112,11 @@ impl Backend {
         guard: Option<OwnedRwLockReadGuard<Route>>,
     ) -> oneshot::Receiver<Value> {
         let (reply, replied) = oneshot::channel();
-        let request = Request { bytes, reply, _guard: guard };
+        let request = Request {
+            bytes,
+            reply,
+            _guard: guard,
+        };
         if let Err(unsent) = self.link(database).send(request).await {
             unsent.0.fail("reset");
         }
@@ -110,7 +127,12 @@ impl Backend {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let open = || {
             let (sender, requests) = mpsc::channel(QUEUE);
-            let link = Link { addr: self.addr.clone(), database, settings: self.settings.clone(), requests };
+            let link = Link {
+                addr: self.addr.clone(),
+                database,
+                settings: self.settings.clone(),
+                requests,
+            };
             tokio::spawn(link.run());
             sender
         };
@@ -130,7 +152,11 @@ impl Link {
     async fn run(mut self) {
         while let Some(first) = self.requests.recv().await {
             match self.connect().await {
-                Ok((stream, buffer)) => Conversation::new(&self.settings).run(stream, buffer, first, &mut self.requests).await,
+                Ok((stream, buffer)) => {
+                    Conversation::new(&self.settings)
+                        .run(stream, buffer, first, &mut self.requests)
+                        .await
+                }
                 Err(why) => {
                     tracing::warn!("backend conn [{}] db-{} failed: {why}", self.addr, self.database);
                     first.fail(&format!("failure, {why}"));
@@ -142,7 +168,9 @@ impl Link {
 
     /// Connects, authenticates and selects; one budget for all of it.
     async fn connect(&self) -> Result<(TcpStream, BytesMut), String> {
-        let mut stream = dial(&self.addr, self.settings.dial).await.map_err(|error| error.to_string())?;
+        let mut stream = dial(&self.addr, self.settings.dial)
+            .await
+            .map_err(|error| error.to_string())?;
         let mut buffer = BytesMut::new();
         let greet = async {
             if !self.settings.auth.is_empty() {
@@ -195,7 +223,12 @@ struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     fn new(settings: &'a Settings) -> Self {
-        Self { settings, waiting: VecDeque::new(), out: BytesMut::new(), active: Instant::now() }
+        Self {
+            settings,
+            waiting: VecDeque::new(),
+            out: BytesMut::new(),
+            active: Instant::now(),
+        }
     }
 
     async fn run(
@@ -268,7 +301,9 @@ impl<'a> Conversation<'a> {
     fn replies(&mut self, buffer: &mut BytesMut) -> Result<(), String> {
         self.active = Instant::now();
         while let Some(value) = resp::decode(buffer).map_err(|error| error.to_string())? {
-            let Some((_, request)) = self.waiting.pop_front() else { return Err("unexpected reply".into()) };
+            let Some((_, request)) = self.waiting.pop_front() else {
+                return Err("unexpected reply".into());
+            };
             let _ = request.reply.send(value);
         }
         Ok(())
@@ -279,7 +314,11 @@ impl<'a> Conversation<'a> {
             return Err("i/o timeout".into());
         }
         let (reply, _) = oneshot::channel();
-        self.take(Request { bytes: Bytes::from_static(b"*1\r\n$4\r\nPING\r\n"), reply, _guard: None });
+        self.take(Request {
+            bytes: Bytes::from_static(b"*1\r\n$4\r\nPING\r\n"),
+            reply,
+            _guard: None,
+        });
         Ok(())
     }
 }

@@ -103,8 +103,12 @@ struct Watched {
 pub async fn start(options: Options) -> Result<Handle> {
     let config = &options.config;
     config.validate()?;
-    let clients = TcpListener::bind(&config.proxy_addr).await.with_context(|| format!("listen {}", config.proxy_addr))?;
-    let admin = TcpListener::bind(&config.admin_addr).await.with_context(|| format!("listen {}", config.admin_addr))?;
+    let clients = TcpListener::bind(&config.proxy_addr)
+        .await
+        .with_context(|| format!("listen {}", config.proxy_addr))?;
+    let admin = TcpListener::bind(&config.admin_addr)
+        .await
+        .with_context(|| format!("listen {}", config.admin_addr))?;
     let (admin_addr, proxy_addr) = (admin.local_addr()?, clients.local_addr()?);
     let model = model(&options, admin_addr, proxy_addr)?;
     let stop = Stop::default();
@@ -126,12 +130,22 @@ pub async fn start(options: Options) -> Result<Handle> {
     });
     let server = http::serve(admin, inner.clone(), stop.clone());
     let task = tokio::spawn(inner.run(options, clients, server, learnt));
-    Ok(Handle { admin_addr, proxy_addr, model, stop, task })
+    Ok(Handle {
+        admin_addr,
+        proxy_addr,
+        model,
+        stop,
+        task,
+    })
 }
 
 fn model(options: &Options, admin_addr: SocketAddr, proxy_addr: SocketAddr) -> Result<wire::Proxy> {
     let config = &options.config;
-    let parts = [config.product_name.as_str(), &proxy_addr.to_string(), &admin_addr.to_string()];
+    let parts = [
+        config.product_name.as_str(),
+        &proxy_addr.to_string(),
+        &admin_addr.to_string(),
+    ];
     Ok(wire::Proxy {
         id: 0,
         token: identity::token(&identity::macs(), &parts),
@@ -160,7 +174,13 @@ fn backend_settings(config: &ProxyConfig, timings: &Timings) -> backend::Setting
 }
 
 impl Inner {
-    async fn run(self: Arc<Self>, options: Options, clients: TcpListener, server: JoinHandle<()>, learnt: Learnt) -> Result<()> {
+    async fn run(
+        self: Arc<Self>,
+        options: Options,
+        clients: TcpListener,
+        server: JoinHandle<()>,
+        learnt: Learnt,
+    ) -> Result<()> {
         let mut tasks = JoinSet::new();
         let inner = self.clone();
         tasks.spawn(async move { inner.accept(clients).await });
@@ -202,20 +222,32 @@ impl Inner {
 
     /// Replaces the sentinels that are listened to.
     fn watch(&self, servers: Vec<String>) {
-        *self.watched() = Watched { servers, masters: Masters::new() };
+        *self.watched() = Watched {
+            servers,
+            masters: Masters::new(),
+        };
         self.rewatch();
     }
 
     fn rewatch(&self) {
         let servers = self.watched().servers.clone();
         let (product, timings) = (self.config.product_name.clone(), self.timings.clone());
-        self.watcher.restart(Watch { servers, product, timings }, &self.stop);
+        self.watcher.restart(
+            Watch {
+                servers,
+                product,
+                timings,
+            },
+            &self.stop,
+        );
     }
 
     async fn follow(&self, mut learnt: Learnt) {
         while let Some(masters) = learnt.next().await {
             self.watched().masters.clone_from(&masters);
-            self.router.switch(&masters, &self.config.product_auth, self.timings.run_id_timeout).await;
+            self.router
+                .switch(&masters, &self.config.product_auth, self.timings.run_id_timeout)
+                .await;
         }
     }
 
@@ -237,7 +269,13 @@ impl Inner {
                 bail!("unexcepted product name, got {}", topom.product_name);
             }
             let xauth = identity::xauth(&[&self.config.product_name]);
-            match rpc.put(dashboard, &format!("/api/topom/proxy/online/{xauth}/{}", self.model.admin_addr)).await {
+            match rpc
+                .put(
+                    dashboard,
+                    &format!("/api/topom/proxy/online/{xauth}/{}", self.model.admin_addr),
+                )
+                .await
+            {
                 Ok(()) => return Ok(()),
                 Err(error) => tracing::warn!("[{attempt}] online proxy failed: {error}"),
             }

@@ -49,13 +49,27 @@ impl Router {
     pub fn new(settings: Settings) -> Self {
         let cell = |id| Cell {
             gate: Arc::default(),
-            told: Mutex::new(Told { slot: Slot { id: id as i64, ..Default::default() }, switched: false }),
+            told: Mutex::new(Told {
+                slot: Slot {
+                    id: id as i64,
+                    ..Default::default()
+                },
+                switched: false,
+            }),
         };
-        Self { cells: (0..SLOTS).map(cell).collect(), closed: Default::default(), pool: Pool::new(settings) }
+        Self {
+            cells: (0..SLOTS).map(cell).collect(),
+            closed: Default::default(),
+            pool: Pool::new(settings),
+        }
     }
 
     fn told(&self, index: usize) -> Told {
-        self.cells[index].told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.cells[index]
+            .told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The table.
@@ -100,7 +114,9 @@ impl Router {
     /// Sends a command to its slot's backend; waits while the slot is locked.
     pub async fn send(&self, slot: usize, database: u32, bytes: Bytes) -> Result<oneshot::Receiver<Value>, Refusal> {
         let route = self.cells[slot].gate.clone().read_owned().await;
-        let Some(backend) = route.backend.clone() else { return Err(NOT_READY.into()) };
+        let Some(backend) = route.backend.clone() else {
+            return Err(NOT_READY.into());
+        };
         Ok(backend.send(database, bytes, Some(route)).await)
     }
 
@@ -116,7 +132,9 @@ impl Router {
         let mut same: HashMap<(String, String), bool> = HashMap::new();
         for index in 0..SLOTS {
             let Told { mut slot, .. } = self.told(index);
-            let Some(master) = masters.get(&slot.backend_addr_group_id).filter(|addr| **addr != slot.backend_addr)
+            let Some(master) = masters
+                .get(&slot.backend_addr_group_id)
+                .filter(|addr| **addr != slot.backend_addr)
             else {
                 continue;
             };
@@ -124,10 +142,18 @@ impl Router {
             let keep = match same.get(&pair) {
                 Some(keep) => *keep,
                 None => {
-                    let ids = (run_id(&pair.0, auth, timeout).await, run_id(&pair.1, auth, timeout).await);
+                    let ids = (
+                        run_id(&pair.0, auth, timeout).await,
+                        run_id(&pair.1, auth, timeout).await,
+                    );
                     // An unreachable address counts as another server.
                     let keep = matches!(&ids, (Some(one), Some(other)) if one == other);
-                    tracing::warn!("group-[{}] {} -> {}, keep = {keep}", slot.backend_addr_group_id, pair.0, pair.1);
+                    tracing::warn!(
+                        "group-[{}] {} -> {}, keep = {keep}",
+                        slot.backend_addr_group_id,
+                        pair.0,
+                        pair.1
+                    );
                     same.insert(pair, keep);
                     keep
                 }

@@ -20,15 +20,73 @@ use crate::resp::{self, Value, slot_of};
 
 /// What the proxy refuses (§8.6).
 const BLACKLIST: &[&str] = &[
-    "KEYS", "SCAN", "MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH", "SUBSCRIBE", "PSUBSCRIBE", "UNSUBSCRIBE",
-    "PUNSUBSCRIBE", "PUBLISH", "PUBSUB", "BLPOP", "BRPOP", "BRPOPLPUSH", "CONFIG", "CLIENT", "DBSIZE", "FLUSHALL",
-    "FLUSHDB", "SAVE", "BGSAVE", "LASTSAVE", "BGREWRITEAOF", "SLAVEOF", "REPLICAOF", "SHUTDOWN", "SLOWLOG", "MIGRATE",
-    "MOVE", "OBJECT", "RENAME", "RENAMENX", "BITOP", "MSETNX", "RANDOMKEY", "SCRIPT", "TIME", "WAIT", "CLUSTER",
-    "MONITOR", "SYNC", "PSYNC", "REPLCONF", "ROLE", "DEBUG", "COMMAND", "SLOTSCHECK", "SLOTSDEL", "SLOTSMGRTSLOT",
-    "SLOTSMGRTTAGSLOT", "SLOTSMGRTONE", "SLOTSMGRTTAGONE", "SLOTSMGRTSLOT-ASYNC", "SLOTSMGRTTAGSLOT-ASYNC",
-    "SLOTSMGRTONE-ASYNC", "SLOTSMGRTTAGONE-ASYNC", "SLOTSMGRT-ASYNC-FENCE", "SLOTSMGRT-ASYNC-CANCEL",
-    "SLOTSMGRT-ASYNC-STATUS", "SLOTSMGRT-EXEC-WRAPPER", "SLOTSRESTORE", "SLOTSRESTORE-ASYNC",
-    "SLOTSRESTORE-ASYNC-AUTH", "SLOTSRESTORE-ASYNC-SELECT", "SLOTSRESTORE-ASYNC-ACK",
+    "KEYS",
+    "SCAN",
+    "MULTI",
+    "EXEC",
+    "DISCARD",
+    "WATCH",
+    "UNWATCH",
+    "SUBSCRIBE",
+    "PSUBSCRIBE",
+    "UNSUBSCRIBE",
+    "PUNSUBSCRIBE",
+    "PUBLISH",
+    "PUBSUB",
+    "BLPOP",
+    "BRPOP",
+    "BRPOPLPUSH",
+    "CONFIG",
+    "CLIENT",
+    "DBSIZE",
+    "FLUSHALL",
+    "FLUSHDB",
+    "SAVE",
+    "BGSAVE",
+    "LASTSAVE",
+    "BGREWRITEAOF",
+    "SLAVEOF",
+    "REPLICAOF",
+    "SHUTDOWN",
+    "SLOWLOG",
+    "MIGRATE",
+    "MOVE",
+    "OBJECT",
+    "RENAME",
+    "RENAMENX",
+    "BITOP",
+    "MSETNX",
+    "RANDOMKEY",
+    "SCRIPT",
+    "TIME",
+    "WAIT",
+    "CLUSTER",
+    "MONITOR",
+    "SYNC",
+    "PSYNC",
+    "REPLCONF",
+    "ROLE",
+    "DEBUG",
+    "COMMAND",
+    "SLOTSCHECK",
+    "SLOTSDEL",
+    "SLOTSMGRTSLOT",
+    "SLOTSMGRTTAGSLOT",
+    "SLOTSMGRTONE",
+    "SLOTSMGRTTAGONE",
+    "SLOTSMGRTSLOT-ASYNC",
+    "SLOTSMGRTTAGSLOT-ASYNC",
+    "SLOTSMGRTONE-ASYNC",
+    "SLOTSMGRTTAGONE-ASYNC",
+    "SLOTSMGRT-ASYNC-FENCE",
+    "SLOTSMGRT-ASYNC-CANCEL",
+    "SLOTSMGRT-ASYNC-STATUS",
+    "SLOTSMGRT-EXEC-WRAPPER",
+    "SLOTSRESTORE",
+    "SLOTSRESTORE-ASYNC",
+    "SLOTSRESTORE-ASYNC-AUTH",
+    "SLOTSRESTORE-ASYNC-SELECT",
+    "SLOTSRESTORE-ASYNC-ACK",
 ];
 
 type Reply = Pin<Box<dyn Future<Output = Value> + Send>>;
@@ -51,11 +109,18 @@ struct Session {
 /// Serves a client until it goes or the proxy ends.
 pub(crate) async fn serve(proxy: Arc<Inner>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
-    let depth = usize::try_from(proxy.config.session_max_pipeline).unwrap_or(1).clamp(1, 10_000);
+    let depth = usize::try_from(proxy.config.session_max_pipeline)
+        .unwrap_or(1)
+        .clamp(1, 10_000);
     let (read, write) = stream.into_split();
     let (pending, replies) = mpsc::channel(depth);
     let authorized = proxy.config.session_auth.is_empty();
-    let session = Session { proxy: proxy.clone(), authorized, database: 0, quit: false };
+    let session = Session {
+        proxy: proxy.clone(),
+        authorized,
+        database: 0,
+        quit: false,
+    };
     tokio::join!(session.read(read, pending), write_replies(proxy, write, replies));
 }
 
@@ -83,7 +148,9 @@ async fn write_replies(proxy: Arc<Inner>, mut write: OwnedWriteHalf, mut replies
                 pending.reply.await
             }
         };
-        proxy.stats.count(&pending.name, pending.since.elapsed(), outcome(&value));
+        proxy
+            .stats
+            .count(&pending.name, pending.since.elapsed(), outcome(&value));
         value.encode(&mut out);
     }
 }
@@ -139,7 +206,9 @@ impl Session {
             "AUTH" => return now(self.auth(&words)),
             _ if !self.authorized => return now(Value::error("NOAUTH Authentication required")),
             _ if BLACKLIST.contains(&name) => {
-                return now(Value::error(format!("ERR handle request, command '{name}' is not allowed")));
+                return now(Value::error(format!(
+                    "ERR handle request, command '{name}' is not allowed"
+                )));
             }
             _ => {}
         }
@@ -165,12 +234,19 @@ impl Session {
             return Value::error("ERR Client sent AUTH, but no password is set");
         }
         self.authorized = password == expected.as_bytes();
-        if self.authorized { Value::ok() } else { Value::error("ERR invalid password") }
+        if self.authorized {
+            Value::ok()
+        } else {
+            Value::error("ERR invalid password")
+        }
     }
 
     fn select(&mut self, words: &[Bytes]) -> Value {
         let [_, index] = words else { return arity("select") };
-        let Some(database) = std::str::from_utf8(index).ok().and_then(|text| text.parse::<i64>().ok()) else {
+        let Some(database) = std::str::from_utf8(index)
+            .ok()
+            .and_then(|text| text.parse::<i64>().ok())
+        else {
             return Value::error("ERR invalid DB index");
         };
         if !(0..self.proxy.config.backend_number_databases).contains(&database) {
@@ -197,7 +273,11 @@ impl Session {
 
     async fn backend(&self, words: &[Bytes]) -> Reply {
         let addr = String::from_utf8_lossy(&words[1]);
-        let sent = self.proxy.router.send_to(&addr, self.database, encode(&words[..1])).await;
+        let sent = self
+            .proxy
+            .router
+            .send_to(&addr, self.database, encode(&words[..1]))
+            .await;
         later(sent.map_err(|refusal| Value::Error(refusal.0)))
     }
 
@@ -228,8 +308,12 @@ impl Session {
     /// `[id, backend, migrate_from, [[replica...]...]]` of a slot or of all.
     fn mapping(&self, words: &[Bytes]) -> Value {
         let rows: Vec<Value> = self.proxy.router.slots().iter().map(row).collect();
-        let Some(wanted) = words.get(1) else { return Value::Array(Some(rows)) };
-        let index = std::str::from_utf8(wanted).ok().and_then(|text| text.parse::<usize>().ok());
+        let Some(wanted) = words.get(1) else {
+            return Value::Array(Some(rows));
+        };
+        let index = std::str::from_utf8(wanted)
+            .ok()
+            .and_then(|text| text.parse::<usize>().ok());
         let found = index.and_then(|index| rows.get(index).cloned());
         found.unwrap_or_else(|| Value::error("ERR parse slot number failed"))
     }
@@ -240,7 +324,12 @@ fn row(slot: &crate::wire::Slot) -> Value {
     let bucket = |addrs: &Vec<String>| Value::Array(Some(addrs.iter().map(text).collect()));
     let replicas = slot.replica_groups.iter().map(bucket).collect();
     let (backend, source) = (text(&slot.backend_addr), text(&slot.migrate_from));
-    Value::Array(Some(vec![Value::bulk(slot.id.to_string()), backend, source, Value::Array(Some(replicas))]))
+    Value::Array(Some(vec![
+        Value::bulk(slot.id.to_string()),
+        backend,
+        source,
+        Value::Array(Some(replicas)),
+    ]))
 }
 
 fn key_of(name: &str, words: &[Bytes]) -> Bytes {
@@ -273,7 +362,12 @@ fn later(sent: Result<oneshot::Receiver<Value>, Value>) -> Reply {
 }
 
 fn gather(values: Vec<Value>) -> Value {
-    Value::Array(Some(values.iter().map(|value| value.items().first().cloned().unwrap_or(Value::Bulk(None))).collect()))
+    Value::Array(Some(
+        values
+            .iter()
+            .map(|value| value.items().first().cloned().unwrap_or(Value::Bulk(None)))
+            .collect(),
+    ))
 }
 
 fn all_ok(_: Vec<Value>) -> Value {
@@ -281,5 +375,10 @@ fn all_ok(_: Vec<Value>) -> Value {
 }
 
 fn sum(values: Vec<Value>) -> Value {
-    Value::Integer(values.iter().map(|value| if let Value::Integer(number) = value { *number } else { 0 }).sum())
+    Value::Integer(
+        values
+            .iter()
+            .map(|value| if let Value::Integer(number) = value { *number } else { 0 })
+            .sum(),
+    )
 }

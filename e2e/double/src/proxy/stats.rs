@@ -49,8 +49,10 @@ impl Stats {
     /// Counts a command.
     pub fn count(&self, name: &str, took: Duration, outcome: Outcome) {
         self.total.fetch_add(1, Ordering::Relaxed);
-        self.fails.fetch_add(i64::from(outcome == Outcome::Failed), Ordering::Relaxed);
-        self.errors.fetch_add(i64::from(outcome == Outcome::Error), Ordering::Relaxed);
+        self.fails
+            .fetch_add(i64::from(outcome == Outcome::Failed), Ordering::Relaxed);
+        self.errors
+            .fetch_add(i64::from(outcome == Outcome::Error), Ordering::Relaxed);
         let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         if !commands.contains_key(name) {
             commands.insert(name.to_string(), Command::default());
@@ -114,7 +116,10 @@ pub fn rusage(up: Duration) -> Value {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // Fields are counted after the name, which may hold spaces; the first one here is the third of proc(5).
     let after = text.rsplit_once(')').map_or("", |(_, after)| after);
-    let fields: Vec<i64> = after.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    let fields: Vec<i64> = after
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or(0))
+        .collect();
     let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
     let (utime, stime) = (field(14) * TICK, field(15) * TICK);
     let rss = field(24) * 4096;

@@ -51,7 +51,10 @@ pub struct Client {
 impl Client {
     /// Connects.
     pub async fn open(addr: &str, product: &str, timeout: Duration) -> Result<Self, RedisError> {
-        Ok(Self { connection: Connection::open(addr, "", timeout).await?, product: product.to_string() })
+        Ok(Self {
+            connection: Connection::open(addr, "", timeout).await?,
+            product: product.to_string(),
+        })
     }
 
     async fn sentinel(&mut self, words: &[&str]) -> Result<Value, RedisError> {
@@ -72,15 +75,27 @@ impl Client {
     /// The product's masters by name.
     pub async fn masters(&mut self) -> Result<BTreeMap<String, Row>, RedisError> {
         let rows = self.sentinel(&["masters"]).await?;
-        let named = rows.items().iter().map(row).filter_map(|row| Some((row.get("name")?.clone(), row)));
-        Ok(named.filter(|(name, _)| group_of(&self.product, name).is_some()).collect())
+        let named = rows
+            .items()
+            .iter()
+            .map(row)
+            .filter_map(|row| Some((row.get("name")?.clone(), row)));
+        Ok(named
+            .filter(|(name, _)| group_of(&self.product, name).is_some())
+            .collect())
     }
 
     /// The product's masters with their slaves.
     pub async fn monitored(&mut self) -> Result<BTreeMap<String, Monitored>, RedisError> {
         let mut all = BTreeMap::new();
         for (name, master) in self.masters().await? {
-            let slaves = self.sentinel(&["slaves", &name]).await?.items().iter().map(row).collect();
+            let slaves = self
+                .sentinel(&["slaves", &name])
+                .await?
+                .items()
+                .iter()
+                .map(row)
+                .collect();
             all.insert(name, Monitored { master, slaves });
         }
         Ok(all)
@@ -106,7 +121,8 @@ impl Client {
     pub async fn monitor(&mut self, gid: i64, ip: &str, port: &str, policy: &Policy) -> Result<(), RedisError> {
         let name = master_name(&self.product, gid);
         self.remove(&name).await?;
-        self.sentinel(&["monitor", &name, ip, port, &policy.quorum.to_string()]).await?;
+        self.sentinel(&["monitor", &name, ip, port, &policy.quorum.to_string()])
+            .await?;
         let numbers = [
             ("parallel-syncs", policy.parallel_syncs.to_string()),
             ("down-after-milliseconds", policy.down_after.as_millis().to_string()),
@@ -121,7 +137,9 @@ impl Client {
         for (option, value) in numbers.into_iter().chain(texts).filter(|(_, value)| !value.is_empty()) {
             words.extend([option.to_string(), value]);
         }
-        self.sentinel(&words.iter().map(String::as_str).collect::<Vec<_>>()).await.map(drop)
+        self.sentinel(&words.iter().map(String::as_str).collect::<Vec<_>>())
+            .await
+            .map(drop)
     }
 }
 
@@ -133,7 +151,9 @@ pub async fn numeric(addr: &str) -> Result<(String, String), RedisError> {
 
 fn row(value: &Value) -> Row {
     let pairs = value.items().chunks_exact(2);
-    pairs.filter_map(|pair| Some((pair[0].text()?, pair[1].text()?))).collect()
+    pairs
+        .filter_map(|pair| Some((pair[0].text()?, pair[1].text()?)))
+        .collect()
 }
 
 #[cfg(test)]

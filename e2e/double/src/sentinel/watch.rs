@@ -49,13 +49,23 @@ impl Watcher {
     /// A watcher, and where its reports arrive.
     pub fn new() -> (Self, Learnt) {
         let (reports, watches) = mpsc::unbounded_channel();
-        (Self { current: Mutex::default(), reports }, Learnt { watches, newest: None })
+        (
+            Self {
+                current: Mutex::default(),
+                reports,
+            },
+            Learnt { watches, newest: None },
+        )
     }
 
     /// Drops the watch before and what it has learnt, and begins this one; it ends with `owner` at the latest.
     pub fn restart(&self, watch: Watch, owner: &Stop) {
         let (stop, owner) = (Stop::default(), owner.clone());
-        let older = self.current.lock().unwrap_or_else(PoisonError::into_inner).replace(stop.clone());
+        let older = self
+            .current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(stop.clone());
         if let Some(older) = older {
             older.raise();
         }
@@ -127,7 +137,10 @@ impl Watch {
             let timeout = self.timings.masters_timeout;
             subscribers.spawn(async move {
                 let ended = listen(&addr, &product, timeout, events).await;
-                tracing::warn!("sentinel-[{addr}] subscribe ended: {}", ended.err().unwrap_or(RedisError("EOF".into())));
+                tracing::warn!(
+                    "sentinel-[{addr}] subscribe ended: {}",
+                    ended.err().unwrap_or(RedisError("EOF".into()))
+                );
             });
         }
         let mut subscribed = 0;
@@ -171,10 +184,17 @@ impl Watch {
 
     /// Per group the address with the highest epoch, when a majority answers.
     async fn masters(&self) -> Option<Masters> {
-        let asked = self.servers.iter().map(|addr| ask(addr, &self.product, self.timings.masters_timeout));
+        let asked = self
+            .servers
+            .iter()
+            .map(|addr| ask(addr, &self.product, self.timings.masters_timeout));
         let answers: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
         if answers.len() < self.majority() {
-            tracing::warn!("sentinels: {} of {} answered, no majority", answers.len(), self.servers.len());
+            tracing::warn!(
+                "sentinels: {} of {} answered, no majority",
+                answers.len(),
+                self.servers.len()
+            );
             return None;
         }
         let mut best: BTreeMap<i64, (i64, String)> = BTreeMap::new();
@@ -192,7 +212,11 @@ async fn ask(addr: &str, product: &str, timeout: Duration) -> Option<Vec<(i64, i
     let rows = tokio::time::timeout(timeout, query).await.ok()?.ok()?;
     let known = rows.values().filter_map(|row| {
         let epoch = row.get("config-epoch")?.parse().ok()?;
-        Some((group_of(product, row.get("name")?)?, epoch, format!("{}:{}", row.get("ip")?, row.get("port")?)))
+        Some((
+            group_of(product, row.get("name")?)?,
+            epoch,
+            format!("{}:{}", row.get("ip")?, row.get("port")?),
+        ))
     });
     Some(known.collect())
 }
@@ -204,7 +228,11 @@ async fn listen(addr: &str, product: &str, timeout: Duration, events: mpsc::Send
     let _ = events.send(Event::Subscribed).await;
     loop {
         let message = connection.next().await?;
-        let text = message.items().get(2).and_then(|payload| payload.text()).unwrap_or_default();
+        let text = message
+            .items()
+            .get(2)
+            .and_then(|payload| payload.text())
+            .unwrap_or_default();
         let name = text.split(' ').next().unwrap_or_default();
         if group_of(product, name).is_some() {
             tracing::warn!("sentinel-[{addr}] +switch-master {text}");

@@ -117,8 +117,18 @@ fn print_tail(title: &str, lines: usize, text: Result<String>) {
     let all: Vec<&str> = text.lines().collect();
     println!("-- {title}");
     for line in &all[all.len().saturating_sub(lines)..] {
-        println!("   {}", line.chars().take(400).collect::<String>());
+        println!("   {}", plain(line).chars().take(400).collect::<String>());
     }
+}
+
+/// A line without its colours.
+fn plain(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    first
+        + &parts
+            .map(|part| part.split_once('m').map_or(part, |(_, rest)| rest))
+            .collect::<String>()
 }
 
 /// A name as the value of a label.

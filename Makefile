@@ -83,7 +83,7 @@ chaos: ## the chaos suite, on KUBE_CONTEXT (after: kind-up images deploy)
 
 logs: ## follow the operator's log
 	hack/need kubectl
-	$(KUBECTL) --namespace codis-system logs deployment/codis-operator --follow --tail=200
+	$(KUBECTL) --namespace codis-system logs --selector app.kubernetes.io/name=codis-operator --prefix --follow --tail=200
 
 clean: ## remove what was built
 	cargo clean

@@ -1,6 +1,6 @@
 //! Figures: what the operator itself takes.
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::support::{
@@ -20,27 +20,23 @@ pub async fn checks(story: &mut Story<'_>, cluster: &Cluster) {
 async fn print_usage(cluster: &Cluster) -> Result<()> {
     let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{OPERATOR_NAMESPACE}/pods");
     // The metrics server looks every 15 to 60 seconds.
-    let usage = wait_for("the operator's usage", secs(120), async || {
+    let usages = wait_for("the operator's usage", secs(120), async || {
         let all: Value = serde_json::from_str(&cluster.lab().raw(&path).await?)?;
-        let container = all.pointer("/items/0/containers/0/usage").cloned();
-        container.context("the metrics server has no figures of it yet")
+        let pods = all["items"].as_array().cloned().unwrap_or_default();
+        ensure!(!pods.is_empty(), "the metrics server has no figures of it yet");
+        Ok(pods)
     })
     .await?;
-    let memory_mib = usage["memory"]
-        .as_str()
-        .and_then(|text| text.strip_suffix("Ki")?.parse::<u64>().ok());
-    let cpu_milli = usage["cpu"]
-        .as_str()
-        .and_then(|text| text.strip_suffix('n')?.parse::<u64>().ok());
-    match (memory_mib, cpu_milli) {
-        (Some(memory), Some(cpu)) => {
-            println!(
-                "        operator: {} MiB, {} millicores",
-                memory / 1024,
-                cpu / 1_000_000
-            );
+    for pod in usages {
+        let usage = &pod["containers"][0]["usage"];
+        let number = |key: &str, unit: &str| usage[key].as_str()?.strip_suffix(unit)?.parse::<u64>().ok();
+        let name = pod["metadata"]["name"].as_str().unwrap_or("?");
+        match (number("memory", "Ki"), number("cpu", "n")) {
+            (Some(memory), Some(cpu)) => {
+                println!("        {name}: {} MiB, {} millicores", memory / 1024, cpu / 1_000_000)
+            }
+            _ => println!("        {name}: {usage}"),
         }
-        _ => println!("        operator: {usage}"),
     }
     Ok(())
 }

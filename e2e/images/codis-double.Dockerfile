@@ -26,5 +26,6 @@ RUN set -eu; \
     for name in codis-dashboard codis-proxy codis-fe codis-admin codis-server redis-cli redis-sentinel; do \
       ln -s "$(command -v "$name")" "$CODIS_PATH/bin/$name"; \
     done; \
+    ln -s "$CODIS_PATH/bin/assets" /usr/local/bin/assets; \
     mkdir -p /codis /data; chmod 0777 /codis /data
 WORKDIR /codis

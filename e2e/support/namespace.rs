@@ -104,12 +104,10 @@ impl Namespace {
         for (title, lines, args) in here {
             print_tail(title, lines, self.kubectl(args).await);
         }
-        let deployment = format!("deployment/{OPERATOR}");
-        let log = self
-            .lab
-            .kubectl(&["-n", OPERATOR_NAMESPACE, "logs", &deployment, "--tail=80"])
-            .await;
-        print_tail("operator", 80, log);
+        let label = format!("app.kubernetes.io/name={OPERATOR}");
+        let args = ["-n", OPERATOR_NAMESPACE, "logs", "-l", &label, "--prefix", "--tail=80"];
+        let log = self.lab.kubectl(&args).await;
+        print_tail("operator", 120, log);
         println!("---- end of namespace {}", self.name);
     }
 }
@@ -119,8 +117,18 @@ fn print_tail(title: &str, lines: usize, text: Result<String>) {
     let all: Vec<&str> = text.lines().collect();
     println!("-- {title}");
     for line in &all[all.len().saturating_sub(lines)..] {
-        println!("   {}", line.chars().take(400).collect::<String>());
+        println!("   {}", plain(line).chars().take(400).collect::<String>());
     }
+}
+
+/// A line without its colours.
+fn plain(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    first
+        + &parts
+            .map(|part| part.split_once('m').map_or(part, |(_, rest)| rest))
+            .collect::<String>()
 }
 
 /// A name as the value of a label.

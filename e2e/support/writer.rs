@@ -23,6 +23,8 @@ use super::{
 const CONNECTIONS_PER_GROUP: usize = 2;
 /// Between two writes of a connection: about 300 writes a second in all leave the machine to the cluster.
 const PACE: Duration = Duration::from_millis(10);
+/// Writes that every group has acknowledged before anything is done to it: what could be lost must be there first.
+const BASE: usize = 150;
 
 /// Writes until it is stopped.
 pub struct Writer {
@@ -53,6 +55,7 @@ type Pulses = Arc<Mutex<BTreeMap<i64, Pulse>>>;
 struct Pulse {
     last: Instant,
     longest: Duration,
+    count: usize,
 }
 
 /// One connection's work.
@@ -74,6 +77,7 @@ impl Writer {
         let start = Pulse {
             last: began,
             longest: Duration::ZERO,
+            count: 0,
         };
         let pulses: BTreeMap<i64, Pulse> = owners.iter().map(|group| (*group, start)).collect();
         let (stop, stopped) = watch::channel(false);
@@ -209,6 +213,7 @@ impl Hand {
         if let Some(pulse) = lock(&self.pulses).get_mut(&self.group) {
             pulse.longest = pulse.longest.max(pulse.last.elapsed());
             pulse.last = Instant::now();
+            pulse.count += 1;
         }
     }
 }

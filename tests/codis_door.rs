@@ -21,7 +21,7 @@ use std::{
 
 use codis_operator::{
     codis::{Codis, Error, SentinelSettings, Timeouts, names},
-    domain::{Address, GroupId, Replication, SentinelMaster, ServerView},
+    domain::{Address, GroupId, Replication, ServerView},
     telemetry::Effects,
 };
 
@@ -189,6 +189,7 @@ async fn a_replica_is_seen_with_its_link_and_reaches_its_masters_offset() {
                 replication,
                 offset: reached,
                 keys,
+                ..
             },
         ) = (&views[&addresses[0]], &views[&addresses[1]])
         else {
@@ -304,15 +305,20 @@ async fn a_sentinel_watches_what_it_is_told_to_with_all_settings() {
         assert_eq!(row[field], value, "{field}");
     }
     // It finds the replica in the master's INFO only with the right auth-pass.
-    let expected = SentinelMaster {
-        address: master.address.clone(),
-        replicas: 1,
-        other_sentinels: 0,
-        flags: "master".to_owned(),
-    };
     eventually("the sentinel knows the replica", async || {
         let views = door.sentinels([sentinel.address.clone()]).await;
-        views[&sentinel.address].as_ref().unwrap().masters.get("demo-1") == Some(&expected)
+        let known = views[&sentinel.address]
+            .as_ref()
+            .unwrap()
+            .masters
+            .get("demo-1")
+            .cloned();
+        known.is_some_and(|known| {
+            known.address == master.address
+                && (known.replicas, known.other_sentinels) == (1, 0)
+                && known.flags == "master"
+                && known.silent_ms < 2_000
+        })
     })
     .await;
     drop(replica);
@@ -405,4 +411,21 @@ async fn who_isnt_there_or_isnt_a_sentinel_is_an_error_in_words() {
         matches!(&view, ServerView::Unreachable(why) if why.contains("Connection refused")),
         "{view:?}"
     );
+}
+
+#[tokio::test]
+async fn a_fence_is_seen_and_lifted() {
+    if !redis_is_here() {
+        return;
+    }
+    let server = Process::server("min-slaves-to-write 1\n").await;
+    let fenced = async || {
+        matches!(
+            door().server(&server.address).await,
+            ServerView::Up { fenced: true, .. }
+        )
+    };
+    assert!(fenced().await);
+    door().unfence(&server.address).await.unwrap();
+    assert!(!fenced().await);
 }

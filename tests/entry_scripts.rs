@@ -1,6 +1,7 @@
 //! The entry scripts, run by the machine's own sh, with stand-ins for what they start.
 //!
 //! Left out: codis-server and redis-cli themselves (the kind suite runs them).
+#![allow(clippy::unwrap_used)]
 
 use std::{
     fs,
@@ -130,6 +131,26 @@ fn a_replica_keeps_its_master_and_takes_everything_else_from_the_secret() {
             "a forgotten fence goes: {conf}"
         );
     }
+}
+
+#[test]
+fn a_master_that_comes_back_takes_no_write_without_a_replica() {
+    let fence = "min-slaves-to-write 1\nmin-slaves-max-lag 5\n";
+    let conf = |test: &str, bootstrapped: &str, pod_name: &str, role: &str| {
+        let pod = Pod::new(test);
+        pod.file("secret/bootstrapped", bootstrapped)
+            .file("data/appendonly.aof", "x")
+            .file("data/redis.conf", role);
+        assert!(pod.run(SERVER, &[("POD_NAME", pod_name)]).1, "{test}");
+        pod.read("data/redis.conf")
+    };
+    assert!(conf("back", "1\n2\n", "c-g1-0", "").contains(fence));
+    assert!(!conf("first", "", "c-g1-0", "").contains(fence), "its group is new");
+    assert!(
+        !conf("alone", "1\n2\n", "c-g2-0", "").contains(fence),
+        "its group has no other server"
+    );
+    assert!(!conf("replica", "1\n2\n", "c-g1-0", "slaveof 10.0.0.2 6379\n").contains(fence));
 }
 
 #[test]

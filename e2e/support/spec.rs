@@ -125,7 +125,10 @@ fn requests(cpu: &str, memory: &str) -> Resources {
     }
 }
 
-/// The file of one of the predecessor's samples.
+/// The file of one of the predecessor's samples, which are kept beside the repository. `CODIS_SAMPLES` names another
+/// folder.
 pub fn sample(number: u8) -> String {
-    format!("{}/e2e/samples/sample-{number}.yml", env!("CARGO_MANIFEST_DIR"))
+    let beside = || format!("{}/../shared/samples", env!("CARGO_MANIFEST_DIR"));
+    let folder = std::env::var("CODIS_SAMPLES").unwrap_or_else(|_| beside());
+    format!("{folder}/sample-{number}.yml")
 }

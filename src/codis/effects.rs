@@ -25,6 +25,8 @@ pub mod names {
     pub const ONLINE_PROXY: &str = "online_proxy";
     /// Dashboard: remove a proxy's record.
     pub const REMOVE_PROXY: &str = "remove_proxy";
+    /// Server: take writes without a replica again.
+    pub const UNFENCE: &str = "unfence";
     /// Sentinel: watch a group's master.
     pub const MONITOR: &str = "monitor";
 }

@@ -8,7 +8,7 @@ use redis::{
     RedisError, aio::MultiplexedConnection, cmd,
 };
 
-use super::{Codis, Error, error::innermost};
+use super::{Codis, Error, error::innermost, names};
 use crate::domain::{Address, Replication, ServerView};
 
 impl Codis {
@@ -34,6 +34,25 @@ impl Codis {
         let ask = async |address| (self.server(&address).await, address);
         let views = join_all(addresses.into_iter().map(ask)).await;
         views.into_iter().map(|(view, address)| (address, view)).collect()
+    }
+
+    /// Lets a master take writes without a replica again: lifts the fence of its entry script.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn unfence(&self, address: &Address) -> Result<(), Error> {
+        self.before(names::UNFENCE)?;
+        let lift = async {
+            let mut connection = connect(address).await?;
+            if let Some(password) = &self.0.product_auth {
+                let () = cmd("AUTH").arg(password).query_async(&mut connection).await?;
+            }
+            let mut set = cmd("CONFIG");
+            // Redis 7 still knows the parameter by this name, which is the only one in 3.2.
+            set.arg("SET").arg("min-slaves-to-write").arg(0);
+            set.query_async::<()>(&mut connection).await
+        };
+        self.converse(address, lift).await
     }
 
     /// Bounds a conversation with a redis or sentinel in time, and gives its errors our kinds.
@@ -142,6 +161,9 @@ fn parse_info(info: &str) -> Result<ServerView, String> {
         replication,
         offset,
         keys,
+        uptime: number("uptime_in_seconds"),
+        // Redis tells how many replicas are good enough only while it asks for any.
+        fenced: fields.contains_key("min_slaves_good_slaves"),
     })
 }
 

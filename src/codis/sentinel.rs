@@ -54,7 +54,8 @@ impl Codis {
 
     /// Has one sentinel that lacks a group's master watch it: what `sentinels/resync-all` does to one sentinel and
     /// one group (contract §11), without what it makes all of them forget. `master` must be an IP: sentinel 3.2 knows
-    /// no names. A sentinel that has the master keeps the address it has and gets the settings.
+    /// no names. A sentinel that has the master keeps the address it has and gets the settings; since redis 6.2 it also
+    /// makes its connections to the master anew when it is told the password.
     ///
     /// # Errors
     /// Any [`Error`].
@@ -127,6 +128,11 @@ fn is_duplicate(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.starts_with("Duplicate"))
 }
 
+/// A figure that older sentinels may not tell.
+fn number_or_zero(row: &HashMap<String, String>, field: &str) -> u64 {
+    row.get(field).and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
 fn parse_master(row: &HashMap<String, String>) -> Result<(String, SentinelMaster), String> {
     let text = |field: &str| row.get(field).ok_or_else(|| format!("a master has no {field}"));
     let number = |field: &str| {
@@ -140,6 +146,7 @@ fn parse_master(row: &HashMap<String, String>) -> Result<(String, SentinelMaster
         replicas: number("num-slaves")?,
         other_sentinels: number("num-other-sentinels")?,
         flags: text("flags")?.clone(),
+        silent_ms: number_or_zero(row, "last-ok-ping-reply"),
     };
     Ok((text("name")?.clone(), master))
 }

@@ -46,7 +46,7 @@ pub(super) async fn act(
             } else {
                 EventKind::Normal
             };
-            event(context, cluster, kind, step.name(), "Reconcile", &step.to_string()).await;
+            event(context, cluster, kind, step.name(), &action(&step), &step.to_string()).await;
             Ok(Some(Requeue::NOW))
         }
         Err(Error::Codis(error)) => {
@@ -68,6 +68,12 @@ pub(super) async fn act(
     }
 }
 
+/// The event's action. Events of one reason and one action are counted as one: it tells groups and servers apart.
+/// Kubernetes takes at most 128 characters.
+fn action(step: &Step) -> String {
+    step.to_string().chars().take(128).collect()
+}
+
 type Armed = std::collections::BTreeSet<GroupId>;
 
 /// The gates that are armed afterwards, where the step changed that.
@@ -79,9 +85,15 @@ async fn effect(context: &Context, codis: &Codis, known: &Known<'_>, step: &Step
         Step::Promote { group, server } => codis.promote(*group, server).await?,
         Step::ResyncGroup(group) => codis.resync_group(*group).await?,
         Step::Attach { server, .. } => codis.sync_server(server).await?,
+        Step::Unfence(server) => codis.unfence(server).await?,
         Step::AddSentinel(sentinel) => codis.add_sentinel(sentinel).await?,
         Step::ResyncSentinels => codis.resync_sentinels().await?,
         Step::Monitor {
+            sentinel,
+            group,
+            master,
+        }
+        | Step::Relink {
             sentinel,
             group,
             master,

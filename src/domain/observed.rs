@@ -60,6 +60,10 @@ pub enum ServerView {
         offset: u64,
         /// Keys in all of its databases.
         keys: u64,
+        /// For how many seconds its process has run.
+        uptime: u64,
+        /// Whether it takes writes only with a replica attached: the fence of a master that was restarted.
+        fenced: bool,
     },
 }
 
@@ -95,6 +99,8 @@ pub struct SentinelMaster {
     pub other_sentinels: u32,
     /// The sentinel's flags, like `master` or `s_down,master`.
     pub flags: String,
+    /// Milliseconds since the master last answered this sentinel's ping.
+    pub silent_ms: u64,
 }
 
 /// The pod of a server, as Kubernetes has it.

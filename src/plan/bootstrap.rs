@@ -24,7 +24,7 @@ pub(super) fn topology_lost(input: &Input<'_>, decision: &mut Decision) -> Optio
     None
 }
 
-fn is_lost(decision: &Decision) -> bool {
+pub(super) fn is_lost(decision: &Decision) -> bool {
     decision.blocked.iter().any(|note| note.reason == reason::TOPOLOGY_LOST)
 }
 

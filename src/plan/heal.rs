@@ -45,6 +45,53 @@ fn loss_token(group: GroupId, pods: &[&MemberPod]) -> String {
     format!("g{group}-{hash:08x}")
 }
 
+/// A master that was restarted starts fenced: it takes no write without a replica, because sentinels that haven't
+/// noticed its return yet may be about to replace it. The fence is lifted once so many of them have heard the new
+/// process that the others are too few to fail over. A replica needs no fence: promoted, it would refuse writes.
+pub(super) fn unfence(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    for group in input.topology.groups.values() {
+        for server in group.servers.iter().map(|server| &server.address) {
+            let Some(ServerView::Up {
+                replication,
+                uptime,
+                fenced: true,
+                ..
+            }) = input.server(server)
+            else {
+                continue;
+            };
+            let may_lift = match replication {
+                Replication::Replica { link_up, .. } => *link_up,
+                Replication::Master => group.master() == Some(server) && is_heard(input, group, server, *uptime),
+            };
+            if may_lift {
+                return Some(Step::Unfence(server.clone()));
+            }
+            let what = format!(
+                "{server} of group {} was restarted: writes need a replica until the sentinels have heard it",
+                group.id
+            );
+            decision.wait(reason::FAILOVER, what);
+        }
+    }
+    None
+}
+
+/// Whether the sentinels that haven't heard this process of the official master are fewer than a quorum.
+fn is_heard(input: &Input<'_>, group: &Group, master: &Address, uptime: u64) -> bool {
+    if group.out_of_sync || group.promoting.is_some() || !input.sentinels_agree(group) {
+        return false;
+    }
+    let name = input.master_name(group.id);
+    let views = input.observed.sentinels.values().flatten();
+    let heard = views
+        .filter_map(|view| view.masters.get(&name))
+        .filter(|known| known.address == *master && known.flags == "master" && known.silent_ms < uptime * 1000)
+        .count();
+    let cluster = input.desired.cluster;
+    heard + usize::from(cluster.quorum()) > usize::from(cluster.sentinel_count())
+}
+
 /// Finishes a promotion that got stuck (contract §6.2), and replaces dead masters where there are no sentinels.
 pub(super) fn promote(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for group in input.topology.groups.values() {

@@ -39,6 +39,15 @@ impl Input<'_> {
         &self.desired.addresses.servers
     }
 
+    /// Whether the topology has every wished group with every wished server.
+    pub(super) fn groups_stand(&self) -> bool {
+        self.wished_groups().iter().all(|(id, servers)| {
+            let known = self.topology.groups.get(id).map(|group| &group.servers);
+            let is_known = |address: &Address| known.is_some_and(|known| known.iter().any(|s| s.address == *address));
+            servers.iter().all(is_known)
+        })
+    }
+
     pub(super) fn is_up_master(&self, address: &Address) -> bool {
         matches!(
             self.server(address),

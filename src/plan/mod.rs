@@ -25,9 +25,12 @@ pub const STAND_IN: &str = "codis-double";
 
 type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 
-/// One dead proxy blocks every other write to the dashboard, so its record goes first. What replaces a member's data
+/// What lets a restarted master serve again needs no dashboard and comes first. One dead proxy blocks every other write
+/// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it; sentinels come before slots, so that nothing is served unwatched.
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 14] = [
+    sentinels::relink,
+    heal::unfence,
     proxies::remove_dead,
     heal::start_empty,
     bootstrap::topology_lost,

@@ -1,11 +1,20 @@
 //! Sentinels: known to the dashboard, each watching every group. `resync-all` forgets epochs and replicas, so it runs
 //! only while everybody answers; a sentinel that lacks one master is told of that one (design, decision 5).
 
-use super::{Decision, Step, input::Input, reason, step::list};
+use super::{Decision, Step, bootstrap, input::Input, reason, step::list};
 use crate::domain::{Address, Replication, SentinelView, ServerView};
 
-/// Sentinels that the dashboard doesn't know yet.
+/// A master whose process is younger than this, in seconds, was restarted just now.
+const RESTARTED_WITHIN: u64 = 30;
+/// Sentinels ping every second: one that heard nothing for so many milliseconds has lost its connection.
+const SILENT_MS: u64 = 2_000;
+
+/// Sentinels that the dashboard doesn't know yet, once the groups that they are to watch stand. In a topology that was
+/// lost nothing is written.
 pub(super) fn add(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    if bootstrap::is_lost(decision) || !input.groups_stand() {
+        return None;
+    }
     for sentinel in &input.desired.addresses.sentinels {
         match input.observed.sentinels.get(sentinel) {
             Some(Ok(_)) if !input.topology.sentinels.servers.contains(sentinel) => {
@@ -71,10 +80,51 @@ fn is_linked(input: &Input<'_>, server: &Address) -> bool {
     )
 }
 
+/// A sentinel whose connection broke with the master connects anew at once, and may end in the black hole of a pod
+/// that was just deleted (identity-experiment, table f). It would stay there for 15 s, longer than it takes to declare
+/// dead a master that is long back. Told the master's password again, it connects anew (redis 6.2 and later).
+pub(super) fn relink(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    for group in input
+        .topology
+        .groups
+        .values()
+        .filter(|group| !group.out_of_sync && group.promoting.is_none())
+    {
+        let Some(master) = input.serving_master(group).filter(|_| input.sentinels_agree(group)) else {
+            continue;
+        };
+        let Some(ServerView::Up { uptime, .. }) = input.server(master) else {
+            continue;
+        };
+        if *uptime > RESTARTED_WITHIN {
+            continue;
+        }
+        let name = input.master_name(group.id);
+        for (sentinel, view) in &input.observed.sentinels {
+            let known = view.as_ref().ok().and_then(|view| view.masters.get(&name));
+            if known.is_some_and(|known| known.silent_ms > SILENT_MS) {
+                let (sentinel, master) = (sentinel.clone(), master.clone());
+                return Some(Step::Relink {
+                    sentinel,
+                    group: group.id,
+                    master,
+                });
+            }
+        }
+    }
+    None
+}
+
 /// A sentinel that came back knows no master: it is told, without touching the others.
 pub(super) fn monitor(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for (sentinel, view) in &input.observed.sentinels {
-        let Ok(view) = view else { continue };
+        let Some(view) = view
+            .as_ref()
+            .ok()
+            .filter(|_| input.topology.sentinels.servers.contains(sentinel))
+        else {
+            continue;
+        };
         for group in input.topology.groups.values().filter(|group| !group.servers.is_empty()) {
             let name = input.master_name(group.id);
             if view.masters.contains_key(&name) {

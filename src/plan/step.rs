@@ -103,6 +103,17 @@ pub enum Step {
         /// The master.
         master: Address,
     },
+    /// Have one sentinel connect anew to a master that was restarted.
+    Relink {
+        /// The sentinel.
+        sentinel: Address,
+        /// The group.
+        group: GroupId,
+        /// The master.
+        master: Address,
+    },
+    /// Let a server that was restarted take writes without a replica again.
+    Unfence(Address),
     /// Arm the start gate of groups: from now on no member starts as a master without data.
     ArmGate(Vec<GroupId>),
     /// Assign slots in bulk.
@@ -126,6 +137,8 @@ impl Step {
             Self::AddSentinel(_) => "AddSentinel",
             Self::ResyncSentinels => "ResyncSentinels",
             Self::Monitor { .. } => "MonitorMaster",
+            Self::Relink { .. } => "RelinkSentinel",
+            Self::Unfence(_) => "UnfenceServer",
             Self::ArmGate(_) => "ArmStartGate",
             Self::AssignSlots(_) => "AssignSlots",
             Self::OnlineProxy(_) => "OnlineProxy",
@@ -155,6 +168,18 @@ impl fmt::Display for Step {
                 write!(
                     f,
                     "tell sentinel {sentinel} that {master} is the master of group {group}"
+                )
+            }
+            Self::Relink { sentinel, master, .. } => {
+                write!(
+                    f,
+                    "have sentinel {sentinel} connect anew to {master}, which was restarted"
+                )
+            }
+            Self::Unfence(server) => {
+                write!(
+                    f,
+                    "let {server}, which was restarted, take writes without a replica again"
                 )
             }
             Self::ArmGate(groups) => {

@@ -39,6 +39,8 @@ fn master(keys: u64) -> ServerView {
         replication: Replication::Master,
         offset: 100,
         keys,
+        uptime: 1000,
+        fenced: false,
     }
 }
 
@@ -50,6 +52,8 @@ fn replica_of(master: &Address, link_up: bool) -> ServerView {
         },
         offset: 100,
         keys: 5,
+        uptime: 1000,
+        fenced: false,
     }
 }
 
@@ -63,6 +67,7 @@ fn watched(group: u64, at: &Address) -> (String, SentinelMaster) {
         replicas: 1,
         other_sentinels: 2,
         flags: "master".into(),
+        silent_ms: 500,
     };
     (format!("c-{group}"), master)
 }
@@ -262,7 +267,15 @@ impl World {
             }
             Step::Attach { group, server } => {
                 let master = self.topology.groups[group].master().unwrap().clone();
-                self.observed.servers.insert(server.clone(), replica_of(&master, true));
+                let replication = Replication::Replica { master, link_up: true };
+                let view = ServerView::Up {
+                    replication,
+                    offset: 1,
+                    keys: 0,
+                    uptime: 9,
+                    fenced: false,
+                };
+                self.observed.servers.insert(server.clone(), view);
             }
             Step::AddSentinel(sentinel) => {
                 self.topology.sentinels.servers.push(sentinel.clone());
@@ -672,4 +685,94 @@ fn slots_count_as_served_while_their_master_answers() {
         (half.slots_served, half.servers_in_role, half.is_serving()),
         (512, 3, false)
     );
+}
+
+/// The master of group 1 came back a moment ago: its entry script fenced it.
+fn restarted(uptime: u64, silent_ms: [u64; 3]) -> World {
+    let mut world = World::settled();
+    let view = ServerView::Up {
+        replication: Replication::Master,
+        offset: 9,
+        keys: 5,
+        uptime,
+        fenced: true,
+    };
+    world.observed.servers.insert(server(1, 0), view);
+    for (ordinal, silent_ms) in (0..).zip(silent_ms) {
+        let view = world
+            .observed
+            .sentinels
+            .get_mut(&sentinel(ordinal))
+            .unwrap()
+            .as_mut()
+            .unwrap();
+        view.masters.get_mut("c-1").unwrap().silent_ms = silent_ms;
+    }
+    world
+}
+
+#[test]
+fn a_sentinel_that_lost_a_restarted_master_connects_anew() {
+    let world = restarted(3, [500, 3_000, 500]);
+    let (sentinel, group, master) = (sentinel(1), gid(1), server(1, 0));
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Relink {
+            sentinel,
+            group,
+            master
+        })
+    );
+    assert_ne!(
+        restarted(90, [500, 3_000, 500]).decide().step.map(|s| s.name()),
+        Some("RelinkSentinel")
+    );
+}
+
+#[test]
+fn a_restarted_master_takes_writes_once_too_few_sentinels_are_left_to_replace_it() {
+    assert_eq!(
+        restarted(3, [500, 500, 500]).decide().step,
+        Some(Step::Unfence(server(1, 0)))
+    );
+    let two_heard = restarted(1, [500, 900, 1_500]);
+    assert_eq!(two_heard.decide().step, Some(Step::Unfence(server(1, 0))));
+    let one_heard = restarted(1, [500, 1_500, 1_500]).decide();
+    assert_eq!(
+        (one_heard.step.clone(), reasons(&one_heard.waits)),
+        (None, vec![reason::FAILOVER])
+    );
+}
+
+#[test]
+fn a_restarted_master_that_is_being_replaced_stays_fenced() {
+    let mut world = restarted(3, [500, 500, 500]);
+    for view in world.observed.sentinels.values_mut().flatten() {
+        view.masters.get_mut("c-1").unwrap().flags = "s_down,master".into();
+    }
+    assert!(!matches!(world.decide().step, Some(Step::Unfence(_))));
+    let mut world = restarted(3, [500, 500, 500]);
+    world.group(1).servers.swap(0, 1);
+    assert!(
+        !matches!(world.decide().step, Some(Step::Unfence(_))),
+        "it is no longer the official master"
+    );
+}
+
+#[test]
+fn an_attached_replica_is_not_left_fenced() {
+    let mut world = World::settled();
+    let replication = Replication::Replica {
+        master: server(1, 0),
+        link_up: true,
+    };
+    let view = ServerView::Up {
+        replication,
+        offset: 9,
+        keys: 5,
+        uptime: 60,
+        fenced: true,
+    };
+    world.observed.servers.insert(server(1, 1), view);
+    assert_eq!(world.decide().step, Some(Step::Unfence(server(1, 1))));
 }

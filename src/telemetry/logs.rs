@@ -1,6 +1,6 @@
 //! Logs, on standard error.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::{
@@ -53,6 +53,8 @@ impl LogOptions {
         let filter = self.filter(std::env::var("RUST_LOG").ok())?;
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
+            // Colours are for people at a terminal, not for `kubectl logs`.
+            .with_ansi(io::stderr().is_terminal())
             .with_writer(io::stderr);
         let started: Result<(), TryInitError> = match self.log_format {
             LogFormat::Text => lines.finish().try_init(),

@@ -39,9 +39,10 @@ impl Invalid {
 }
 
 /// Where the topology is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Coordinator {
     /// On the dashboard's own volume.
+    #[default]
     Filesystem,
     /// In etcd (v2 API).
     Etcd(Vec<Address>),
@@ -210,12 +211,6 @@ impl Errors {
 
     fn into_result(self) -> Result<(), Vec<Invalid>> {
         if self.0.is_empty() { Ok(()) } else { Err(self.0) }
-    }
-}
-
-impl Default for Coordinator {
-    fn default() -> Self {
-        Self::Filesystem
     }
 }
 

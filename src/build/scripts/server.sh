@@ -74,8 +74,17 @@ if [ -z "$role" ] && is_empty && is_bootstrapped; then
   echo "codis-gate: no data here: starting as a replica ($role)" >&2
 fi
 
+# The fence: a master that comes back may be about to be replaced by sentinels that haven't noticed its return. Until
+# the operator knows better it takes no write that it can't hand to a replica, so that none is lost then.
+fence=''
+if [ -z "$role" ] && is_bootstrapped && [ -n "$(others)" ]; then fence=1; fi
+
 {
   cat "$secret/redis.conf"
+  if [ -n "$fence" ]; then
+    echo 'min-slaves-to-write 1'
+    echo 'min-slaves-max-lag 5'
+  fi
   echo "slave-announce-ip $own"
   echo 'slave-announce-port 6379'
   if [ -n "$role" ]; then echo "$role"; fi

@@ -17,7 +17,23 @@ fn up(replication: Replication, offset: u64, keys: u64) -> ServerView {
         replication,
         offset,
         keys,
+        uptime: 0,
+        fenced: false,
     }
+}
+
+#[test]
+fn a_restarted_server_tells_its_age_and_its_fence() {
+    let info = "role:master\r\nuptime_in_seconds:7\r\nmin_slaves_good_slaves:0\r\n";
+    let fenced = matches!(
+        parse_info(info),
+        Ok(ServerView::Up {
+            uptime: 7,
+            fenced: true,
+            ..
+        })
+    );
+    assert!(fenced, "{:?}", parse_info(info));
 }
 
 fn replica_of(master: &str, link_up: bool) -> Replication {

@@ -7,6 +7,7 @@ mod bad_input;
 mod figures;
 mod foreign;
 mod idle;
+mod losses;
 mod serving;
 mod support;
 mod teardown;
@@ -32,6 +33,9 @@ async fn main() -> Result<ExitCode> {
     runner.story("sample-1, unchanged", sample_1).await;
     runner
         .story("sample-1 with volumes, in bad company", volumes::story)
+        .await;
+    runner
+        .story("losses that are a person's to decide", losses::story)
         .await;
     Ok(runner.finish())
 }

@@ -88,7 +88,7 @@ fn rbac() -> Vec<Value> {
         { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
     ]);
     let own_namespace = json!([
-        { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update", "patch"] },
+        { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"] },
     ]);
     let role = |kind: &str, namespace: Option<&str>, rules: Value| {
         let mut metadata = json!({ "name": NAME, "labels": labels() });

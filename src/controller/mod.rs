@@ -86,6 +86,7 @@ impl Context {
 pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Requeue, Error> {
     let Some(cluster) = context.cluster.get(namespace, name).await? else {
         context.memory.forget(namespace, name);
+        context.metrics.forget(&format!("{namespace}/{name}"));
         return Ok(Requeue::Never);
     };
     if cluster.metadata.deletion_timestamp.is_some() {
@@ -194,6 +195,9 @@ async fn report(
     status: &crate::api::CodisClusterStatus,
     decision: &Decision,
 ) -> Result<(), Error> {
+    let key = format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let conditions = status.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str()));
+    context.metrics.cluster(&key, conditions);
     if !context.cluster.patch_status(cluster, status).await? {
         return Ok(());
     }

@@ -40,6 +40,8 @@ use super::{CodisClusterStatus, Quantity};
 )]
 #[x_kube(validation = Rule::new("self.coordinatorName == oldSelf.coordinatorName && self.coordinatorAddr == oldSelf.coordinatorAddr")
     .message("coordinatorName and coordinatorAddr can't be changed: the topology would stay behind in the old coordinator"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.sentinel) || has(self.sentinel) && self.sentinel.replicas >= oldSelf.sentinel.replicas")
+    .message("sentinel.replicas can't be lowered in this version: the others would go on counting the ones that left"))]
 #[serde(rename_all = "camelCase")]
 pub struct CodisClusterSpec {
     /// Where the topology is kept: filesystem (a volume of the dashboard), etcd or zookeeper.
@@ -148,6 +150,8 @@ pub struct ProxySpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.replicas % self.groupReplicas == 0")
     .message("codisServer.replicas must be a multiple of codisServer.groupReplicas: every group has groupReplicas servers"))]
+#[x_kube(validation = Rule::new("self.groupReplicas >= oldSelf.groupReplicas && self.replicas / self.groupReplicas >= oldSelf.replicas / oldSelf.groupReplicas")
+    .message("codisServer can't be scaled in in this version: neither fewer groups (replicas / groupReplicas) nor fewer servers in a group"))]
 #[serde(rename_all = "camelCase")]
 pub struct ServerSpec {
     /// The container image.

@@ -162,6 +162,10 @@ fn parse_info(info: &str) -> Result<ServerView, String> {
         offset,
         keys,
         uptime: number("uptime_in_seconds"),
+        // Never up is -1, and in redis 3.2 the seconds since 1970.
+        link_down_for: fields
+            .get("master_link_down_since_seconds")
+            .and_then(|value| value.parse().ok()),
         // Redis tells how many replicas are good enough only while it asks for any.
         fenced: fields.contains_key("min_slaves_good_slaves"),
     })

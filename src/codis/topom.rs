@@ -196,7 +196,8 @@ fn group(model: GroupModel) -> Result<(GroupId, Group), String> {
 
 fn server(model: ServerModel) -> Result<Server, String> {
     let action = match model.action.state.as_str() {
-        "pending" | "syncing" => ActionState::Running,
+        // A stale `syncing` outlives its dashboard and never ends by itself, but may be made anew (contract §6.3).
+        "pending" => ActionState::Running,
         "synced_failed" => ActionState::Failed,
         _ => ActionState::Idle, // none or `synced` (contract §6.3)
     };

@@ -47,7 +47,9 @@ pub(super) async fn act(
                 EventKind::Normal
             };
             event(context, cluster, kind, step.name(), &action(&step), &step.to_string()).await;
-            Ok(Some(Requeue::NOW))
+            // A sentinel needs a moment to connect anew.
+            let moment = matches!(step, Step::Relink { .. });
+            Ok(Some(if moment { Requeue::SOON } else { Requeue::NOW }))
         }
         Err(Error::Codis(error)) => {
             tracing::warn!(cluster = name, step = step.name(), %error, "the step failed");

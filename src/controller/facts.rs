@@ -19,9 +19,10 @@ pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -
         let ip = service.spec.as_ref()?.cluster_ip.clone()?;
         (ip != "None" && !ip.is_empty()).then(|| (name.clone(), ip))
     }));
-    let bootstrapped = match &live.secret {
+    let gates = live.secret.as_ref().filter(|secret| has(secret, KEY_BOOTSTRAPPED));
+    let bootstrapped = match gates {
         Some(secret) => text(secret, KEY_BOOTSTRAPPED).lines().filter_map(group).collect(),
-        // Somebody deleted the Secret: the status still knows.
+        // Somebody deleted the Secret, or the key: the status still knows.
         None => {
             let armed = status.groups.iter().filter(|group| group.bootstrapped);
             armed
@@ -77,6 +78,10 @@ pub(super) fn without_effect(valid: &ValidCluster, facts: &Facts) -> Vec<String>
 
 fn group(line: &str) -> Option<GroupId> {
     GroupId::try_from(line.trim().parse::<u64>().ok()?).ok()
+}
+
+fn has(secret: &Secret, key: &str) -> bool {
+    secret.data.as_ref().is_some_and(|data| data.contains_key(key))
 }
 
 fn text(secret: &Secret, key: &str) -> String {

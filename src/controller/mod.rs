@@ -137,6 +137,7 @@ async fn settle(
         addresses: &addresses,
         known_hosts: facts.addresses.values().cloned().collect(),
         persistent: facts::persistent(valid, &facts),
+        has_password: facts.auth.product.is_some(),
         allow_stand_in: context.allow_stand_in,
     };
     let codis = Codis::new(

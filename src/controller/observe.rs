@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, Pod},
+    api::core::v1::{ContainerState, ContainerStatus, Pod},
     jiff::Timestamp,
 };
 use kube::ResourceExt;
@@ -82,20 +82,21 @@ fn member_pod(pod: &Pod) -> MemberPod {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         ready: is_ready(pod),
-        stopped_empty: pod.metadata.deletion_timestamp.is_none() && container(pod).is_some_and(stopped_at_the_gate),
+        at_gate: container(pod).is_some_and(is_at_the_gate) && !is_ready(pod),
+        stopped_empty: pod.metadata.deletion_timestamp.is_none()
+            && container(pod).is_some_and(|status| !is_running(status) && is_at_the_gate(status)),
     }
 }
 
-/// The container doesn't run, and when it last did the start gate ended it.
-fn stopped_at_the_gate(status: &ContainerStatus) -> bool {
-    let Some(state) = &status.state else { return false };
-    if state.running.is_some() {
-        return false;
-    }
-    let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-    let ended = state.terminated.as_ref().or(last);
-    ended
-        .and_then(|ended| ended.message.as_deref())
+fn is_running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_none_or(|state| state.running.is_some())
+}
+
+/// The start gate ended the container when it last ran.
+fn is_at_the_gate(status: &ContainerStatus) -> bool {
+    let ended = |state: Option<&ContainerState>| state.and_then(|state| state.terminated.clone());
+    let last = ended(status.state.as_ref()).or_else(|| ended(status.last_state.as_ref()));
+    last.and_then(|ended| ended.message)
         .is_some_and(|message| message.trim() == GATE_MESSAGE)
 }
 

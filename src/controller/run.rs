@@ -64,8 +64,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let (election, gate, leading) = Election::new(client.clone(), candidate, Timing::default(), effects.clone());
     let election = tokio::spawn(election.run(stopped(stopping.clone())));
-    let door = Cluster::new(client.clone(), gate, effects.clone(), &settings.identity);
-    let context = Context::new(door, effects, metrics, settings.allow_stand_in);
+    let door = Cluster::new(client.clone(), gate.clone(), effects, &settings.identity);
+    // Effects on Codis pass the same gate as writes to Kubernetes.
+    let on_codis = Effects::new(move |_, _| gate.pass().map(drop).map_err(|error| error.to_string()));
+    let on_codis = metrics.effects(on_codis);
+    let context = Context::new(door, on_codis, metrics, settings.allow_stand_in);
     ready.send_replace(true);
     tracing::info!(identity = settings.identity, "started");
 

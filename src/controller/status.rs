@@ -91,7 +91,7 @@ pub(super) fn of(view: &View<'_>, health: &Health, decision: &Decision) -> Codis
     status.addresses = view.facts.addresses.clone();
     status.without_effect = facts::without_effect(wished, view.facts);
     let truth = Truth {
-        ready: decision.is_settled() && health.is_serving() && is_whole,
+        ready: decision.is_settled() && decision.alarms.is_empty() && health.is_serving() && is_whole,
         serving: knows.then(|| health.is_serving()),
         degraded: !is_whole && health.is_serving() || !decision.alarms.is_empty(),
     };

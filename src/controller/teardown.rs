@@ -16,12 +16,20 @@ use crate::{
 /// and the dashboard gives its lock back as the last.
 const ORDER: [&[&str]; 3] = [&["proxy", "fe", "sentinel"], &["server"], &["dashboard"]];
 
+/// The finalizer by which the API server remembers that dependents are to be left alone.
+const ORPHAN: &str = "orphan";
+
 pub(super) async fn tear_down(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Error> {
     if !cluster
         .finalizers()
         .iter()
         .any(|finalizer| finalizer == names::FINALIZER)
     {
+        return Ok(Requeue::Never);
+    }
+    if cluster.finalizers().iter().any(|finalizer| finalizer == ORPHAN) {
+        // `--cascade=orphan`: what runs is to stay.
+        context.cluster.remove_finalizer(cluster).await?;
         return Ok(Requeue::Never);
     }
     let live = context.cluster.fetch(cluster).await?;

@@ -62,6 +62,8 @@ pub enum ServerView {
         keys: u64,
         /// For how many seconds its process has run.
         uptime: u64,
+        /// For how many seconds a replica's link has been down; none while it is up, and if it never was.
+        link_down_for: Option<u64>,
         /// Whether it takes writes only with a replica attached: the fence of a master that was restarted.
         fenced: bool,
     },
@@ -112,8 +114,9 @@ pub struct MemberPod {
     pub uid: String,
     /// The kubelet's word that it serves.
     pub ready: bool,
-    /// The kubelet's word that the server is not running now and that its last start ended at the gate, with no
-    /// data and no master to copy from.
+    /// Its last start ended at the gate, with no data and no master to copy from; it may be trying again.
+    pub at_gate: bool,
+    /// The kubelet's word that it is at the gate and that nothing runs in it now: this copy is gone.
     pub stopped_empty: bool,
 }
 

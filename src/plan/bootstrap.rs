@@ -15,8 +15,13 @@ pub(super) fn topology_lost(input: &Input<'_>, decision: &mut Decision) -> Optio
         .filter(|server| input.keys(server) > 0)
         .collect();
     if offline > 0 && !with_keys.is_empty() {
+        let fix = if offline == input.topology.slots.len() {
+            "the topology was lost. Restore the dashboard's volume; to give the keys up instead and start over, delete the cluster and its data volumes"
+        } else {
+            "if they were taken offline on purpose, assign them in the front end; else restore the dashboard's volume"
+        };
         let what = format!(
-            "{offline} slots have no group while servers hold keys ({}): the topology was lost; nothing is assigned, because keys would end up where no client looks for them. Restore the dashboard's store, or delete the data volumes to start over",
+            "{offline} slots have no group while servers hold keys ({}). Nothing is assigned, because keys would end up where no client looks for them: {fix}",
             list(&with_keys)
         );
         decision.block(reason::TOPOLOGY_LOST, what);
@@ -105,13 +110,13 @@ pub(super) fn slots(input: &Input<'_>, decision: &mut Decision) -> Option<Step> 
     if is_new && (!all_servers_up(input, decision) || !decision.waits.iter().all(|note| may_pass(note.reason))) {
         return None;
     }
-    let unarmed = unarmed(input, is_new);
-    if !unarmed.is_empty() {
-        return Some(Step::ArmGate(unarmed));
-    }
     if !is_new {
         note_groups_without_slots(input, decision);
         return None;
+    }
+    let unarmed = unarmed(input, |_| true);
+    if !unarmed.is_empty() {
+        return Some(Step::ArmGate(unarmed));
     }
     let groups: Vec<GroupId> = input.wished_groups().keys().copied().collect();
     let layout = even_layout(&groups);
@@ -125,17 +130,22 @@ fn may_pass(waits_for: &str) -> bool {
     [reason::PROXIES_NOT_READY, reason::PODS_NOT_READY].contains(&waits_for)
 }
 
-/// Groups that serve, or are about to, whose gate isn't armed.
-fn unarmed(input: &Input<'_>, is_new: bool) -> Vec<GroupId> {
+/// Groups that serve again after they started empty: their gate is armed before anything else.
+pub(super) fn arm(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    let unarmed = unarmed(input, |group| input.topology.slots_of(group) > 0);
+    (!unarmed.is_empty()).then_some(Step::ArmGate(unarmed))
+}
+
+/// Those of some groups that have a master and no armed gate.
+fn unarmed(input: &Input<'_>, of: impl Fn(GroupId) -> bool) -> Vec<GroupId> {
     let groups = input
         .topology
         .groups
         .values()
         .filter(|group| input.serving_master(group).is_some());
     groups
-        .filter(|group| is_new || input.topology.slots_of(group.id) > 0)
         .map(|group| group.id)
-        .filter(|id| !input.observed.bootstrapped.contains(id))
+        .filter(|id| of(*id) && !input.observed.bootstrapped.contains(id))
         .collect()
 }
 

@@ -1,110 +1,30 @@
 //! Masters and replicas: what died comes back in its place, and nothing acknowledged is overwritten.
 
-use super::{Decision, Step, input::Input, reason};
-use crate::domain::{ActionState, Address, Group, GroupId, MemberPod, Replication, ServerView};
+use super::{
+    Decision, Step,
+    input::{Input, Word},
+    reason,
+};
+use crate::domain::{ActionState, Address, Group, Replication, ServerView};
 
 /// Without sentinels a master that doesn't answer for this many seconds is replaced.
 const PROMOTE_AFTER: u64 = 10;
+/// With sentinels, only one whose copy is gone and that they failed to replace for this many seconds.
+const PROMOTE_INSTEAD_AFTER: u64 = 30;
+/// A replica whose link broke at most so many seconds before its master went silent had what the master had.
+const LINK_MARGIN: u64 = 30;
 
-/// A group whose every member stopped at the start gate: all copies are gone. Without volumes that is what was asked
-/// for, with volumes a person has to accept it (design, decision 6).
-pub(super) fn start_empty(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
-    for (id, servers) in input.wished_groups() {
-        if !input.observed.bootstrapped.contains(id) {
-            continue;
-        }
-        let pods: Option<Vec<&MemberPod>> = servers
-            .iter()
-            .map(|server| input.observed.server_pods.get(server).filter(|pod| pod.stopped_empty))
-            .collect();
-        let Some(pods) = pods else { continue };
-        let token = loss_token(*id, &pods);
-        let is_accepted = input.desired.cluster.accepted_loss.as_deref() == Some(token.as_str());
-        if !input.desired.persistent.contains(id) || is_accepted {
-            let pods = pods
-                .into_iter()
-                .map(|pod| (pod.name.clone(), pod.uid.clone()))
-                .collect();
-            return Some(Step::StartEmpty { group: *id, pods });
-        }
-        let what = format!(
-            "every copy of group {id} is gone: its volumes are empty. Restore one, or accept the loss of the group's keys: kubectl annotate --overwrite codiscluster {} codis.k8s.io/accept-data-loss={token}",
-            input.desired.cluster.names.cluster
-        );
-        decision.block(reason::GROUP_LOST, what);
-    }
-    None
-}
-
-/// Names one loss, so that accepting it accepts no later one: FNV-1a over the pods' uids.
-fn loss_token(group: GroupId, pods: &[&MemberPod]) -> String {
-    let bytes = pods.iter().flat_map(|pod| pod.uid.bytes());
-    let hash = bytes.fold(0x811c_9dc5u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    format!("g{group}-{hash:08x}")
-}
-
-/// A master that was restarted starts fenced: it takes no write without a replica, because sentinels that haven't
-/// noticed its return yet may be about to replace it. The fence is lifted once so many of them have heard the new
-/// process that the others are too few to fail over. A replica needs no fence: promoted, it would refuse writes.
-pub(super) fn unfence(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
-    for group in input.topology.groups.values() {
-        for server in group.servers.iter().map(|server| &server.address) {
-            let Some(ServerView::Up {
-                replication,
-                uptime,
-                fenced: true,
-                ..
-            }) = input.server(server)
-            else {
-                continue;
-            };
-            let may_lift = match replication {
-                Replication::Replica { link_up, .. } => *link_up,
-                Replication::Master => group.master() == Some(server) && is_heard(input, group, server, *uptime),
-            };
-            if may_lift {
-                return Some(Step::Unfence(server.clone()));
-            }
-            let what = format!(
-                "{server} of group {} was restarted: writes need a replica until the sentinels have heard it",
-                group.id
-            );
-            decision.wait(reason::FAILOVER, what);
-        }
-    }
-    None
-}
-
-/// Whether the sentinels that haven't heard this process of the official master are fewer than a quorum.
-fn is_heard(input: &Input<'_>, group: &Group, master: &Address, uptime: u64) -> bool {
-    if group.out_of_sync || group.promoting.is_some() || !input.sentinels_agree(group) {
-        return false;
-    }
-    let name = input.master_name(group.id);
-    let views = input.observed.sentinels.values().flatten();
-    let heard = views
-        .filter_map(|view| view.masters.get(&name))
-        .filter(|known| known.address == *master && known.flags == "master" && known.silent_ms < uptime * 1000)
-        .count();
-    let cluster = input.desired.cluster;
-    heard + usize::from(cluster.quorum()) > usize::from(cluster.sentinel_count())
-}
-
-/// Finishes a promotion that got stuck (contract §6.2), and replaces dead masters where there are no sentinels.
+/// Finishes a promotion that got stuck (contract §6.2), and replaces dead masters where sentinels don't.
 pub(super) fn promote(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for group in input.topology.groups.values() {
-        if let Some(index) = group.promoting {
-            let server = group.servers.get(index)?;
+        if let Some(server) = group.promoting.and_then(|index| group.servers.get(index)) {
             return Some(Step::Promote {
                 group: group.id,
                 server: server.address.clone(),
             });
         }
-        if input.desired.cluster.sentinel.is_none()
-            && let Some(server) = replacement(input, decision, group)
-        {
+        let server = replacement(input, decision, group).or_else(|| forgotten_master(input, group));
+        if let Some(server) = server {
             return Some(Step::Promote {
                 group: group.id,
                 server,
@@ -118,10 +38,14 @@ pub(super) fn promote(input: &Input<'_>, decision: &mut Decision) -> Option<Step
 fn replacement(input: &Input<'_>, decision: &mut Decision, group: &Group) -> Option<Address> {
     let master = group.master()?;
     let down_for = *input.observed.down_for.get(master)?;
-    if input.observed.server_pods.get(master).is_some_and(|pod| pod.ready) {
-        return None;
-    }
-    if down_for < PROMOTE_AFTER {
+    let pod = input.observed.server_pods.get(master);
+    let patience = match &input.desired.cluster.sentinel {
+        None if pod.is_some_and(|pod| pod.ready) => return None,
+        None => PROMOTE_AFTER,
+        Some(_) if pod.is_some_and(|pod| pod.stopped_empty) => PROMOTE_INSTEAD_AFTER,
+        Some(_) => return None,
+    };
+    if down_for < patience {
         decision.wait(
             reason::FAILOVER,
             format!("master {master} of group {} is down", group.id),
@@ -134,15 +58,49 @@ fn replacement(input: &Input<'_>, decision: &mut Decision, group: &Group) -> Opt
         .skip(1)
         .filter_map(|server| match input.server(&server.address) {
             Some(ServerView::Up {
-                replication: Replication::Replica { master: followed, .. },
+                replication:
+                    Replication::Replica {
+                        master: followed,
+                        link_up,
+                    },
                 offset,
+                keys,
+                link_down_for,
                 ..
-            }) if followed == master => Some((*offset, &server.address)),
+            }) if followed == master => {
+                // One that never had the master's data, or lost touch long before, must not become the truth.
+                let was_linked = *link_up || link_down_for.is_some_and(|seconds| seconds <= down_for + LINK_MARGIN);
+                let has_data = *keys > 0 && input.desired.cluster.sentinel.is_some();
+                (was_linked || has_data).then_some((*offset, &server.address))
+            }
             _ => None,
         });
-    candidates
+    let best = candidates
         .max_by_key(|(offset, _)| *offset)
-        .map(|(_, address)| address.clone())
+        .map(|(_, address)| address.clone());
+    if best.is_none() {
+        let what = format!(
+            "master {master} of group {} is down, and no replica is known to have its data",
+            group.id
+        );
+        decision.wait(reason::FAILOVER, what);
+    }
+    best
+}
+
+/// The official master follows another member, and nobody remembers why: whoever it follows is the master.
+fn forgotten_master(input: &Input<'_>, group: &Group) -> Option<Address> {
+    let official = group.master()?;
+    let Some(ServerView::Up {
+        replication: Replication::Replica { master, link_up: true },
+        ..
+    }) = input.server(official)
+    else {
+        return None;
+    };
+    let is_member = group.servers.iter().any(|server| server.address == *master);
+    // Sentinels that know the group tell the dashboard by themselves.
+    (is_member && input.is_up_master(master) && !input.is_known_to_sentinels(group)).then(|| master.clone())
 }
 
 /// After a failover the dashboard has the new order and the proxies have it from the sentinels: makes it official
@@ -195,45 +153,70 @@ fn attach_one(
     action: ActionState,
 ) -> Option<Step> {
     let id = group.id;
-    let (replication, keys) = match input.server(server) {
-        Some(ServerView::Up { replication, keys, .. }) => (replication, *keys),
-        _ => {
-            decision.wait(
-                reason::SERVERS_NOT_READY,
-                format!("replica {server} of group {id} doesn't answer"),
-            );
-            return None;
-        }
+    let Some(ServerView::Up { replication, keys, .. }) = input.server(server) else {
+        decision.wait(
+            reason::SERVERS_NOT_READY,
+            format!("replica {server} of group {id} doesn't answer"),
+        );
+        return None;
     };
     match replication {
         Replication::Replica {
             master: followed,
-            link_up: true,
-        } if followed == master => None,
-        Replication::Replica { master: followed, .. } if followed == master => {
-            decision.wait(
-                reason::REPLICATION,
-                format!("replica {server} of group {id} is not in sync yet"),
-            );
-            None
+            link_up,
+        } if followed == master => {
+            if !link_up {
+                decision.wait(
+                    reason::REPLICATION,
+                    format!("replica {server} of group {id} is not in sync yet"),
+                );
+            }
+            return None;
         }
         _ if action == ActionState::Running => {
             decision.wait(
                 reason::REPLICATION,
                 format!("replica {server} of group {id} is being attached"),
             );
-            None
+            return None;
         }
-        Replication::Master if keys > 0 && input.keys(master) == 0 && input.topology.slots_of(id) > 0 => {
-            let what = format!(
-                "the master {master} of group {id} is empty while {server} holds {keys} keys and follows nobody: nothing is copied; promote {server} in the front end if its data is wanted, or empty it"
-            );
-            decision.block(reason::MASTER_EMPTIED, what);
-            None
+        Replication::Master if *keys > 0 && input.observed.bootstrapped.contains(&id) => {
+            return attach_with_data(input, decision, group, master, server);
         }
-        _ => Some(Step::Attach {
+        Replication::Master | Replication::Replica { .. } => (),
+    }
+    Some(Step::Attach {
+        group: id,
+        server: server.clone(),
+    })
+}
+
+/// A master beside the official one, with data: an old master after a failover, or the rightful one whose promotion
+/// everybody forgot. Only the sentinels' majority can tell.
+fn attach_with_data(
+    input: &Input<'_>,
+    decision: &mut Decision,
+    group: &Group,
+    master: &Address,
+    server: &Address,
+) -> Option<Step> {
+    let id = group.id;
+    if input.keys(master) == 0 && input.topology.slots_of(id) > 0 {
+        let what = format!(
+            "the master {master} of group {id} is empty while {server} holds keys and follows nobody: nothing is copied; promote {server} in the front end if its data is wanted, or empty it"
+        );
+        decision.block(reason::MASTER_EMPTIED, what);
+        return None;
+    }
+    if input.word_on(group) == Word::For {
+        return Some(Step::Attach {
             group: id,
             server: server.clone(),
-        }),
+        });
     }
+    let what = format!(
+        "{master} and {server} of group {id} are both masters with data, and too few sentinels remember which one was last: nothing is copied. Make the one that is to be given up follow the other, with SLAVEOF in its redis-cli"
+    );
+    decision.block(reason::SPLIT_MASTERS, what);
+    None
 }

@@ -19,8 +19,21 @@ pub struct Desired<'a> {
     pub known_hosts: BTreeSet<String>,
     /// Groups whose servers keep their data on volumes.
     pub persistent: BTreeSet<GroupId>,
+    /// Whether servers ask for a password.
+    pub has_password: bool,
     /// Whether the stand-in for Codis may be run.
     pub allow_stand_in: bool,
+}
+
+/// What the sentinels say of a group's official master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// A majority names it; or there are none to ask.
+    For,
+    /// Somebody names another.
+    Against,
+    /// Too few know.
+    Silent,
 }
 
 pub(super) struct Input<'a> {
@@ -75,17 +88,72 @@ impl Input<'_> {
         format!("{}-{group}", self.desired.cluster.names.cluster)
     }
 
-    /// Whether no sentinel takes another server for the group's master. A sentinel that doesn't answer or doesn't
-    /// know the group has no say; what the dashboard heard from the majority has.
-    pub(super) fn sentinels_agree(&self, group: &Group) -> bool {
-        let Some(master) = group.master() else { return false };
+    /// What the sentinels that answer have for a group's master.
+    fn known_masters(&self, group: &Group) -> Vec<&Address> {
         let name = self.master_name(group.id);
         let views = self.observed.sentinels.values().flatten();
-        let told = views
+        views
             .filter_map(|view| view.masters.get(&name))
-            .map(|known| &known.address);
-        told.chain(self.topology.sentinels.masters.get(&group.id))
+            .map(|known| &known.address)
+            .collect()
+    }
+
+    /// Whether more than half of the wished sentinels are these.
+    fn is_majority(&self, count: usize) -> bool {
+        count * 2 > usize::from(self.desired.cluster.sentinel_count())
+    }
+
+    pub(super) fn is_known_to_sentinels(&self, group: &Group) -> bool {
+        !self.known_masters(group).is_empty()
+    }
+
+    /// Whether no sentinel takes another server for the group's master. A sentinel that doesn't answer or doesn't
+    /// know the group has no say. Where too few answer, what the dashboard heard from them earlier counts too: it isn't
+    /// told of promotions by itself for up to 15 minutes (contract §11).
+    pub(super) fn sentinels_agree(&self, group: &Group) -> bool {
+        let Some(master) = group.master() else { return false };
+        let answering = self.observed.sentinels.values().flatten().count();
+        let heard_earlier = self
+            .topology
+            .sentinels
+            .masters
+            .get(&group.id)
+            .filter(|_| !self.is_majority(answering));
+        self.known_masters(group)
+            .into_iter()
+            .chain(heard_earlier)
             .all(|known| known == master)
+    }
+
+    /// Whether the sentinels stand behind the official master of a group.
+    pub(super) fn word_on(&self, group: &Group) -> Word {
+        let known = self.known_masters(group);
+        let answering = self.observed.sentinels.values().flatten().count();
+        match group.master() {
+            _ if self.desired.cluster.sentinel.is_none() => Word::For,
+            Some(master) if known.iter().any(|known| *known != master) => Word::Against,
+            Some(_) if self.is_majority(known.len()) => Word::For,
+            // A promotion by the dashboard takes the group from the sentinels and leaves this mark (contract §6.2).
+            Some(_) if known.is_empty() && self.is_majority(answering) && self.topology.sentinels.out_of_sync => {
+                Word::For
+            }
+            Some(_) | None => Word::Silent,
+        }
+    }
+
+    /// Another member of the group that is a master with data.
+    pub(super) fn rival(&self, group: &Group) -> Option<&Address> {
+        let others = self
+            .topology
+            .groups
+            .get(&group.id)?
+            .servers
+            .iter()
+            .skip(1)
+            .map(|server| &server.address);
+        others
+            .into_iter()
+            .find(|server| self.is_up_master(server) && self.keys(server) > 0)
     }
 
     /// A server or sentinel of the topology that doesn't belong to this cluster.

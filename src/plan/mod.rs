@@ -6,6 +6,7 @@
 //! it waits for, one that must never act by itself says why it is blocked; the status shows both.
 
 mod bootstrap;
+mod gate;
 mod heal;
 mod health;
 mod input;
@@ -27,17 +28,19 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 
 /// What lets a restarted master serve again needs no dashboard and comes first. One dead proxy blocks every other write
 /// to the dashboard, so its record goes before those. What replaces a member's data
-/// comes before what copies it; sentinels come before slots, so that nothing is served unwatched.
-const RULES: [Rule; 14] = [
+/// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
+/// unwatched.
+const RULES: [Rule; 15] = [
+    gate::unfence,
     sentinels::relink,
-    heal::unfence,
     proxies::remove_dead,
-    heal::start_empty,
+    gate::start_empty,
+    bootstrap::arm,
     bootstrap::topology_lost,
-    bootstrap::groups_and_servers,
     heal::promote,
     heal::make_official,
     heal::attach,
+    bootstrap::groups_and_servers,
     sentinels::add,
     sentinels::resync,
     sentinels::monitor,
@@ -59,6 +62,7 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
                 reason::DASHBOARD_NOT_READY,
                 format!("the dashboard is not ready: {why}"),
             );
+            decision.step = gate::unfence_by_sentinels(desired, observed);
             return decision;
         }
     };

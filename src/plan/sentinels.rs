@@ -1,11 +1,16 @@
 //! Sentinels: known to the dashboard, each watching every group. `resync-all` forgets epochs and replicas, so it runs
 //! only while everybody answers; a sentinel that lacks one master is told of that one (design, decision 5).
 
-use super::{Decision, Step, bootstrap, input::Input, reason, step::list};
+use super::{
+    Decision, Step, bootstrap,
+    input::{Input, Word},
+    reason,
+    step::list,
+};
 use crate::domain::{Address, Replication, SentinelView, ServerView};
 
 /// A master whose process is younger than this, in seconds, was restarted just now.
-const RESTARTED_WITHIN: u64 = 30;
+const RESTARTED_WITHIN: u64 = 12;
 /// Sentinels ping every second: one that heard nothing for so many milliseconds has lost its connection.
 const SILENT_MS: u64 = 2_000;
 
@@ -50,13 +55,21 @@ pub(super) fn resync(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
 /// Whoever isn't there, or isn't in its role, for `resync-all`.
 fn missing(input: &Input<'_>) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
-    for sentinel in &input.desired.addresses.sentinels {
+    // Those that the dashboard knows, too: it asks them all.
+    for sentinel in input
+        .desired
+        .addresses
+        .sentinels
+        .iter()
+        .chain(&input.topology.sentinels.servers)
+    {
         if !matches!(input.observed.sentinels.get(sentinel), Some(Ok(_))) {
             missing.push(format!("sentinel {sentinel}"));
         }
     }
     for group in input.topology.groups.values() {
-        if group.out_of_sync || group.promoting.is_some() || input.serving_master(group).is_none() {
+        let is_settled = !group.out_of_sync && group.promoting.is_none() && input.rival(group).is_none();
+        if !is_settled || input.serving_master(group).is_none() {
             missing.push(format!("the master of group {}", group.id));
             continue;
         }
@@ -82,8 +95,12 @@ fn is_linked(input: &Input<'_>, server: &Address) -> bool {
 
 /// A sentinel whose connection broke with the master connects anew at once, and may end in the black hole of a pod
 /// that was just deleted (identity-experiment, table f). It would stay there for 15 s, longer than it takes to declare
-/// dead a master that is long back. Told the master's password again, it connects anew (redis 6.2 and later).
+/// dead a master that is long back. Told the master's password again, it connects anew (redis 6.2 and later; earlier
+/// ones don't mind, and the fence keeps a failover from losing anything).
 pub(super) fn relink(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    if !input.desired.has_password {
+        return None;
+    }
     for group in input
         .topology
         .groups
@@ -130,7 +147,12 @@ pub(super) fn monitor(input: &Input<'_>, decision: &mut Decision) -> Option<Step
             if view.masters.contains_key(&name) {
                 continue;
             }
-            let Some(master) = input.serving_master(group).filter(|_| input.sentinels_agree(group)) else {
+            // Beside a rival with data it isn't for us to say who is master: the others must know.
+            let is_clear = input.rival(group).is_none() || input.word_on(group) == Word::For;
+            let Some(master) = input
+                .serving_master(group)
+                .filter(|_| is_clear && input.sentinels_agree(group))
+            else {
                 let what = format!(
                     "sentinel {sentinel} doesn't watch group {}, whose master isn't settled",
                     group.id

@@ -40,6 +40,7 @@ fn master(keys: u64) -> ServerView {
         offset: 100,
         keys,
         uptime: 1000,
+        link_down_for: None,
         fenced: false,
     }
 }
@@ -53,6 +54,7 @@ fn replica_of(master: &Address, link_up: bool) -> ServerView {
         offset: 100,
         keys: 5,
         uptime: 1000,
+        link_down_for: None,
         fenced: false,
     }
 }
@@ -148,6 +150,7 @@ impl World {
                             uid: format!("uid-{name}"),
                             name,
                             ready: true,
+                            at_gate: false,
                             stopped_empty: false,
                         },
                     )
@@ -222,6 +225,7 @@ impl World {
             } else {
                 BTreeSet::new()
             },
+            has_password: true,
             allow_stand_in: self.allow_stand_in,
         };
         let mut observed = self.observed.clone();
@@ -273,6 +277,7 @@ impl World {
                     offset: 1,
                     keys: 0,
                     uptime: 9,
+                    link_down_for: None,
                     fenced: false,
                 };
                 self.observed.servers.insert(server.clone(), view);
@@ -328,6 +333,7 @@ fn a_new_cluster_is_built_step_by_step_and_then_rests() {
     let expected = [
         "CreateGroup",
         "AddServer",
+        "AttachReplica",
         "CreateGroup",
         "AddServer",
         "AttachReplica",
@@ -507,6 +513,7 @@ fn a_group_whose_copies_are_all_gone_starts_empty_only_without_volumes() {
             .get_mut(&server(1, ordinal))
             .unwrap()
             .stopped_empty = true;
+        world.observed.server_pods.get_mut(&server(1, ordinal)).unwrap().at_gate = true;
     }
     let decision = world.decide();
     assert_eq!(
@@ -548,10 +555,11 @@ fn without_sentinels_the_replica_that_has_most_replaces_a_master_that_is_gone() 
     world.observed.sentinels.clear();
     world.topology.sentinels = crate::domain::Sentinels::default();
     world.observed.servers.insert(server(1, 0), down());
-    world
-        .observed
-        .servers
-        .insert(server(1, 1), replica_of(&server(1, 0), false));
+    let mut replica = replica_of(&server(1, 0), false);
+    if let ServerView::Up { link_down_for, .. } = &mut replica {
+        *link_down_for = Some(12);
+    }
+    world.observed.servers.insert(server(1, 1), replica);
     world.observed.server_pods.get_mut(&server(1, 0)).unwrap().ready = false;
     world.observed.down_for.insert(server(1, 0), 3);
     assert_eq!(world.decide().step, None, "not yet");
@@ -671,6 +679,7 @@ fn slots_count_as_served_while_their_master_answers() {
         addresses: &world.addresses,
         known_hosts: BTreeSet::new(),
         persistent: BTreeSet::new(),
+        has_password: true,
         allow_stand_in: false,
     };
     let whole = health(&desired, &observed);
@@ -695,6 +704,7 @@ fn restarted(uptime: u64, silent_ms: [u64; 3]) -> World {
         offset: 9,
         keys: 5,
         uptime,
+        link_down_for: None,
         fenced: true,
     };
     world.observed.servers.insert(server(1, 0), view);
@@ -713,7 +723,11 @@ fn restarted(uptime: u64, silent_ms: [u64; 3]) -> World {
 
 #[test]
 fn a_sentinel_that_lost_a_restarted_master_connects_anew() {
-    let world = restarted(3, [500, 3_000, 500]);
+    let mut world = restarted(3, [500, 3_000, 500]);
+    let ServerView::Up { fenced, .. } = world.observed.servers.get_mut(&server(1, 0)).unwrap() else {
+        unreachable!()
+    };
+    *fenced = false;
     let (sentinel, group, master) = (sentinel(1), gid(1), server(1, 0));
     assert_eq!(
         world.decide().step,
@@ -771,8 +785,129 @@ fn an_attached_replica_is_not_left_fenced() {
         offset: 9,
         keys: 5,
         uptime: 60,
+        link_down_for: None,
         fenced: true,
     };
     world.observed.servers.insert(server(1, 1), view);
     assert_eq!(world.decide().step, Some(Step::Unfence(server(1, 1))));
+}
+
+#[test]
+fn of_two_masters_with_data_none_is_wiped_unless_the_sentinels_know_which_one_was_last() {
+    let mut world = World::settled();
+    world.observed.servers.insert(server(1, 1), master(7));
+    for view in world.observed.sentinels.values_mut().flatten() {
+        view.masters.remove("c-1");
+    }
+    world.topology.sentinels.masters.clear();
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step.clone(), reasons(&decision.blocked)),
+        (None, vec![reason::SPLIT_MASTERS])
+    );
+
+    world.topology.sentinels.out_of_sync = true;
+    let attach = Some(Step::Attach {
+        group: gid(1),
+        server: server(1, 1),
+    });
+    assert_eq!(world.decide().step, attach, "the dashboard has just promoted one");
+
+    let mut world = World::settled();
+    world.observed.servers.insert(server(1, 1), master(7));
+    assert_eq!(world.decide().step, attach, "a majority names the official one");
+}
+
+#[test]
+fn an_official_master_that_follows_another_gives_up_its_place_once_nobody_else_knows() {
+    let mut world = World::settled();
+    world
+        .observed
+        .servers
+        .insert(server(1, 0), replica_of(&server(1, 1), true));
+    world.observed.servers.insert(server(1, 1), master(5));
+    assert_eq!(world.decide().step, None, "the sentinels will tell");
+    for view in world.observed.sentinels.values_mut() {
+        *view = Ok(SentinelView::default());
+    }
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Promote {
+            group: gid(1),
+            server: server(1, 1)
+        })
+    );
+}
+
+#[test]
+fn a_replica_that_never_had_the_masters_data_does_not_replace_it() {
+    let mut world = World::settled();
+    world.cluster.sentinel = None;
+    world.addresses.sentinels.clear();
+    world.observed.sentinels.clear();
+    world.topology.sentinels = crate::domain::Sentinels::default();
+    world.observed.servers.insert(server(1, 0), down());
+    world.observed.server_pods.get_mut(&server(1, 0)).unwrap().ready = false;
+    world.observed.down_for.insert(server(1, 0), 12);
+    for (link_down_for, promotes) in [(None, false), (Some(10), true), (Some(3_600), false)] {
+        let mut view = replica_of(&server(1, 0), false);
+        if let ServerView::Up {
+            link_down_for: seconds, ..
+        } = &mut view
+        {
+            *seconds = link_down_for;
+        }
+        world.observed.servers.insert(server(1, 1), view);
+        assert_eq!(world.decide().step.is_some(), promotes, "{link_down_for:?}");
+    }
+}
+
+#[test]
+fn an_emptied_master_is_replaced_by_the_operator_when_the_sentinels_fail_to() {
+    let mut world = World::settled();
+    world.observed.servers.insert(server(1, 0), down());
+    world
+        .observed
+        .servers
+        .insert(server(1, 1), replica_of(&server(1, 0), false));
+    let pod = world.observed.server_pods.get_mut(&server(1, 0)).unwrap();
+    (pod.ready, pod.at_gate, pod.stopped_empty) = (false, true, true);
+    world.observed.down_for.insert(server(1, 0), 12);
+    assert_eq!(world.decide().step, None, "the sentinels' turn");
+    world.observed.down_for.insert(server(1, 0), 40);
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Promote {
+            group: gid(1),
+            server: server(1, 1)
+        })
+    );
+}
+
+#[test]
+fn a_fence_is_lifted_by_the_sentinels_word_while_the_dashboard_is_away() {
+    let away = |world: &World| {
+        let desired = Desired {
+            cluster: &world.cluster,
+            addresses: &world.addresses,
+            known_hosts: BTreeSet::new(),
+            persistent: BTreeSet::new(),
+            has_password: true,
+            allow_stand_in: false,
+        };
+        decide(&desired, &world.observed).step
+    };
+    assert_eq!(
+        away(&restarted(3, [500, 500, 5_000])),
+        Some(Step::Unfence(server(1, 0)))
+    );
+    assert_eq!(away(&restarted(3, [500, 5_000, 5_000])), None);
+}
+
+#[test]
+fn a_group_that_started_empty_is_armed_again_at_once() {
+    let mut world = World::settled();
+    world.observed.bootstrapped.remove(&gid(1));
+    world.group(2).servers.pop();
+    assert_eq!(world.decide().step, Some(Step::ArmGate(vec![gid(1)])));
 }

@@ -198,3 +198,39 @@ async fn the_coordinator_cannot_be_changed() {
     more["codisProxy"]["replicas"] = json!(3);
     apply(&world, &manifest("fixed", more)).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_this_version_cannot_scale_in_is_refused_and_scaling_out_is_not() {
+    let Some(world) = World::new().await else { return };
+    let mut first = spec();
+    first["sentinel"] = json!({ "image": "codis", "replicas": 3 });
+    apply(&world, &manifest("shape", first.clone())).await.unwrap();
+    let servers = |replicas: i32, group_replicas: i32| {
+        let mut other = first.clone();
+        other["codisServer"]["replicas"] = json!(replicas);
+        other["codisServer"]["groupReplicas"] = json!(group_replicas);
+        manifest("shape", other)
+    };
+    for (replicas, group_replicas) in [(2, 2), (2, 1), (4, 4)] {
+        let refused = refusal(&world, &servers(replicas, group_replicas)).await;
+        assert!(
+            refused.contains("codisServer can't be scaled in"),
+            "{replicas}/{group_replicas}: {refused}"
+        );
+    }
+    let mut fewer = first.clone();
+    fewer["sentinel"]["replicas"] = json!(1);
+    assert!(
+        refusal(&world, &manifest("shape", fewer))
+            .await
+            .contains("sentinel.replicas can't be lowered")
+    );
+    let mut none = first.clone();
+    none.as_object_mut().unwrap().remove("sentinel");
+    assert!(
+        refusal(&world, &manifest("shape", none))
+            .await
+            .contains("sentinel.replicas can't be lowered")
+    );
+    apply(&world, &servers(6, 2)).await.unwrap();
+}

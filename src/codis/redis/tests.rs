@@ -18,6 +18,7 @@ fn up(replication: Replication, offset: u64, keys: u64) -> ServerView {
         offset,
         keys,
         uptime: 0,
+        link_down_for: None,
         fenced: false,
     }
 }

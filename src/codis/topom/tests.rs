@@ -117,7 +117,7 @@ fn sync_actions_are_running_failed_or_over() {
         (json!(null), ActionState::Idle),
         (json!({"state": "synced"}), ActionState::Idle),
         (json!({"index": 3, "state": "pending"}), ActionState::Running),
-        (json!({"state": "syncing"}), ActionState::Running),
+        (json!({"state": "syncing"}), ActionState::Idle),
         (json!({"state": "synced_failed"}), ActionState::Failed),
     ] {
         let mut body = recorded("topom-bootstrapped");

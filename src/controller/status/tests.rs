@@ -29,6 +29,7 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
         addresses: &addresses,
         known_hosts: BTreeSet::new(),
         persistent: BTreeSet::new(),
+        has_password: true,
         allow_stand_in: false,
     };
     let observed = Observed {

@@ -1,0 +1,125 @@
+use super::*;
+
+#[test]
+fn a_settled_cluster_needs_nothing() {
+    let decision = World::settled().decide();
+    assert_eq!(decision, Decision::default());
+}
+
+#[test]
+fn a_new_cluster_is_built_step_by_step_and_then_rests() {
+    let mut world = World::fresh();
+    let mut names = Vec::new();
+    while let Some(step) = world.decide().step {
+        world.apply(&step);
+        names.push(step.name());
+        assert!(names.len() < 40, "it never ends: {names:?}");
+    }
+    names.dedup();
+    let expected = [
+        "CreateGroup",
+        "AddServer",
+        "AttachReplica",
+        "CreateGroup",
+        "AddServer",
+        "AttachReplica",
+        "AddSentinel",
+        "ResyncSentinels",
+        "ArmStartGate",
+        "AssignSlots",
+        "ResyncGroup",
+    ];
+    assert_eq!(names, expected);
+    assert!(world.decide().is_settled(), "{:?}", world.decide());
+}
+
+#[test]
+fn nothing_is_built_before_every_server_was_asked_for_keys() {
+    let mut world = World::fresh();
+    world.observed.servers.insert(server(2, 1), down());
+    let decision = world.decide();
+    assert_eq!(decision.step, None);
+    assert_eq!(reasons(&decision.waits)[0], reason::SERVERS_NOT_READY);
+}
+
+#[test]
+fn servers_with_keys_and_no_topology_are_left_alone() {
+    let mut world = World::fresh();
+    world.observed.servers.insert(server(2, 1), master(1));
+    let decision = world.decide();
+    assert_eq!(decision.step, None);
+    assert_eq!(reasons(&decision.blocked), [reason::TOPOLOGY_LOST]);
+}
+
+#[test]
+fn lost_slots_are_not_assigned_over_keys() {
+    let mut world = World::settled();
+    world.topology.slots[7].group = None;
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step.clone(), reasons(&decision.blocked)),
+        (None, vec![reason::TOPOLOGY_LOST])
+    );
+}
+
+#[test]
+fn a_topology_with_members_of_somebody_else_is_not_touched() {
+    let mut world = World::settled();
+    world.group(1).servers[0].address = Address::new("10.0.0.1", 6379);
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step.clone(), reasons(&decision.blocked)),
+        (None, vec![reason::COORDINATOR_IN_USE])
+    );
+}
+
+#[test]
+fn the_stand_in_is_refused_unless_allowed() {
+    let mut world = World::settled();
+    world.version = "codis-double 3.2.2".into();
+    assert_eq!(reasons(&world.decide().blocked), [reason::STAND_IN_REFUSED]);
+    world.allow_stand_in = true;
+    assert!(world.decide().is_settled());
+}
+
+#[test]
+fn a_member_with_keys_of_its_own_does_not_join_a_group() {
+    let mut world = World::settled();
+    world.group(1).servers.pop();
+    world.observed.servers.insert(server(1, 1), master(9));
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step.clone(), reasons(&decision.blocked)),
+        (None, vec![reason::SERVER_HAS_DATA])
+    );
+}
+
+#[test]
+fn slots_count_as_served_while_their_master_answers() {
+    let world = World::settled();
+    let mut observed = world.observed.clone();
+    observed.dashboard = DashboardView::Online {
+        version: String::new(),
+        topology: Box::new(world.topology.clone()),
+    };
+    let desired = Desired {
+        cluster: &world.cluster,
+        addresses: &world.addresses,
+        known_hosts: BTreeSet::new(),
+        persistent: BTreeSet::new(),
+        has_password: true,
+        allow_stand_in: false,
+    };
+    let whole = health(&desired, &observed);
+    assert_eq!(
+        (whole.slots_served, whole.servers_in_role, whole.sentinels_watching),
+        (1024, 4, 3)
+    );
+    assert!(whole.is_serving());
+    observed.servers.insert(server(1, 0), down());
+    let half = health(&desired, &observed);
+    assert_eq!(
+        (half.slots_served, half.servers_in_role, half.is_serving()),
+        (512, 3, false)
+    );
+}

@@ -1,0 +1,197 @@
+use super::*;
+
+#[test]
+fn a_failover_is_made_official_once_everybody_names_the_same_master() {
+    let mut world = World::settled();
+    world.failed_over();
+    assert_eq!(world.decide().step, Some(Step::ResyncGroup(gid(1))));
+    let one = world.observed.sentinels.get_mut(&sentinel(0)).unwrap();
+    one.as_mut().unwrap().masters.extend([watched(1, &server(1, 0))]);
+    assert_eq!(world.decide().step, None, "one sentinel still names the old one");
+}
+
+#[test]
+fn an_old_master_is_attached_to_the_new_one() {
+    let mut world = World::settled();
+    world.failed_over();
+    world.group(1).out_of_sync = false;
+    world.observed.servers.insert(server(1, 0), master(5));
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Attach {
+            group: gid(1),
+            server: server(1, 0)
+        })
+    );
+}
+
+#[test]
+fn nobody_is_attached_while_the_sentinels_name_another_master() {
+    let mut world = World::settled();
+    world.failed_over();
+    // The dashboard doesn't know yet: its order is the old one, and the old master is back.
+    world.group(1).servers.swap(0, 1);
+    world.group(1).out_of_sync = false;
+    world.observed.servers.insert(server(1, 0), master(5));
+    let decision = world.decide();
+    assert_eq!((decision.step.clone(), decision.is_settled()), (None, false));
+}
+
+#[test]
+fn an_emptied_master_is_never_copied_from() {
+    let mut world = World::settled();
+    world.observed.servers.insert(server(1, 0), master(0));
+    world.observed.servers.insert(server(1, 1), master(5));
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step.clone(), reasons(&decision.blocked)),
+        (None, vec![reason::MASTER_EMPTIED])
+    );
+}
+
+#[test]
+fn without_sentinels_the_replica_that_has_most_replaces_a_master_that_is_gone() {
+    let mut world = World::settled();
+    world.cluster.sentinel = None;
+    world.addresses.sentinels.clear();
+    world.observed.sentinels.clear();
+    world.topology.sentinels = crate::domain::Sentinels::default();
+    world.observed.servers.insert(server(1, 0), down());
+    let mut replica = replica_of(&server(1, 0), false);
+    if let ServerView::Up { link_down_for, .. } = &mut replica {
+        *link_down_for = Some(12);
+    }
+    world.observed.servers.insert(server(1, 1), replica);
+    world.observed.server_pods.get_mut(&server(1, 0)).unwrap().ready = false;
+    world.observed.down_for.insert(server(1, 0), 3);
+    assert_eq!(world.decide().step, None, "not yet");
+    world.observed.down_for.insert(server(1, 0), 12);
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Promote {
+            group: gid(1),
+            server: server(1, 1)
+        })
+    );
+    world.observed.server_pods.get_mut(&server(1, 0)).unwrap().ready = true;
+    assert_eq!(world.decide().step, None, "the kubelet says that it serves");
+}
+
+#[test]
+fn a_stuck_promotion_is_repeated() {
+    let mut world = World::settled();
+    world.group(2).promoting = Some(1);
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Promote {
+            group: gid(2),
+            server: server(2, 1)
+        })
+    );
+}
+
+#[test]
+fn a_replica_that_is_down_leaves_the_cluster_unsettled() {
+    let mut world = World::settled();
+    world
+        .observed
+        .servers
+        .insert(server(1, 1), replica_of(&server(1, 0), false));
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step.clone(), reasons(&decision.waits)),
+        (None, vec![reason::REPLICATION])
+    );
+}
+
+#[test]
+fn of_two_masters_with_data_none_is_wiped_unless_the_sentinels_know_which_one_was_last() {
+    let mut world = World::settled();
+    world.observed.servers.insert(server(1, 1), master(7));
+    for view in world.observed.sentinels.values_mut().flatten() {
+        view.masters.remove("c-1");
+    }
+    world.topology.sentinels.masters.clear();
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step.clone(), reasons(&decision.blocked)),
+        (None, vec![reason::SPLIT_MASTERS])
+    );
+
+    world.topology.sentinels.out_of_sync = true;
+    let attach = Some(Step::Attach {
+        group: gid(1),
+        server: server(1, 1),
+    });
+    assert_eq!(world.decide().step, attach, "the dashboard has just promoted one");
+
+    let mut world = World::settled();
+    world.observed.servers.insert(server(1, 1), master(7));
+    assert_eq!(world.decide().step, attach, "a majority names the official one");
+}
+
+#[test]
+fn an_official_master_that_follows_another_gives_up_its_place_once_nobody_else_knows() {
+    let mut world = World::settled();
+    world
+        .observed
+        .servers
+        .insert(server(1, 0), replica_of(&server(1, 1), true));
+    world.observed.servers.insert(server(1, 1), master(5));
+    assert_eq!(world.decide().step, None, "the sentinels will tell");
+    for view in world.observed.sentinels.values_mut() {
+        *view = Ok(SentinelView::default());
+    }
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Promote {
+            group: gid(1),
+            server: server(1, 1)
+        })
+    );
+}
+
+#[test]
+fn a_replica_that_never_had_the_masters_data_does_not_replace_it() {
+    let mut world = World::settled();
+    world.cluster.sentinel = None;
+    world.addresses.sentinels.clear();
+    world.observed.sentinels.clear();
+    world.topology.sentinels = crate::domain::Sentinels::default();
+    world.observed.servers.insert(server(1, 0), down());
+    world.observed.server_pods.get_mut(&server(1, 0)).unwrap().ready = false;
+    world.observed.down_for.insert(server(1, 0), 12);
+    for (link_down_for, promotes) in [(None, false), (Some(10), true), (Some(3_600), false)] {
+        let mut view = replica_of(&server(1, 0), false);
+        if let ServerView::Up {
+            link_down_for: seconds, ..
+        } = &mut view
+        {
+            *seconds = link_down_for;
+        }
+        world.observed.servers.insert(server(1, 1), view);
+        assert_eq!(world.decide().step.is_some(), promotes, "{link_down_for:?}");
+    }
+}
+
+#[test]
+fn an_emptied_master_is_replaced_by_the_operator_when_the_sentinels_fail_to() {
+    let mut world = World::settled();
+    world.observed.servers.insert(server(1, 0), down());
+    world
+        .observed
+        .servers
+        .insert(server(1, 1), replica_of(&server(1, 0), false));
+    let pod = world.observed.server_pods.get_mut(&server(1, 0)).unwrap();
+    (pod.ready, pod.at_gate, pod.stopped_empty) = (false, true, true);
+    world.observed.down_for.insert(server(1, 0), 12);
+    assert_eq!(world.decide().step, None, "the sentinels' turn");
+    world.observed.down_for.insert(server(1, 0), 40);
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Promote {
+            group: gid(1),
+            server: server(1, 1)
+        })
+    );
+}

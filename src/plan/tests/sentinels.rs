@@ -1,0 +1,75 @@
+use super::*;
+
+#[test]
+fn sentinels_are_configured_anew_only_while_everybody_answers() {
+    let mut world = World::settled();
+    world.topology.sentinels.out_of_sync = true;
+    assert_eq!(world.decide().step, Some(Step::ResyncSentinels));
+    type Change = fn(&mut World);
+    let table: [(&str, Change); 4] = [
+        ("a sentinel", |w| {
+            drop(w.observed.sentinels.insert(sentinel(1), Err("timeout".into())))
+        }),
+        ("a replica", |w| drop(w.observed.servers.insert(server(2, 1), down()))),
+        ("a master", |w| drop(w.observed.servers.insert(server(2, 0), down()))),
+        ("a proxy", |w| w.topology.proxies[0].error = Some("timeout".into())),
+    ];
+    for (who, change) in table {
+        let mut world = World::settled();
+        world.topology.sentinels.out_of_sync = true;
+        change(&mut world);
+        let decision = world.decide();
+        assert_eq!(
+            (decision.step.clone(), decision.is_settled()),
+            (None, false),
+            "without {who}: {decision:?}"
+        );
+    }
+}
+
+#[test]
+fn a_sentinel_that_came_back_is_told_what_it_lacks() {
+    let mut world = World::settled();
+    world
+        .observed
+        .sentinels
+        .get_mut(&sentinel(2))
+        .unwrap()
+        .as_mut()
+        .unwrap()
+        .masters
+        .remove("c-2");
+    let (sentinel, group, master) = (sentinel(2), gid(2), server(2, 0));
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Monitor {
+            sentinel,
+            group,
+            master
+        })
+    );
+    world.observed.servers.insert(server(2, 0), down());
+    assert_eq!(world.decide().step, None, "not of a master that doesn't answer");
+}
+
+#[test]
+fn a_sentinel_that_lost_a_restarted_master_connects_anew() {
+    let mut world = restarted(3, [500, 3_000, 500]);
+    let ServerView::Up { fenced, .. } = world.observed.servers.get_mut(&server(1, 0)).unwrap() else {
+        unreachable!()
+    };
+    *fenced = false;
+    let (sentinel, group, master) = (sentinel(1), gid(1), server(1, 0));
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Relink {
+            sentinel,
+            group,
+            master
+        })
+    );
+    assert_ne!(
+        restarted(90, [500, 3_000, 500]).decide().step.map(|s| s.name()),
+        Some("RelinkSentinel")
+    );
+}

@@ -13,6 +13,7 @@ use std::{
 const SERVER: &str = include_str!("../src/build/scripts/server.sh");
 const SENTINEL: &str = include_str!("../src/build/scripts/sentinel.sh");
 const DASHBOARD: &str = include_str!("../src/build/scripts/dashboard.sh");
+const PROXY: &str = include_str!("../src/build/scripts/proxy.sh");
 const READY: &str = include_str!("../src/build/scripts/proxy-ready.sh");
 
 /// A folder with a Secret, a data volume and programs that tell what they were called with.
@@ -278,4 +279,40 @@ fn a_proxy_is_ready_when_it_answers_anything_but_that_it_is_not_online() {
         pod.program("redis-cli", &format!("echo '{answer}'"));
         assert_eq!(pod.run(READY, &[]).1, ready, "{answer:?}");
     }
+}
+
+#[test]
+fn a_proxy_starts_once_the_dashboard_holds_its_lock() {
+    let pod = Pod::new("proxy");
+    pod.file("secret/dashboard-address", "10.0.2.1:18080");
+    pod.program("codis-proxy", "echo \"codis-proxy $*\"");
+    let tries = pod.0.join("tries").display().to_string();
+    pod.program(
+        "codis-admin",
+        &format!("echo \"$*\" >>{tries}; [ \"$(wc -l <{tries})\" -ge 3 ]"),
+    );
+    let (output, ok) = pod.run(PROXY, &[("NCPU", "1"), ("POD_IP", "10.1.0.1")]);
+    assert!(
+        ok && output.contains("--host-admin=10.1.0.1:11080 --host-proxy=10.1.0.1:19000"),
+        "{output}"
+    );
+    assert_eq!(pod.read("tries").lines().count(), 3);
+    assert!(
+        pod.read("tries").starts_with("--dashboard=10.0.2.1:18080 config"),
+        "{}",
+        pod.read("tries")
+    );
+}
+
+#[test]
+fn a_proxy_that_waits_for_the_dashboard_ends_when_it_is_told_to() {
+    let pod = Pod::new("proxy-term");
+    pod.file("secret/dashboard-address", "10.0.2.1:18080");
+    // The shell's own process, as the kubelet would tell it: the script's shell is told by what it runs.
+    pod.program("codis-admin", "kill -TERM $PPID; exit 1")
+        .program("sleep", "exec /bin/sleep 60");
+    let began = std::time::Instant::now();
+    let (output, ok) = pod.run(PROXY, &[("NCPU", "1"), ("POD_IP", "10.1.0.1")]);
+    assert!(ok && output.is_empty(), "{output}");
+    assert!(began.elapsed().as_secs() < 30, "it slept through the signal");
 }

@@ -40,7 +40,7 @@ use super::{CodisClusterStatus, Quantity};
 )]
 #[x_kube(validation = Rule::new("self.coordinatorName == oldSelf.coordinatorName && self.coordinatorAddr == oldSelf.coordinatorAddr")
     .message("coordinatorName and coordinatorAddr can't be changed: the topology would stay behind in the old coordinator"))]
-#[x_kube(validation = Rule::new("!has(oldSelf.sentinel) || has(self.sentinel) && self.sentinel.replicas >= oldSelf.sentinel.replicas")
+#[x_kube(validation = Rule::new("!has(oldSelf.sentinel) || oldSelf.sentinel.replicas == 0 || has(self.sentinel) && self.sentinel.replicas >= oldSelf.sentinel.replicas")
     .message("sentinel.replicas can't be lowered in this version: the others would go on counting the ones that left"))]
 #[serde(rename_all = "camelCase")]
 pub struct CodisClusterSpec {

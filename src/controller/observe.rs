@@ -26,8 +26,10 @@ pub(super) async fn observe(
     facts: &Facts,
 ) -> Observed {
     let addresses = desired.addresses;
-    let (dashboard, servers, sentinels) = tokio::join!(
-        codis.dashboard(),
+    // The dashboard first: it answers only after a promotion that runs, while servers answer at once. An order that is
+    // newer than what the servers said would look like one that everybody forgot.
+    let dashboard = codis.dashboard().await;
+    let (servers, sentinels) = tokio::join!(
         codis.servers(addresses.servers.values().flatten().cloned()),
         codis.sentinels(addresses.sentinels.iter().cloned()),
     );
@@ -44,7 +46,7 @@ pub(super) async fn observe(
         dashboard,
         servers,
         sentinels,
-        server_pods: server_pods(desired, live),
+        server_pods: server_pods(desired, live, Timestamp::now()),
         proxy_pods: of_component(live, Component::Proxy)
             .map(|pod| proxy_pod(pod, Timestamp::now()))
             .collect(),
@@ -64,24 +66,25 @@ fn of_component(live: &Live, component: Component) -> impl Iterator<Item = &Pod>
     live.pods.iter().filter(is_of)
 }
 
-fn server_pods(desired: &Desired<'_>, live: &Live) -> BTreeMap<Address, MemberPod> {
+fn server_pods(desired: &Desired<'_>, live: &Live, now: Timestamp) -> BTreeMap<Address, MemberPod> {
     let by_name: BTreeMap<String, &Pod> = live.pods.iter().map(|pod| (pod.name_any(), pod)).collect();
     let mut pods = BTreeMap::new();
     for (group, servers) in &desired.addresses.servers {
         for (ordinal, address) in (0..).zip(servers) {
             if let Some(pod) = by_name.get(&desired.cluster.names.server_pod(*group, ordinal)) {
-                pods.insert(address.clone(), member_pod(pod));
+                pods.insert(address.clone(), member_pod(pod, now));
             }
         }
     }
     pods
 }
 
-fn member_pod(pod: &Pod) -> MemberPod {
+fn member_pod(pod: &Pod, now: Timestamp) -> MemberPod {
     MemberPod {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         ready: is_ready(pod),
+        unready_for: unready_for(pod, now),
         at_gate: container(pod).is_some_and(is_at_the_gate) && !is_ready(pod),
         stopped_empty: pod.metadata.deletion_timestamp.is_none()
             && container(pod).is_some_and(|status| !is_running(status) && is_at_the_gate(status)),
@@ -127,6 +130,20 @@ fn is_ready(pod: &Pod) -> bool {
         .flatten()
         .any(|c| c.type_ == "Ready" && c.status == "True");
     is_true && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// For how many seconds the pod hasn't been ready, by the kubelet's clock.
+fn unready_for(pod: &Pod, now: Timestamp) -> Option<u64> {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let unready = conditions
+        .into_iter()
+        .flatten()
+        .find(|c| c.type_ == "Ready" && c.status != "True")?;
+    let since = unready
+        .last_transition_time
+        .as_ref()
+        .or(pod.metadata.creation_timestamp.as_ref())?;
+    u64::try_from(now.duration_since(since.0).as_secs()).ok()
 }
 
 /// Components whose wished pods aren't all ready, like `proxy 2/3`.

@@ -114,6 +114,8 @@ pub struct MemberPod {
     pub uid: String,
     /// The kubelet's word that it serves.
     pub ready: bool,
+    /// For how many seconds it hasn't served, by the kubelet's word; none while it does.
+    pub unready_for: Option<u64>,
     /// Its last start ended at the gate, with no data and no master to copy from; it may be trying again.
     pub at_gate: bool,
     /// The kubelet's word that it is at the gate and that nothing runs in it now: this copy is gone.

@@ -1,9 +1,7 @@
 //! From an empty topology to 1024 served slots, and back when the topology was lost.
 
-use std::collections::BTreeSet;
-
 use super::{Decision, Step, input::Input, reason, step::list};
-use crate::domain::{Address, Group, GroupId, Replication, ServerView, even_layout};
+use crate::domain::{Address, Group, GroupId, Replication, ServerView, SlotId, even_layout};
 
 /// Slots without a group while servers hold keys: nobody knows any more where those keys belong.
 pub(super) fn topology_lost(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
@@ -99,14 +97,7 @@ pub(super) fn slots(input: &Input<'_>, decision: &mut Decision) -> Option<Step> 
     if is_lost(decision) {
         return None;
     }
-    let offline: BTreeSet<_> = input
-        .topology
-        .slots
-        .iter()
-        .filter(|slot| slot.group.is_none())
-        .map(|slot| slot.id)
-        .collect();
-    let is_new = !offline.is_empty();
+    let is_new = input.topology.slots.iter().any(|slot| slot.group.is_none());
     if is_new && (!all_servers_up(input, decision) || !decision.waits.iter().all(|note| may_pass(note.reason))) {
         return None;
     }
@@ -118,11 +109,39 @@ pub(super) fn slots(input: &Input<'_>, decision: &mut Decision) -> Option<Step> 
     if !unarmed.is_empty() {
         return Some(Step::ArmGate(unarmed));
     }
+    Some(assignment(input))
+}
+
+/// A dashboard that died while it assigned slots left some without a group: the rest follows before proxies are told
+/// of the half, as long as no server holds a key.
+pub(super) fn finish_assignment(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    let offline = input.topology.slots.iter().filter(|slot| slot.group.is_none()).count();
+    let is_half = offline > 0 && offline < input.topology.slots.len();
+    let is_empty = |server: &Address| matches!(input.server(server), Some(ServerView::Up { keys: 0, .. }));
+    let all_empty = input.wished_groups().values().flatten().all(is_empty);
+    let all_armed = input
+        .wished_groups()
+        .keys()
+        .all(|id| input.observed.bootstrapped.contains(id));
+    (is_half && all_empty && all_armed && input.groups_stand()).then(|| assignment(input))
+}
+
+/// The even layout, for the slots that have no group.
+fn assignment(input: &Input<'_>) -> Step {
     let groups: Vec<GroupId> = input.wished_groups().keys().copied().collect();
-    let layout = even_layout(&groups);
-    Some(Step::AssignSlots(
-        layout.into_iter().filter(|(slot, _)| offline.contains(slot)).collect(),
-    ))
+    let is_offline = |slot: SlotId| {
+        input
+            .topology
+            .slots
+            .iter()
+            .any(|known| known.id == slot && known.group.is_none())
+    };
+    Step::AssignSlots(
+        even_layout(&groups)
+            .into_iter()
+            .filter(|(slot, _)| is_offline(*slot))
+            .collect(),
+    )
 }
 
 /// What slots needn't wait for: proxies are told of them whenever they come, and pods of the front end don't matter.

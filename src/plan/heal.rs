@@ -12,7 +12,7 @@ const PROMOTE_AFTER: u64 = 10;
 /// With sentinels, only one whose copy is gone and that they failed to replace for this many seconds.
 const PROMOTE_INSTEAD_AFTER: u64 = 30;
 /// A replica whose link broke at most so many seconds before its master went silent had what the master had.
-const LINK_MARGIN: u64 = 30;
+const LINK_MARGIN: u64 = 60;
 
 /// Finishes a promotion that got stuck (contract §6.2), and replaces dead masters where sentinels don't.
 pub(super) fn promote(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
@@ -39,19 +39,47 @@ fn replacement(input: &Input<'_>, decision: &mut Decision, group: &Group) -> Opt
     let master = group.master()?;
     let down_for = *input.observed.down_for.get(master)?;
     let pod = input.observed.server_pods.get(master);
+    let is_gone = pod.is_some_and(|pod| pod.stopped_empty);
     let patience = match &input.desired.cluster.sentinel {
         None if pod.is_some_and(|pod| pod.ready) => return None,
         None => PROMOTE_AFTER,
-        Some(_) if pod.is_some_and(|pod| pod.stopped_empty) => PROMOTE_INSTEAD_AFTER,
+        Some(_) if is_gone => PROMOTE_INSTEAD_AFTER,
         Some(_) => return None,
     };
-    if down_for < patience {
+    // Somebody else may have replaced it already.
+    let is_ours_to_do = input.rival(group).is_none() && input.sentinels_agree(group);
+    if down_for < patience || !is_ours_to_do {
         decision.wait(
             reason::FAILOVER,
             format!("master {master} of group {} is down", group.id),
         );
         return None;
     }
+    // Our own memory of the silence begins when we begin: the kubelet's may be longer.
+    let silent_for = down_for.max(pod.and_then(|pod| pod.unready_for).unwrap_or(0));
+    let best = fittest(input, group, master, silent_for, is_gone);
+    if best.is_none() {
+        let what = format!(
+            "master {master} of group {} is down, and no replica is known to have had its data to the end: promote one in the front end if its data will do",
+            group.id
+        );
+        decision.block(reason::NO_FIT_REPLICA, what);
+    }
+    best
+}
+
+/// Of the replicas that kept touch with their master to its end, the one that has most. Where the master's copy is
+/// gone for good, and nobody else may come back with more, any data is better than none.
+fn fittest(input: &Input<'_>, group: &Group, master: &Address, silent_for: u64, is_gone: bool) -> Option<Address> {
+    let stopped = |server: &Address| {
+        input
+            .observed
+            .server_pods
+            .get(server)
+            .is_some_and(|pod| pod.stopped_empty)
+    };
+    let is_known = |server: &Address| matches!(input.server(server), Some(ServerView::Up { .. })) || stopped(server);
+    let all_known = group.servers.iter().all(|server| is_known(&server.address));
     let candidates = group
         .servers
         .iter()
@@ -68,24 +96,14 @@ fn replacement(input: &Input<'_>, decision: &mut Decision, group: &Group) -> Opt
                 link_down_for,
                 ..
             }) if followed == master => {
-                // One that never had the master's data, or lost touch long before, must not become the truth.
-                let was_linked = *link_up || link_down_for.is_some_and(|seconds| seconds <= down_for + LINK_MARGIN);
-                let has_data = *keys > 0 && input.desired.cluster.sentinel.is_some();
-                (was_linked || has_data).then_some((*offset, &server.address))
+                let was_linked = *link_up || link_down_for.is_some_and(|seconds| seconds <= silent_for + LINK_MARGIN);
+                (was_linked || *keys > 0 && is_gone && all_known).then_some((*offset, &server.address))
             }
             _ => None,
         });
-    let best = candidates
+    candidates
         .max_by_key(|(offset, _)| *offset)
-        .map(|(_, address)| address.clone());
-    if best.is_none() {
-        let what = format!(
-            "master {master} of group {} is down, and no replica is known to have its data",
-            group.id
-        );
-        decision.wait(reason::FAILOVER, what);
-    }
-    best
+        .map(|(_, address)| address.clone())
 }
 
 /// The official master follows another member, and nobody remembers why: whoever it follows is the master.
@@ -215,7 +233,7 @@ fn attach_with_data(
         });
     }
     let what = format!(
-        "{master} and {server} of group {id} are both masters with data, and too few sentinels remember which one was last: nothing is copied. Make the one that is to be given up follow the other, with SLAVEOF in its redis-cli"
+        "{master} and {server} of group {id} are both masters with data, and too few sentinels remember which one was last: nothing is copied. Make the one that is to be given up follow the other, with SLAVEOF and CONFIG REWRITE in its redis-cli"
     );
     decision.block(reason::SPLIT_MASTERS, what);
     None

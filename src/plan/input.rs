@@ -133,27 +133,29 @@ impl Input<'_> {
             _ if self.desired.cluster.sentinel.is_none() => Word::For,
             Some(master) if known.iter().any(|known| *known != master) => Word::Against,
             Some(_) if self.is_majority(known.len()) => Word::For,
-            // A promotion by the dashboard takes the group from the sentinels and leaves this mark (contract §6.2).
-            Some(_) if known.is_empty() && self.is_majority(answering) && self.topology.sentinels.out_of_sync => {
+            // A promotion by the dashboard takes the group from the sentinels and leaves this mark (contract §6.2). So
+            // do other changes: but who was just promoted was running, and so isn't fenced.
+            Some(master)
+                if self.is_majority(answering) && self.topology.sentinels.out_of_sync && !self.is_fenced(master) =>
+            {
                 Word::For
             }
             Some(_) | None => Word::Silent,
         }
     }
 
-    /// Another member of the group that is a master with data.
+    fn is_fenced(&self, address: &Address) -> bool {
+        matches!(self.server(address), Some(ServerView::Up { fenced: true, .. }))
+    }
+
+    /// Another member of the group that is a master.
     pub(super) fn rival(&self, group: &Group) -> Option<&Address> {
-        let others = self
-            .topology
-            .groups
-            .get(&group.id)?
-            .servers
+        let servers = &self.topology.groups.get(&group.id)?.servers;
+        servers
             .iter()
             .skip(1)
-            .map(|server| &server.address);
-        others
-            .into_iter()
-            .find(|server| self.is_up_master(server) && self.keys(server) > 0)
+            .map(|server| &server.address)
+            .find(|server| self.is_up_master(server))
     }
 
     /// A server or sentinel of the topology that doesn't belong to this cluster.

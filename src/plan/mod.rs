@@ -30,13 +30,14 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const RULES: [Rule; 15] = [
+const RULES: [Rule; 16] = [
     gate::unfence,
     sentinels::relink,
     proxies::remove_dead,
     gate::start_empty,
     bootstrap::arm,
     bootstrap::topology_lost,
+    bootstrap::finish_assignment,
     heal::promote,
     heal::make_official,
     heal::attach,

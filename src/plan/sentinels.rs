@@ -1,6 +1,8 @@
 //! Sentinels: known to the dashboard, each watching every group. `resync-all` forgets epochs and replicas, so it runs
 //! only while everybody answers; a sentinel that lacks one master is told of that one (design, decision 5).
 
+use std::collections::BTreeSet;
+
 use super::{
     Decision, Step, bootstrap,
     input::{Input, Word},
@@ -56,13 +58,8 @@ pub(super) fn resync(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
 fn missing(input: &Input<'_>) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
     // Those that the dashboard knows, too: it asks them all.
-    for sentinel in input
-        .desired
-        .addresses
-        .sentinels
-        .iter()
-        .chain(&input.topology.sentinels.servers)
-    {
+    let wished = input.desired.addresses.sentinels.iter();
+    for sentinel in wished.chain(&input.topology.sentinels.servers).collect::<BTreeSet<_>>() {
         if !matches!(input.observed.sentinels.get(sentinel), Some(Ok(_))) {
             missing.push(format!("sentinel {sentinel}"));
         }

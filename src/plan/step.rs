@@ -36,6 +36,8 @@ pub mod reason {
     pub const GROUP_LOST: &str = "GroupLost";
     /// Blocked: the official master is empty and another server has data.
     pub const MASTER_EMPTIED: &str = "MasterEmptied";
+    /// Blocked: a master is gone and no replica is known to have had its data to the end.
+    pub const NO_FIT_REPLICA: &str = "NoFitReplica";
     /// Blocked: two servers of a group are masters with data, and nobody knows which one was last.
     pub const SPLIT_MASTERS: &str = "SplitMasters";
     /// Blocked: a new member has data of its own.

@@ -158,6 +158,7 @@ impl World {
                             uid: format!("uid-{name}"),
                             name,
                             ready: true,
+                            unready_for: None,
                             at_gate: false,
                             stopped_empty: false,
                         },

@@ -123,3 +123,32 @@ fn slots_count_as_served_while_their_master_answers() {
         (512, 3, false)
     );
 }
+
+#[test]
+fn an_assignment_that_broke_off_is_finished_before_the_proxies_hear_of_its_half() {
+    let mut world = World::settled();
+    for slot in &mut world.topology.slots[700..] {
+        slot.group = None;
+    }
+    world.group(1).out_of_sync = true;
+    for (group, ordinal) in [(1, 1), (2, 1)] {
+        let replication = Replication::Replica {
+            master: server(group, 0),
+            link_up: true,
+        };
+        let view = ServerView::Up {
+            replication,
+            offset: 1,
+            keys: 0,
+            uptime: 9,
+            link_down_for: None,
+            fenced: false,
+        };
+        world.observed.servers.insert(server(group, ordinal), view);
+        world.observed.servers.insert(server(group, 0), master(0));
+    }
+    let Some(Step::AssignSlots(rest)) = world.decide().step else {
+        panic!("{:?}", world.decide())
+    };
+    assert_eq!((rest.len(), rest[0].0.get(), rest[0].1), (324, 700, gid(2)));
+}

@@ -195,3 +195,55 @@ fn an_emptied_master_is_replaced_by_the_operator_when_the_sentinels_fail_to() {
         })
     );
 }
+
+#[test]
+fn an_emptied_master_is_not_replaced_while_a_member_that_may_have_more_is_away() {
+    let mut world = World::settled();
+    let third = server(1, 2);
+    world.addresses.servers.get_mut(&gid(1)).unwrap().push(third.clone());
+    world.group(1).servers.push(Server {
+        address: third.clone(),
+        action: ActionState::Idle,
+    });
+    world.observed.servers.insert(server(1, 0), down());
+    world
+        .observed
+        .servers
+        .insert(server(1, 1), replica_of(&server(1, 0), false));
+    world.observed.servers.insert(third.clone(), down());
+    let pod = world.observed.server_pods.get_mut(&server(1, 0)).unwrap();
+    (pod.ready, pod.at_gate, pod.stopped_empty) = (false, true, true);
+    world.observed.down_for.insert(server(1, 0), 40);
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step.clone(), reasons(&decision.blocked)),
+        (None, vec![reason::NO_FIT_REPLICA])
+    );
+    world.observed.servers.insert(third.clone(), master(9));
+    assert_eq!(world.decide().step, None, "the sentinels promoted it already");
+}
+
+#[test]
+fn a_master_that_was_gone_before_the_operator_came_is_replaced_too() {
+    let mut world = World::settled();
+    world.cluster.sentinel = None;
+    world.addresses.sentinels.clear();
+    world.observed.sentinels.clear();
+    world.topology.sentinels = crate::domain::Sentinels::default();
+    world.observed.servers.insert(server(1, 0), down());
+    let pod = world.observed.server_pods.get_mut(&server(1, 0)).unwrap();
+    (pod.ready, pod.unready_for) = (false, Some(300));
+    let mut view = replica_of(&server(1, 0), false);
+    if let ServerView::Up { link_down_for, .. } = &mut view {
+        *link_down_for = Some(320);
+    }
+    world.observed.servers.insert(server(1, 1), view);
+    world.observed.down_for.insert(server(1, 0), 11);
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Promote {
+            group: gid(1),
+            server: server(1, 1)
+        })
+    );
+}

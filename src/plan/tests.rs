@@ -218,14 +218,14 @@ impl World {
         world
     }
 
-    fn decide(&self) -> Decision {
+    fn desired(&self) -> Desired<'_> {
         let members = self
             .addresses
             .servers
             .values()
             .flatten()
             .chain(&self.addresses.sentinels);
-        let desired = Desired {
+        Desired {
             cluster: &self.cluster,
             addresses: &self.addresses,
             known_hosts: members.map(|address| address.host().to_owned()).collect(),
@@ -236,11 +236,29 @@ impl World {
             },
             has_password: true,
             allow_stand_in: self.allow_stand_in,
-        };
-        let mut observed = self.observed.clone();
+        }
+    }
+
+    fn observed(&self) -> Observed {
         let (version, topology) = (self.version.clone(), Box::new(self.topology.clone()));
-        observed.dashboard = DashboardView::Online { version, topology };
-        decide(&desired, &observed)
+        Observed {
+            dashboard: DashboardView::Online { version, topology },
+            ..self.observed.clone()
+        }
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&self.desired(), &self.observed())
+    }
+
+    /// The same without sentinels.
+    fn without_sentinels() -> Self {
+        let mut world = Self::settled();
+        world.cluster.sentinel = None;
+        world.addresses.sentinels.clear();
+        world.observed.sentinels.clear();
+        world.topology.sentinels = crate::domain::Sentinels::default();
+        world
     }
 
     fn group(&mut self, id: u64) -> &mut Group {

@@ -97,19 +97,7 @@ fn a_member_with_keys_of_its_own_does_not_join_a_group() {
 #[test]
 fn slots_count_as_served_while_their_master_answers() {
     let world = World::settled();
-    let mut observed = world.observed.clone();
-    observed.dashboard = DashboardView::Online {
-        version: String::new(),
-        topology: Box::new(world.topology.clone()),
-    };
-    let desired = Desired {
-        cluster: &world.cluster,
-        addresses: &world.addresses,
-        known_hosts: BTreeSet::new(),
-        persistent: BTreeSet::new(),
-        has_password: true,
-        allow_stand_in: false,
-    };
+    let (desired, mut observed) = (world.desired(), world.observed());
     let whole = health(&desired, &observed);
     assert_eq!(
         (whole.slots_served, whole.servers_in_role, whole.sentinels_watching),

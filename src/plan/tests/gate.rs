@@ -96,17 +96,7 @@ fn an_attached_replica_is_not_left_fenced() {
 
 #[test]
 fn a_fence_is_lifted_by_the_sentinels_word_while_the_dashboard_is_away() {
-    let away = |world: &World| {
-        let desired = Desired {
-            cluster: &world.cluster,
-            addresses: &world.addresses,
-            known_hosts: BTreeSet::new(),
-            persistent: BTreeSet::new(),
-            has_password: true,
-            allow_stand_in: false,
-        };
-        decide(&desired, &world.observed).step
-    };
+    let away = |world: &World| decide(&world.desired(), &world.observed).step;
     assert_eq!(
         away(&restarted(3, [500, 500, 5_000])),
         Some(Step::Unfence(server(1, 0)))

@@ -51,11 +51,7 @@ fn an_emptied_master_is_never_copied_from() {
 
 #[test]
 fn without_sentinels_the_replica_that_has_most_replaces_a_master_that_is_gone() {
-    let mut world = World::settled();
-    world.cluster.sentinel = None;
-    world.addresses.sentinels.clear();
-    world.observed.sentinels.clear();
-    world.topology.sentinels = crate::domain::Sentinels::default();
+    let mut world = World::without_sentinels();
     world.observed.servers.insert(server(1, 0), down());
     let mut replica = replica_of(&server(1, 0), false);
     if let ServerView::Up { link_down_for, .. } = &mut replica {
@@ -153,11 +149,7 @@ fn an_official_master_that_follows_another_gives_up_its_place_once_nobody_else_k
 
 #[test]
 fn a_replica_that_never_had_the_masters_data_does_not_replace_it() {
-    let mut world = World::settled();
-    world.cluster.sentinel = None;
-    world.addresses.sentinels.clear();
-    world.observed.sentinels.clear();
-    world.topology.sentinels = crate::domain::Sentinels::default();
+    let mut world = World::without_sentinels();
     world.observed.servers.insert(server(1, 0), down());
     world.observed.server_pods.get_mut(&server(1, 0)).unwrap().ready = false;
     world.observed.down_for.insert(server(1, 0), 12);
@@ -225,11 +217,7 @@ fn an_emptied_master_is_not_replaced_while_a_member_that_may_have_more_is_away()
 
 #[test]
 fn a_master_that_was_gone_before_the_operator_came_is_replaced_too() {
-    let mut world = World::settled();
-    world.cluster.sentinel = None;
-    world.addresses.sentinels.clear();
-    world.observed.sentinels.clear();
-    world.topology.sentinels = crate::domain::Sentinels::default();
+    let mut world = World::without_sentinels();
     world.observed.servers.insert(server(1, 0), down());
     let pod = world.observed.server_pods.get_mut(&server(1, 0)).unwrap();
     (pod.ready, pod.unready_for) = (false, Some(300));

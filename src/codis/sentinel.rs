@@ -24,6 +24,9 @@ pub struct SentinelSettings {
     pub failover_timeout: Duration,
 }
 
+/// A row of a sentinel's answer: names and values.
+type Row = HashMap<String, String>;
+
 impl Codis {
     /// What several sentinels watch, asked at once: `SENTINEL masters`, whoever's they are. The error of a sentinel
     /// is a text.
@@ -39,14 +42,23 @@ impl Codis {
     async fn sentinel(&self, address: &Address) -> Result<SentinelView, String> {
         let rows = self.converse(address, async {
             let mut connection = connect(address).await?;
-            sentinel("masters")
-                .query_async::<Vec<HashMap<String, String>>>(&mut connection)
-                .await
+            let masters: Vec<Row> = sentinel("masters").query_async(&mut connection).await?;
+            let mut all = Vec::with_capacity(masters.len());
+            for master in masters {
+                let name = master.get("name").cloned().unwrap_or_default();
+                // Redis 7 still knows the command by this name, which is the only one in 3.2.
+                let replicas: Vec<Row> = sentinel("slaves").arg(name).query_async(&mut connection).await?;
+                all.push((master, replicas));
+            }
+            Ok(all)
         });
         match rows.await {
-            Ok(rows) => Ok(SentinelView {
-                masters: rows.iter().map(parse_master).collect::<Result<_, _>>()?,
-            }),
+            Ok(rows) => {
+                let masters = rows.iter().map(|(master, replicas)| parse_master(master, replicas));
+                Ok(SentinelView {
+                    masters: masters.collect::<Result<_, _>>()?,
+                })
+            }
             Err(Error::Refused { cause, .. }) => Err(cause),
             Err(error) => Err(error.to_string()),
         }
@@ -128,12 +140,18 @@ fn is_duplicate(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.starts_with("Duplicate"))
 }
 
+/// A replica, and for how many milliseconds it hasn't answered. One without an address isn't known well enough.
+fn silence(row: &Row) -> Option<(Address, u64)> {
+    let address = Address::new(row.get("ip")?, row.get("port")?.parse().ok()?);
+    Some((address, number_or_zero(row, "last-ok-ping-reply")))
+}
+
 /// A figure that older sentinels may not tell.
-fn number_or_zero(row: &HashMap<String, String>, field: &str) -> u64 {
+fn number_or_zero(row: &Row, field: &str) -> u64 {
     row.get(field).and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
-fn parse_master(row: &HashMap<String, String>) -> Result<(String, SentinelMaster), String> {
+fn parse_master(row: &Row, replicas: &[Row]) -> Result<(String, SentinelMaster), String> {
     let text = |field: &str| row.get(field).ok_or_else(|| format!("a master has no {field}"));
     let number = |field: &str| {
         let value = text(field)?;
@@ -147,6 +165,7 @@ fn parse_master(row: &HashMap<String, String>) -> Result<(String, SentinelMaster
         other_sentinels: number("num-other-sentinels")?,
         flags: text("flags")?.clone(),
         silent_ms: number_or_zero(row, "last-ok-ping-reply"),
+        replica_silence: replicas.iter().filter_map(silence).collect(),
     };
     Ok((text("name")?.clone(), master))
 }

@@ -103,6 +103,8 @@ pub struct SentinelMaster {
     pub flags: String,
     /// Milliseconds since the master last answered this sentinel's ping.
     pub silent_ms: u64,
+    /// The same of each replica that the sentinel knows. One that it doesn't hear it won't promote.
+    pub replica_silence: BTreeMap<Address, u64>,
 }
 
 /// The pod of a server, as Kubernetes has it.

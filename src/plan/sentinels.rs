@@ -9,12 +9,14 @@ use super::{
     reason,
     step::list,
 };
-use crate::domain::{Address, Replication, SentinelView, ServerView};
+use crate::domain::{Address, Group, Replication, SentinelMaster, SentinelView, ServerView};
 
-/// A master whose process is younger than this, in seconds, was restarted just now.
+/// A server whose process is younger than this, in seconds, was restarted just now.
 const RESTARTED_WITHIN: u64 = 12;
 /// Sentinels ping every second: one that heard nothing for so many milliseconds has lost its connection.
 const SILENT_MS: u64 = 2_000;
+/// One that heard nothing of a replica for so many milliseconds is about to give it up.
+const DEAF_MS: u64 = 3_500;
 
 /// Sentinels that the dashboard doesn't know yet, once the groups that they are to watch stand. In a topology that was
 /// lost nothing is written.
@@ -90,10 +92,10 @@ fn is_linked(input: &Input<'_>, server: &Address) -> bool {
     )
 }
 
-/// A sentinel whose connection broke with the master connects anew at once, and may end in the black hole of a pod
-/// that was just deleted (identity-experiment, table f). It would stay there for 15 s, longer than it takes to declare
-/// dead a master that is long back. Told the master's password again, it connects anew (redis 6.2 and later; earlier
-/// ones don't mind, and the fence keeps a failover from losing anything).
+/// A sentinel whose connection broke with a server connects anew at once, and may end in the black hole of a pod that
+/// was just deleted (identity-experiment, table f). It would stay there for 15 s: long enough to declare dead a master
+/// that is long back, or not to promote a replica that is. Told the group's password again, it connects anew (redis 6.2
+/// and later; earlier ones don't mind, and the fence keeps a failover from losing anything).
 pub(super) fn relink(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
     if !input.desired.has_password {
         return None;
@@ -107,16 +109,9 @@ pub(super) fn relink(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
         let Some(master) = input.serving_master(group).filter(|_| input.sentinels_agree(group)) else {
             continue;
         };
-        let Some(ServerView::Up { uptime, .. }) = input.server(master) else {
-            continue;
-        };
-        if *uptime > RESTARTED_WITHIN {
-            continue;
-        }
-        let name = input.master_name(group.id);
-        for (sentinel, view) in &input.observed.sentinels {
-            let known = view.as_ref().ok().and_then(|view| view.masters.get(&name));
-            if known.is_some_and(|known| known.silent_ms > SILENT_MS) {
+        let servers = group.servers.iter().map(|server| &server.address);
+        for server in servers.filter(|server| was_restarted(input, server)) {
+            if let Some(sentinel) = deaf_to(input, group, server) {
                 let (sentinel, master) = (sentinel.clone(), master.clone());
                 return Some(Step::Relink {
                     sentinel,
@@ -127,6 +122,34 @@ pub(super) fn relink(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
         }
     }
     None
+}
+
+fn was_restarted(input: &Input<'_>, server: &Address) -> bool {
+    matches!(input.server(server), Some(ServerView::Up { uptime, .. }) if *uptime <= RESTARTED_WITHIN)
+}
+
+/// A sentinel that hasn't heard a server of the group for a while.
+fn deaf_to<'a>(input: &Input<'a>, group: &Group, server: &Address) -> Option<&'a Address> {
+    let name = input.master_name(group.id);
+    let hears_nothing = |view: &SentinelView| {
+        let known = view.masters.get(&name);
+        known
+            .and_then(|known| silence_of(known, server))
+            .is_some_and(|silent_ms| silent_ms > SILENT_MS)
+    };
+    let sentinels = input.observed.sentinels.iter();
+    sentinels
+        .filter_map(|(sentinel, view)| Some((sentinel, view.as_ref().ok()?)))
+        .find(|(_, view)| hears_nothing(view))
+        .map(|(sentinel, _)| sentinel)
+}
+
+fn silence_of(known: &SentinelMaster, server: &Address) -> Option<u64> {
+    if known.address == *server {
+        Some(known.silent_ms)
+    } else {
+        known.replica_silence.get(server).copied()
+    }
 }
 
 /// A sentinel that came back knows no master: it is told, without touching the others.
@@ -169,21 +192,24 @@ pub(super) fn monitor(input: &Input<'_>, decision: &mut Decision) -> Option<Step
     None
 }
 
-/// Sentinels find each other and the replicas by themselves, within some seconds.
+/// Sentinels find each other and the replicas by themselves, within some seconds. Until each hears all of them, a
+/// failover may not come about.
 fn note_what_it_misses(input: &Input<'_>, decision: &mut Decision, sentinel: &Address, view: &SentinelView) {
     let others = u32::from(input.desired.cluster.sentinel_count().saturating_sub(1));
     let replicas = u32::from(input.desired.cluster.group_size.saturating_sub(1));
+    let is_deaf = |master: &SentinelMaster| master.replica_silence.values().any(|silent_ms| *silent_ms > DEAF_MS);
+    let is_complete = |master: &SentinelMaster| {
+        master.other_sentinels == others && master.replicas >= replicas && master.flags == "master" && !is_deaf(master)
+    };
     let incomplete: Vec<&String> = view
         .masters
         .iter()
-        .filter(|(_, master)| {
-            master.other_sentinels != others || master.replicas < replicas || master.flags != "master"
-        })
+        .filter(|(_, master)| !is_complete(master))
         .map(|(name, _)| name)
         .collect();
     if !incomplete.is_empty() {
         let what = format!(
-            "sentinel {sentinel} doesn't see {others} other sentinels and a healthy master with {replicas} replicas for {}",
+            "sentinel {sentinel} doesn't see {others} other sentinels and a healthy master with {replicas} healthy replicas for {}",
             list(&incomplete)
         );
         decision.wait(reason::SENTINELS_NOT_READY, what);

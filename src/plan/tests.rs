@@ -78,6 +78,7 @@ fn watched(group: u64, at: &Address) -> (String, SentinelMaster) {
         other_sentinels: 2,
         flags: "master".into(),
         silent_ms: 500,
+        replica_silence: BTreeMap::from([(server(group, 1), 500)]),
     };
     (format!("c-{group}"), master)
 }

@@ -191,24 +191,37 @@ async fn a_sentinels_rows_become_its_masters() {
     let row = "*12\r\n$4\r\nname\r\n$6\r\ndemo-1\r\n$2\r\nip\r\n$8\r\n10.0.0.1\r\n$4\r\nport\r\n$4\r\n6379\r\n\
         $5\r\nflags\r\n$13\r\ns_down,master\r\n$10\r\nnum-slaves\r\n$1\r\n2\r\n$19\r\nnum-other-sentinels\r\n$1\r\n1\r\n";
     let reply: &'static str = Box::leak(format!("*1\r\n{row}").into_boxed_str());
-    let replies: &'static [&'static str] = Box::leak(Box::new([reply]));
+    let replies: &'static [&'static str] = Box::leak(Box::new([
+        reply,
+        "*1\r\n*6\r\n$2\r\nip\r\n$8\r\n10.0.0.2\r\n$4\r\nport\r\n$4\r\n6379\r\n$18\r\nlast-ok-ping-reply\r\n$3\r\n250\r\n",
+    ]));
     let address = peer(replies).await;
     let views = codis().sentinels([address.clone()]).await;
     let master = &views[&address].as_ref().unwrap().masters["demo-1"];
     assert_eq!(master.address.to_string(), "10.0.0.1:6379");
     assert_eq!((master.replicas, master.other_sentinels), (2, 1));
     assert_eq!(master.flags, "s_down,master");
+    let silence: Vec<_> = master
+        .replica_silence
+        .iter()
+        .map(|(who, ms)| (who.to_string(), *ms))
+        .collect();
+    assert_eq!(silence, [("10.0.0.2:6379".to_owned(), 250)]);
 }
 
 #[tokio::test]
 async fn a_sentinel_that_is_none_or_lacks_a_field_is_an_error_in_words() {
-    for (replies, expected) in [
+    let cases: [(&'static [&'static str], &str); 2] = [
         (
             &["-ERR unknown command 'SENTINEL'\r\n"],
             "ERR unknown command 'SENTINEL'",
         ),
-        (&["*1\r\n*2\r\n$4\r\nname\r\n$6\r\ndemo-1\r\n"], "a master has no port"),
-    ] {
+        (
+            &["*1\r\n*2\r\n$4\r\nname\r\n$6\r\ndemo-1\r\n", "*0\r\n"],
+            "a master has no port",
+        ),
+    ];
+    for (replies, expected) in cases {
         let address = peer(replies).await;
         let views = codis().sentinels([address.clone()]).await;
         assert_eq!(views[&address], Err(expected.to_owned()));

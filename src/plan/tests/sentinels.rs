@@ -73,3 +73,50 @@ fn a_sentinel_that_lost_a_restarted_master_connects_anew() {
         Some("RelinkSentinel")
     );
 }
+
+#[test]
+fn a_sentinel_that_lost_a_restarted_replica_connects_anew_and_until_then_it_is_not_settled() {
+    let mut world = World::settled();
+    let replication = Replication::Replica {
+        master: server(1, 0),
+        link_up: true,
+    };
+    let view = ServerView::Up {
+        replication,
+        offset: 9,
+        keys: 5,
+        uptime: 4,
+        link_down_for: None,
+        fenced: false,
+    };
+    world.observed.servers.insert(server(1, 1), view);
+    let deaf = world
+        .observed
+        .sentinels
+        .get_mut(&sentinel(2))
+        .unwrap()
+        .as_mut()
+        .unwrap();
+    deaf.masters
+        .get_mut("c-1")
+        .unwrap()
+        .replica_silence
+        .insert(server(1, 1), 4_000);
+    let (sentinel, group, master) = (sentinel(2), gid(1), server(1, 0));
+    assert_eq!(
+        world.decide().step,
+        Some(Step::Relink {
+            sentinel,
+            group,
+            master
+        })
+    );
+    if let Some(ServerView::Up { uptime, .. }) = world.observed.servers.get_mut(&server(1, 1)) {
+        *uptime = 60;
+    }
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step.clone(), reasons(&decision.waits)),
+        (None, vec![reason::SENTINELS_NOT_READY])
+    );
+}

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStatus, Pod},
+    api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition},
     jiff::Timestamp,
 };
 use kube::ResourceExt;
@@ -42,13 +42,14 @@ pub(super) async fn observe(
     let down_for = context
         .memory
         .silent(&names.namespace, &names.cluster, Instant::now(), &silent);
+    let now = Timestamp::now();
     Observed {
         dashboard,
         servers,
         sentinels,
-        server_pods: server_pods(desired, live, Timestamp::now()),
-        proxy_pods: of_component(live, Component::Proxy)
-            .map(|pod| proxy_pod(pod, Timestamp::now()))
+        server_pods: server_pods(desired, live, now),
+        proxy_pods: of_component(live, Component::Proxy.name())
+            .map(|pod| proxy_pod(pod, now))
             .collect(),
         bootstrapped: facts.bootstrapped.clone(),
         down_for: down_for.into_iter().collect(),
@@ -57,13 +58,12 @@ pub(super) async fn observe(
 }
 
 /// The pods of a component; of all groups for servers.
-fn of_component(live: &Live, component: Component) -> impl Iterator<Item = &Pod> {
-    let is_of = move |pod: &&Pod| {
+fn of_component<'a>(live: &'a Live, component: &'a str) -> impl Iterator<Item = &'a Pod> {
+    live.pods.iter().filter(move |pod| {
         pod.labels()
             .get(names::LABEL_COMPONENT)
-            .is_some_and(|value| value == component.name())
-    };
-    live.pods.iter().filter(is_of)
+            .is_some_and(|value| value == component)
+    })
 }
 
 fn server_pods(desired: &Desired<'_>, live: &Live, now: Timestamp) -> BTreeMap<Address, MemberPod> {
@@ -123,22 +123,22 @@ fn container(pod: &Pod) -> Option<&ContainerStatus> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()
 }
 
+fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
+    pod.status
+        .as_ref()?
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+}
+
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let is_true = conditions
-        .into_iter()
-        .flatten()
-        .any(|c| c.type_ == "Ready" && c.status == "True");
-    is_true && pod.metadata.deletion_timestamp.is_none()
+    ready_condition(pod).is_some_and(|ready| ready.status == "True") && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// For how many seconds the pod hasn't been ready, by the kubelet's clock.
 fn unready_for(pod: &Pod, now: Timestamp) -> Option<u64> {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let unready = conditions
-        .into_iter()
-        .flatten()
-        .find(|c| c.type_ == "Ready" && c.status != "True")?;
+    let unready = ready_condition(pod).filter(|ready| ready.status != "True")?;
     let since = unready
         .last_transition_time
         .as_ref()
@@ -153,13 +153,7 @@ fn unready(desired: &Desired<'_>, live: &Live) -> Vec<String> {
     let mut wished = vec![("dashboard", 1), ("server", servers), ("proxy", cluster.proxy.replicas)];
     wished.push(("sentinel", cluster.sentinel_count()));
     wished.extend(cluster.fe.iter().map(|(fe, _)| ("fe", fe.replicas)));
-    let ready = |component: &str| {
-        let pods = live
-            .pods
-            .iter()
-            .filter(|pod| pod.labels().get(names::LABEL_COMPONENT).is_some_and(|c| c == component));
-        pods.filter(|pod| is_ready(pod)).count()
-    };
+    let ready = |component: &str| of_component(live, component).filter(|pod| is_ready(pod)).count();
     let missing = wished
         .into_iter()
         .map(|(component, wished)| (component, usize::from(wished), ready(component)));

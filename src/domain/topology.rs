@@ -105,6 +105,12 @@ impl Topology {
 }
 
 impl Group {
+    /// Whether its order is official and nothing is changing it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.out_of_sync && self.promoting.is_none()
+    }
+
     /// The official master.
     #[must_use]
     pub fn master(&self) -> Option<&Address> {

@@ -75,7 +75,7 @@ pub(super) fn unfence(input: &Input<'_>, decision: &mut Decision) -> Option<Step
 }
 
 fn may_lift(input: &Input<'_>, group: &Group, server: &Address, uptime: u64) -> bool {
-    let is_official = group.master() == Some(server) && !group.out_of_sync && group.promoting.is_none();
+    let is_official = group.master() == Some(server) && group.is_settled();
     let heard = heard(input.observed, &input.master_name(group.id), server, uptime);
     is_official && input.sentinels_agree(group) && is_safe(input.desired, heard)
 }

@@ -47,7 +47,7 @@ fn replacement(input: &Input<'_>, decision: &mut Decision, group: &Group) -> Opt
         Some(_) => return None,
     };
     // Somebody else may have replaced it already.
-    let is_ours_to_do = input.rival(group).is_none() && input.sentinels_agree(group);
+    let is_ours_to_do = !input.has_rival(group) && input.sentinels_agree(group);
     if down_for < patience || !is_ours_to_do {
         decision.wait(
             reason::FAILOVER,
@@ -130,7 +130,7 @@ pub(super) fn make_official(input: &Input<'_>, decision: &mut Decision) -> Optio
         .values()
         .filter(|group| group.out_of_sync && group.promoting.is_none())
     {
-        if input.serving_master(group).is_some() && input.sentinels_agree(group) {
+        if input.undisputed_master(group).is_some() {
             return Some(Step::ResyncGroup(group.id));
         }
         decision.wait(
@@ -146,7 +146,7 @@ pub(super) fn make_official(input: &Input<'_>, decision: &mut Decision) -> Optio
 pub(super) fn attach(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for group in input.topology.groups.values() {
         let Some(master) = group.master() else { continue };
-        if input.serving_master(group).is_none() || group.out_of_sync || !input.sentinels_agree(group) {
+        if input.undisputed_master(group).is_none() || group.out_of_sync {
             decision.wait(
                 reason::FAILOVER,
                 format!("group {} has no settled master ({master})", group.id),

@@ -148,14 +148,18 @@ impl Input<'_> {
         matches!(self.server(address), Some(ServerView::Up { fenced: true, .. }))
     }
 
-    /// Another member of the group that is a master.
-    pub(super) fn rival(&self, group: &Group) -> Option<&Address> {
-        let servers = &self.topology.groups.get(&group.id)?.servers;
-        servers
+    /// The official master, if it serves and no sentinel names another.
+    pub(super) fn undisputed_master<'g>(&self, group: &'g Group) -> Option<&'g Address> {
+        self.serving_master(group).filter(|_| self.sentinels_agree(group))
+    }
+
+    /// Whether another member of the group is a master too.
+    pub(super) fn has_rival(&self, group: &Group) -> bool {
+        group
+            .servers
             .iter()
             .skip(1)
-            .map(|server| &server.address)
-            .find(|server| self.is_up_master(server))
+            .any(|server| self.is_up_master(&server.address))
     }
 
     /// A server or sentinel of the topology that doesn't belong to this cluster.

@@ -67,7 +67,7 @@ fn missing(input: &Input<'_>) -> Vec<String> {
         }
     }
     for group in input.topology.groups.values() {
-        let is_settled = !group.out_of_sync && group.promoting.is_none() && input.rival(group).is_none();
+        let is_settled = group.is_settled() && !input.has_rival(group);
         if !is_settled || input.serving_master(group).is_none() {
             missing.push(format!("the master of group {}", group.id));
             continue;
@@ -100,13 +100,8 @@ pub(super) fn relink(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
     if !input.desired.has_password {
         return None;
     }
-    for group in input
-        .topology
-        .groups
-        .values()
-        .filter(|group| !group.out_of_sync && group.promoting.is_none())
-    {
-        let Some(master) = input.serving_master(group).filter(|_| input.sentinels_agree(group)) else {
+    for group in input.topology.groups.values().filter(|group| group.is_settled()) {
+        let Some(master) = input.undisputed_master(group) else {
             continue;
         };
         let servers = group.servers.iter().map(|server| &server.address);
@@ -167,12 +162,9 @@ pub(super) fn monitor(input: &Input<'_>, decision: &mut Decision) -> Option<Step
             if view.masters.contains_key(&name) {
                 continue;
             }
-            // Beside a rival with data it isn't for us to say who is master: the others must know.
-            let is_clear = input.rival(group).is_none() || input.word_on(group) == Word::For;
-            let Some(master) = input
-                .serving_master(group)
-                .filter(|_| is_clear && input.sentinels_agree(group))
-            else {
+            // Beside a rival it isn't for us to say who is master: the others must know.
+            let is_clear = !input.has_rival(group) || input.word_on(group) == Word::For;
+            let Some(master) = input.undisputed_master(group).filter(|_| is_clear) else {
                 let what = format!(
                     "sentinel {sentinel} doesn't watch group {}, whose master isn't settled",
                     group.id

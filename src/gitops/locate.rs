@@ -1,0 +1,557 @@
+//! Where the fields of a YAML document are written, and what serde doesn't see: duplicate keys, aliases, tags.
+//!
+//! serde_yaml tells a place only with an error. So each key and each scalar is answered with an error, which is caught
+//! one level up: its text has the place. What isn't a field is refused here, before anything is parsed into a type:
+//! an alias may repeat a text 100,000 times, and the library's own limit stops that only after minutes.
+
+use std::{collections::BTreeMap, convert::Infallible, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer as _, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_yaml::Deserializer;
+
+/// A line and a column, from 1.
+pub(super) type Place = (usize, usize);
+
+/// Mappings and lists inside each other; a CodisCluster has 6.
+const MAX_DEPTH: usize = 16;
+/// Keys and scalars of one document.
+const MAX_NODES: usize = 5_000;
+/// Characters of a key; the longest key of a label has 317.
+const MAX_KEY: usize = 320;
+
+/// What a document is as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Empty,
+    Mapping,
+    Sequence,
+    Scalar,
+}
+
+/// Where a field is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    /// The place of its key.
+    pub place: Place,
+    /// Whether its value is a number or true or false.
+    pub unquoted: bool,
+}
+
+/// The fields of a document by their paths, like `spec.codisProxy.tolerations[0].key`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places(BTreeMap<String, Node>);
+
+impl Places {
+    /// A field that is written.
+    pub(super) fn get(&self, field: &str) -> Option<Node> {
+        self.0.get(field).copied()
+    }
+
+    /// The place of a field, or of its nearest parent that is written.
+    pub(super) fn nearest(&self, field: &str) -> Option<Place> {
+        let mut field = field;
+        loop {
+            if let Some(node) = self.0.get(field) {
+                return Some(node.place);
+            }
+            field = &field[..field.rfind(['.', '['])?];
+        }
+    }
+
+    /// Where the document begins: its first field.
+    pub(super) fn start(&self) -> Option<Place> {
+        self.0.values().map(|node| node.place).min()
+    }
+
+    /// The fields that are numbers or true or false, with their places.
+    pub(super) fn unquoted(&self) -> impl Iterator<Item = (&str, Place)> {
+        let fields = self.0.iter().filter(|(_, node)| node.unquoted);
+        fields.map(|(field, node)| (field.as_str(), node.place))
+    }
+}
+
+/// What is written in a document.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub shape: Shape,
+    pub api_version: Option<String>,
+    pub kind: Option<String>,
+    pub places: Places,
+    /// Fields that are written again: the path, the place, the place of the first.
+    pub duplicates: Vec<(String, Place, Place)>,
+}
+
+/// Why nothing more can be read from a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Abort {
+    pub place: Option<Place>,
+    pub field: Option<String>,
+    pub message: String,
+}
+
+/// Reads what is written in a document.
+pub(super) fn walk(document: Deserializer<'_>) -> Result<Written, Abort> {
+    let mut walk = Walk::new();
+    let result = document.deserialize_any(&mut walk);
+    if let Some(abort) = walk.abort {
+        return Err(abort);
+    }
+    if let Err(error) = result {
+        // The answer to a scalar that is the whole document has nobody above who catches it.
+        walk.written.shape = match walk.seen {
+            Some(Seen::Null) => Shape::Empty,
+            Some(_) => Shape::Scalar,
+            None => return Err(of_library(&error)),
+        };
+    }
+    Ok(walk.written)
+}
+
+fn of_library(error: &serde_yaml::Error) -> Abort {
+    Abort {
+        place: error.location().map(|at| (at.line(), at.column())),
+        field: None,
+        message: without_place(error),
+    }
+}
+
+/// The text of an error without its place.
+pub(super) fn without_place(error: &serde_yaml::Error) -> String {
+    let text = error.to_string();
+    let Some(at) = error.location() else { return text };
+    let place = format!(" at line {} column {}", at.line(), at.column());
+    match text.strip_suffix(&place) {
+        Some(text) => text.to_owned(),
+        None => text.replacen(&place, "", 1),
+    }
+}
+
+/// The place in the text of an error. The library leaves out that of a file's first character.
+fn place_in(error: &str) -> Place {
+    let read = || {
+        let (_, place) = error.rsplit_once(" at line ")?;
+        let (line, column) = place.split_once(" column ")?;
+        Some((line.parse().ok()?, column.parse().ok()?))
+    };
+    read().unwrap_or((1, 1))
+}
+
+/// What was answered with an error.
+enum Seen {
+    Key(String),
+    Text,
+    Null,
+    Unquoted,
+}
+
+struct Walk {
+    written: Written,
+    path: String,
+    depth: usize,
+    nodes: usize,
+    /// The last place seen. Places only go forward, except into an alias.
+    last: Place,
+    seen: Option<Seen>,
+    abort: Option<Abort>,
+}
+
+impl Walk {
+    fn new() -> Self {
+        Self {
+            written: Written {
+                shape: Shape::Empty,
+                api_version: None,
+                kind: None,
+                places: Places::default(),
+                duplicates: Vec::new(),
+            },
+            path: String::new(),
+            depth: 0,
+            nodes: 0,
+            last: (0, 0),
+            seen: None,
+            abort: None,
+        }
+    }
+
+    /// The error that ends the walk.
+    fn refuse<E: Error>(&mut self, message: impl Into<String>) -> E {
+        self.abort.get_or_insert(Abort {
+            place: (self.last != (0, 0)).then_some(self.last),
+            field: (!self.path.is_empty()).then(|| self.path.clone()),
+            message: message.into(),
+        });
+        E::custom("refused")
+    }
+
+    /// The error that answers a key or a scalar.
+    fn answer<E: Error>(&mut self, seen: Seen) -> E {
+        self.seen = Some(seen);
+        E::custom("")
+    }
+
+    /// What was answered, and its place; or the error, when it is no answer.
+    fn catch<E: Error>(&mut self, error: E) -> Result<(Seen, Place), E> {
+        let Some(seen) = self.seen.take() else {
+            return Err(error);
+        };
+        self.count()?;
+        let place = place_in(&error.to_string());
+        if matches!(seen, Seen::Null) {
+            // An empty value has the place of what follows it.
+            return Ok((seen, place));
+        }
+        if place <= self.last {
+            return Err(self.refuse("aliases (*name) are not allowed: write the value itself"));
+        }
+        self.last = place;
+        Ok((seen, place))
+    }
+
+    fn enter<E: Error>(&mut self, shape: Shape) -> Result<(), E> {
+        if self.depth == 0 {
+            self.written.shape = shape;
+        }
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.refuse(format!(
+                "mappings and lists are nested too deep: at most {MAX_DEPTH} levels"
+            )));
+        }
+        self.count()
+    }
+
+    fn count<E: Error>(&mut self) -> Result<(), E> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(self.refuse(format!("a document may have at most {MAX_NODES} fields and values")));
+        }
+        Ok(())
+    }
+
+    /// A value whose walk gave `result`.
+    fn value<E: Error>(&mut self, result: Result<(), E>) -> Result<(), E> {
+        let Err(error) = result else { return Ok(()) };
+        let (seen, _) = self.catch(error)?;
+        if let Some(node) = self.written.places.0.get_mut(&self.path) {
+            node.unquoted = matches!(seen, Seen::Unquoted);
+        }
+        Ok(())
+    }
+
+    /// Goes to a field of the mapping that has `keys` so far: false if it is written a second time.
+    fn field(&mut self, key: String, place: Place, keys: &mut BTreeMap<String, Place>) -> bool {
+        if !self.path.is_empty() {
+            self.path.push('.');
+        }
+        self.path.push_str(&key);
+        if let Some(first) = keys.get(&key) {
+            self.written.duplicates.push((self.path.clone(), place, *first));
+            return false;
+        }
+        keys.insert(key, place);
+        // Only a key with a dot can meet another's path; no field of a CodisCluster has one next to a mapping.
+        let node = Node { place, unquoted: false };
+        self.written.places.0.entry(self.path.clone()).or_insert(node);
+        true
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Walk {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Walk {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.enter(Shape::Mapping)?;
+        let parent = self.path.len();
+        let mut keys = BTreeMap::new();
+        loop {
+            let error = match map.next_key_seed(Key(&mut *self)) {
+                Ok(None) => break,
+                Ok(Some(never)) => match never {},
+                Err(error) => error,
+            };
+            let (seen, place) = self.catch(error)?;
+            let Seen::Key(key) = seen else { continue };
+            if key.len() > MAX_KEY || key.chars().any(char::is_control) {
+                return Err(self.refuse(format!(
+                    "a key may have at most {MAX_KEY} characters and no control characters"
+                )));
+            }
+            if self.field(key, place, &mut keys) {
+                let result = map.next_value_seed(&mut *self);
+                self.value(result)?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+            self.path.truncate(parent);
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        self.enter(Shape::Sequence)?;
+        let parent = self.path.len();
+        for index in 0.. {
+            self.path.push_str(&format!("[{index}]"));
+            match sequence.next_element_seed(&mut *self) {
+                Ok(None) => break,
+                Ok(Some(())) => {}
+                Err(error) => self.value(Err(error))?,
+            }
+            self.path.truncate(parent);
+        }
+        self.path.truncate(parent);
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        Err(self.refuse("tags (!name) are not allowed: remove it"))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        match self.path.as_str() {
+            "apiVersion" => self.written.api_version = Some(text.to_owned()),
+            "kind" => self.written.kind = Some(text.to_owned()),
+            _ => {}
+        }
+        Err(self.answer(Seen::Text))
+    }
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Err(self.answer(Seen::Null))
+    }
+    fn visit_none<E: Error>(self) -> Result<(), E> {
+        Err(self.answer(Seen::Null))
+    }
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        Err(self.answer(Seen::Unquoted))
+    }
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        Err(self.answer(Seen::Unquoted))
+    }
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        Err(self.answer(Seen::Unquoted))
+    }
+    fn visit_i128<E: Error>(self, _: i128) -> Result<(), E> {
+        Err(self.answer(Seen::Unquoted))
+    }
+    fn visit_u128<E: Error>(self, _: u128) -> Result<(), E> {
+        Err(self.answer(Seen::Unquoted))
+    }
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        Err(self.answer(Seen::Unquoted))
+    }
+}
+
+/// A key: always answered with an error.
+struct Key<'a>(&'a mut Walk);
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Infallible;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Infallible, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Infallible;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+    fn visit_str<E: Error>(self, key: &str) -> Result<Infallible, E> {
+        Err(self.0.answer(Seen::Key(key.to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn walk_all(text: &str) -> Vec<Result<Written, Abort>> {
+        Deserializer::from_str(text).take(10).map(walk).collect()
+    }
+
+    fn places(text: &str) -> Places {
+        walk_all(text).remove(0).unwrap().places
+    }
+
+    fn aborted(text: &str) -> Abort {
+        walk_all(text).remove(0).unwrap_err()
+    }
+
+    #[test]
+    fn a_field_is_at_the_line_and_column_of_its_key() {
+        let places = places("# a comment\na: 1\nb:\n  c: [x, {d: y}]\n  \"e\": |\n    text\n  f:\n  g: {}\n  h: z\n");
+        for (field, place) in [
+            ("a", (2, 1)),
+            ("b", (3, 1)),
+            ("b.c", (4, 3)),
+            ("b.c[1].d", (4, 11)),
+            ("b.e", (5, 3)),
+            ("b.f", (7, 3)),
+            ("b.g", (8, 3)),
+            ("b.h", (9, 3)),
+        ] {
+            assert_eq!(places.get(field).map(|node| node.place), Some(place), "{field}");
+        }
+        assert_eq!(places.start(), Some((2, 1)));
+    }
+
+    #[test]
+    fn a_field_that_is_not_written_is_at_its_nearest_parent() {
+        let places = places("a: 1\nb:\n  c: [x, {d: y}]\n");
+        for (field, place) in [
+            ("b.c[1].e", Some((3, 3))),
+            ("b.c[7]", Some((3, 3))),
+            ("b.x.y.z", Some((2, 1))),
+            ("other", None),
+        ] {
+            assert_eq!(places.nearest(field), place, "{field}");
+        }
+    }
+
+    #[test]
+    fn the_first_character_of_a_file_is_line_1_column_1() {
+        assert_eq!(places("a: 1").start(), Some((1, 1)));
+    }
+
+    #[test]
+    fn lines_are_those_of_the_file_in_every_document() {
+        let documents = walk_all("a: 1\n---\n# only a comment\n---\nb: 2\n---\n\nc:\n  d: 3\n");
+        let fields = ["a", "", "b", "c.d"];
+        let found: Vec<_> = (documents.iter().zip(fields))
+            .map(|(document, field)| document.as_ref().unwrap().places.nearest(field))
+            .collect();
+        assert_eq!(found, [Some((1, 1)), None, Some((5, 1)), Some((9, 3))]);
+    }
+
+    #[test]
+    fn every_duplicate_key_is_found_with_both_places() {
+        let written = walk_all("a: 1\nb: {c: 1, c: {d: *x}}\na: {b: 2}\na: 3\n");
+        assert!(written[0].is_err(), "an alias without an anchor");
+        let written = walk_all("a: 1\nb: {c: 1, c: {d: x}}\na: {b: 2}\na: 3\n").remove(0).unwrap();
+        let expected = [
+            ("b.c".to_owned(), (2, 11), (2, 5)),
+            ("a".to_owned(), (3, 1), (1, 1)),
+            ("a".to_owned(), (4, 1), (1, 1)),
+        ];
+        assert_eq!(written.duplicates, expected);
+    }
+
+    #[test]
+    fn aliases_are_refused_wherever_they_are() {
+        for text in [
+            "a: &x 1\nb: *x",
+            "a: &x {c: 1}\nb: *x",
+            "a: &x {c: 1}\nb: {<<: *x}",
+            "a: [&x 1, *x]",
+            "a: [&x {b: c}, *x]",
+            "a: &x [1]\nb: [*x]",
+            "&x a: 1\nb: *x",
+            "&x a: {*x : 1}",
+        ] {
+            assert!(aborted(text).message.contains("alias"), "{text}: {:?}", aborted(text));
+        }
+    }
+
+    #[test]
+    fn tags_and_keys_that_are_no_names_are_refused() {
+        for (text, message) in [
+            ("a: !secret b", "tags"),
+            ("a: !env {b: c}", "tags"),
+            ("!env\na: b", "tags"),
+            ("a: [!x b]", "tags"),
+            ("? [a]\n: b", "the name of a field"),
+            ("? {a: b}\n: c", "the name of a field"),
+            ("\"a\\nb\": c", "control characters"),
+        ] {
+            assert!(aborted(text).message.contains(message), "{text}: {:?}", aborted(text));
+        }
+        assert!(aborted(&format!("{}: c", "k".repeat(400))).message.contains("320"));
+    }
+
+    #[test]
+    fn a_document_is_known_by_its_shape() {
+        for (text, shape) in [
+            ("", Shape::Empty),
+            ("# nothing\n", Shape::Empty),
+            ("---\n", Shape::Empty),
+            ("~", Shape::Empty),
+            ("a: b", Shape::Mapping),
+            ("- a", Shape::Sequence),
+            ("[]", Shape::Sequence),
+            ("text", Shape::Scalar),
+            ("7", Shape::Scalar),
+        ] {
+            assert_eq!(walk_all(text).remove(0).unwrap().shape, shape, "{text:?}");
+        }
+    }
+
+    fn value() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            "\\PC{0,12}".prop_map(Into::into),
+            "[a-z\n ]{0,20}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(5, 40, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Into::into),
+                proptest::collection::btree_map("[^.\\[\\pC]{1,8}", inner, 0..5)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn keys(value: &serde_json::Value) -> usize {
+        match value {
+            serde_json::Value::Array(list) => list.iter().map(keys).sum(),
+            serde_json::Value::Object(map) => map.len() + map.values().map(keys).sum::<usize>(),
+            _ => 0,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_has_no_alias_is_never_taken_for_one(value in value()) {
+            for text in [serde_yaml::to_string(&value).unwrap(), value.to_string()] {
+                let written = walk_all(&text).remove(0);
+                prop_assert!(written.is_ok(), "{text}: {written:?}");
+            }
+        }
+
+        #[test]
+        fn every_key_has_a_place_of_its_own(value in value()) {
+            let text = serde_yaml::to_string(&value).unwrap();
+            let written = walk_all(&text).remove(0).unwrap();
+            let mut found: Vec<_> = written.places.0.values().map(|node| node.place).collect();
+            found.sort_unstable();
+            found.dedup();
+            prop_assert_eq!(found.len(), keys(&value), "{}", text);
+        }
+
+        #[test]
+        fn no_text_makes_the_walk_panic(text in "[-a:*&!\\[\\]{},\"'?|>#%@ \n]{0,60}") {
+            walk_all(&text);
+        }
+    }
+}

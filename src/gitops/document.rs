@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use kube::api::ObjectMeta;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_yaml::Deserializer;
 
 use super::{
@@ -221,8 +221,13 @@ impl<'a> Reader<'a> {
 
     fn no_mapping(&self, document: Deserializer<'_>) -> Problem {
         // Only an error has the place of what isn't a mapping.
-        let error = Vec::<[(); 0]>::deserialize(document).err();
-        let place = error.and_then(|error| error.location()).map(|at| (at.line(), at.column()));
+        let error = match self.written.shape {
+            Shape::Mapping => Vec::<IgnoredAny>::deserialize(document).err(),
+            _ => BTreeMap::<String, IgnoredAny>::deserialize(document).err(),
+        };
+        let place = error
+            .and_then(|error| error.location())
+            .map(|at| (at.line(), at.column()));
         let message = format!("a document must be a {KIND}: a mapping with apiVersion, kind, metadata and spec");
         Problem::new(self.file, place, None, message)
     }
@@ -280,6 +285,11 @@ impl<'a> Reader<'a> {
             _ => (None, text.as_str()),
         };
         let (missing, text) = message::plain(text);
+        let meant = missing.as_ref().map(|missing| format!("`{missing}`?"));
+        if meant.is_some_and(|meant| self.problems.iter().any(|problem| problem.message.ends_with(&meant))) {
+            // A slip in its name was told already.
+            return;
+        }
         let field = match (field, missing) {
             (Some(parent), Some(missing)) => Some(format!("{parent}.{missing}")),
             (None, Some(missing)) => Some(missing),

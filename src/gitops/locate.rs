@@ -385,7 +385,14 @@ mod tests {
     use super::*;
 
     fn walk_all(text: &str) -> Vec<Result<Written, Abort>> {
-        Deserializer::from_str(text).take(10).map(walk).collect()
+        let mut walks: Vec<_> = Vec::new();
+        for document in Deserializer::from_str(text) {
+            walks.push(walk(document));
+            if walks.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        walks
     }
 
     fn places(text: &str) -> Places {
@@ -444,9 +451,9 @@ mod tests {
 
     #[test]
     fn every_duplicate_key_is_found_with_both_places() {
-        let written = walk_all("a: 1\nb: {c: 1, c: {d: *x}}\na: {b: 2}\na: 3\n");
-        assert!(written[0].is_err(), "an alias without an anchor");
-        let written = walk_all("a: 1\nb: {c: 1, c: {d: x}}\na: {b: 2}\na: 3\n").remove(0).unwrap();
+        let written = walk_all("a: 1\nb: {c: 1, c: {d: x}}\na: {b: 2}\na: 3\n")
+            .remove(0)
+            .unwrap();
         let expected = [
             ("b.c".to_owned(), (2, 11), (2, 5)),
             ("a".to_owned(), (3, 1), (1, 1)),

@@ -32,7 +32,9 @@ pub(super) fn quoted(text: &str) -> String {
 /// Whether the parser reads a text in good time.
 pub(super) fn parser_can_take(text: &str) -> Result<(), String> {
     if text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > MAX_BRACKETS {
-        return Err(format!("has more than {MAX_BRACKETS} brackets: write lists and mappings on lines of their own"));
+        return Err(format!(
+            "has more than {MAX_BRACKETS} brackets: write lists and mappings on lines of their own"
+        ));
     }
     Ok(())
 }
@@ -56,7 +58,9 @@ pub(super) fn plain(message: &str) -> (Option<String>, String) {
     if let Some(missing) = message.strip_prefix("missing field `") {
         return (Some(missing.trim_end_matches('`').to_owned()), "is missing".to_owned());
     }
-    let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    let wrong = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "));
     let Some((found, expected)) = wrong.and_then(|wrong| wrong.rsplit_once(", expected ")) else {
         return (None, message.to_owned());
     };
@@ -123,7 +127,9 @@ fn known(parent: &str) -> Vec<&'static str> {
 fn of_schema(path: &str) -> Option<&'static JSONSchemaProps> {
     let mut schema = SCHEMA.as_ref()?;
     for part in path.split('.') {
-        let (name, indexes) = part.split_once('[').map_or((part, 0), |(name, rest)| (name, rest.split('[').count()));
+        let (name, indexes) = part
+            .split_once('[')
+            .map_or((part, 0), |(name, rest)| (name, rest.split('[').count()));
         schema = schema.properties.as_ref()?.get(name)?;
         for _ in 0..indexes {
             schema = match schema.items.as_ref()? {
@@ -138,8 +144,13 @@ fn of_schema(path: &str) -> Option<&'static JSONSchemaProps> {
 /// The name that was probably meant.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let close = (name.chars().count() / 3).clamp(1, 3);
-    let distances = known.iter().map(|known| (distance(&name.to_lowercase(), &known.to_lowercase()), *known));
-    distances.min().filter(|(distance, _)| *distance <= close).map(|(_, known)| known)
+    let distances = known
+        .iter()
+        .map(|known| (distance(&name.to_lowercase(), &known.to_lowercase()), *known));
+    distances
+        .min()
+        .filter(|(distance, _)| *distance <= close)
+        .map(|(_, known)| known)
 }
 
 /// How many characters must be put in, taken out or changed.
@@ -168,7 +179,10 @@ pub(super) fn texts(path: &str, spec: &CodisClusterSpec) -> BTreeSet<String> {
                 }
             }
             Value::Object(fields) => {
-                for (name, value) in fields.iter().filter(|(name, _)| !matches!(name.as_str(), "requests" | "limits")) {
+                for (name, value) in fields
+                    .iter()
+                    .filter(|(name, _)| !matches!(name.as_str(), "requests" | "limits"))
+                {
                     collect(format!("{path}.{name}"), value, texts);
                 }
             }
@@ -190,19 +204,40 @@ mod tests {
     #[test]
     fn what_serde_says_is_told_in_plain_words_and_without_the_value() {
         for (message, plain_words) in [
-            ("invalid type: string \"hunter2\", expected i32", "must be a whole number, not text"),
-            ("invalid type: string \"a, expected b\", expected i32", "must be a whole number, not text"),
+            (
+                "invalid type: string \"hunter2\", expected i32",
+                "must be a whole number, not text",
+            ),
+            (
+                "invalid type: string \"a, expected b\", expected i32",
+                "must be a whole number, not text",
+            ),
             ("invalid value: integer `3000000000`, expected i32", "is out of range"),
-            ("invalid type: floating point `1.5`, expected i32", "must be a whole number, not a fraction"),
+            (
+                "invalid type: floating point `1.5`, expected i32",
+                "must be a whole number, not a fraction",
+            ),
             ("invalid type: map, expected a string", "must be text, not a mapping"),
-            ("invalid type: unit value, expected struct ProxySpec", "must be a mapping, not empty"),
-            ("invalid type: string \"x\", expected Toleration", "must be a mapping, not text"),
-            ("invalid type: string \"x\", expected a sequence", "must be a list, not text"),
+            (
+                "invalid type: unit value, expected struct ProxySpec",
+                "must be a mapping, not empty",
+            ),
+            (
+                "invalid type: string \"x\", expected Toleration",
+                "must be a mapping, not text",
+            ),
+            (
+                "invalid type: string \"x\", expected a sequence",
+                "must be a list, not text",
+            ),
             ("something else", "something else"),
         ] {
             assert_eq!(plain(message), (None, plain_words.to_owned()));
         }
-        assert_eq!(plain("missing field `image`"), (Some("image".to_owned()), "is missing".to_owned()));
+        assert_eq!(
+            plain("missing field `image`"),
+            (Some("image".to_owned()), "is missing".to_owned())
+        );
     }
 
     #[test]
@@ -232,7 +267,12 @@ mod tests {
 
     #[test]
     fn the_distance_is_how_many_characters_differ() {
-        for (from, to, expected) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("replica", "replicas", 1)] {
+        for (from, to, expected) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("kitten", "sitting", 3),
+            ("replica", "replicas", 1),
+        ] {
             assert_eq!(distance(from, to), expected, "{from} {to}");
         }
     }

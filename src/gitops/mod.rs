@@ -4,7 +4,7 @@
 //! the door `cluster`; what comes out of a repository is hostile until it is admitted.
 
 pub mod admit;
-//pub mod directory;
+pub mod directory;
 pub mod document;
 mod locate;
 mod message;

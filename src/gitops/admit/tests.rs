@@ -30,9 +30,16 @@ fn told(files: &[Parsed]) -> Vec<String> {
 #[test]
 fn documents_of_several_files_are_the_clusters_of_the_sources_namespace() {
     let both = format!("{}---\n{}", document("b", Some("team-a")), document("a", None));
-    let files = files(&[("x.yaml", both), ("y.yaml", document("c", None)), ("z.yaml", String::new())]);
+    let files = files(&[
+        ("x.yaml", both),
+        ("y.yaml", document("c", None)),
+        ("z.yaml", String::new()),
+    ]);
     let admitted = admit("team-a", &files).unwrap();
-    let found: Vec<_> = admitted.iter().map(|(name, document)| (name.as_str(), document.file.as_str())).collect();
+    let found: Vec<_> = admitted
+        .iter()
+        .map(|(name, document)| (name.as_str(), document.file.as_str()))
+        .collect();
     assert_eq!(found, [("a", "x.yaml"), ("b", "x.yaml"), ("c", "y.yaml")]);
 }
 
@@ -46,13 +53,19 @@ fn another_namespace_is_refused_and_both_are_named() {
     let files = files(&[("x.yaml", document("a", Some("team-b")))]);
     assert_eq!(
         told(&files),
-        ["x.yaml:5:3: metadata.namespace: is team-b, but the source is in team-a and applies nothing elsewhere: remove the field, or put a source into team-b"]
+        [
+            "x.yaml:5:3: metadata.namespace: is team-b, but the source is in team-a and applies nothing elsewhere: remove the field, or put a source into team-b"
+        ]
     );
 }
 
 #[test]
 fn a_name_that_is_written_twice_is_told_with_both_places() {
-    let files = files(&[("y.yaml", document("a", None)), ("x.yaml", document("a", None)), ("z.yaml", document("a", None))]);
+    let files = files(&[
+        ("y.yaml", document("a", None)),
+        ("x.yaml", document("a", None)),
+        ("z.yaml", document("a", None)),
+    ]);
     assert_eq!(
         told(&files),
         [
@@ -67,13 +80,19 @@ fn every_problem_of_every_file_is_told_in_order_and_nothing_is_admitted() {
     let bad = document("b", Some("team-b")).replace("replicas: 4", "replicas: 3");
     let files = files(&[
         ("z.yaml", "kind: Secret".to_owned()),
-        ("b.yaml", format!("{}---\n{}", document("a", None), document("a", Some("team-c")))),
+        (
+            "b.yaml",
+            format!("{}---\n{}", document("a", None), document("a", Some("team-c"))),
+        ),
         ("a.yaml", bad),
         ("good.yaml", document("good", None)),
     ]);
     let problems = admit("team-a", &files).unwrap_err();
-    let places: Vec<_> = problems.iter().map(|problem| (problem.file.as_str(), problem.line)).collect();
-    let expected = [("a.yaml", 9), ("b.yaml", 15), ("b.yaml", 16), ("z.yaml", 1)];
+    let places: Vec<_> = problems
+        .iter()
+        .map(|problem| (problem.file.as_str(), problem.line))
+        .collect();
+    let expected = [("a.yaml", 10), ("b.yaml", 15), ("b.yaml", 16), ("z.yaml", 1)];
     // A document that isn't valid isn't asked for its namespace.
     assert_eq!(places, expected.map(|(file, line)| (file, Some(line))));
 }
@@ -86,7 +105,11 @@ fn the_example_repository_is_admitted_as_it_stands() {
         let entry = entry.unwrap();
         let path = entry.file_name().into_string().unwrap();
         let text = std::fs::read_to_string(entry.path()).unwrap();
-        files.push(Parsed { result: parse(&path, &text), path, id: "id".to_owned() });
+        files.push(Parsed {
+            result: parse(&path, &text),
+            path,
+            id: "id".to_owned(),
+        });
     }
     let admitted = admit("default", &files).unwrap_or_else(|problems| panic!("{problems:?}"));
     assert_eq!(admitted.keys().collect::<Vec<_>>(), ["sessions"]);

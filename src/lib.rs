@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod codis;
 pub mod controller;
 pub mod domain;
+pub mod gitops;
 pub mod plan;
 pub mod telemetry;
 pub mod validate;

@@ -1,6 +1,7 @@
 //! The operator.
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    codis_operator::cli::operator().await
+use std::process::ExitCode;
+
+fn main() -> anyhow::Result<ExitCode> {
+    codis_operator::cli::operator()
 }

@@ -1,12 +1,13 @@
-//! `codis-operator`: run, manifests.
+//! `codis-operator`: run, manifests, and the worker it starts itself.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 use super::manifests;
 use crate::{
     controller::{self, Settings},
+    gitops::git,
     telemetry::LogOptions,
 };
 
@@ -43,14 +44,26 @@ enum Command {
         #[arg(long, default_value = "deploy")]
         out: PathBuf,
     },
+    /// One call of libgit2, from standard input to standard output. The operator starts it for itself.
+    #[command(hide = true)]
+    GitWorker,
 }
 
 /// The program `codis-operator`.
 ///
 /// # Errors
 /// What makes it end with a failure.
-pub async fn operator() -> anyhow::Result<()> {
+pub fn operator() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    // A worker has no runtime: the stacks of its threads would count towards the limit on memory.
+    if matches!(arguments.command, Command::GitWorker) {
+        return Ok(git::worker());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(arguments))
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Run {
             listen,
@@ -66,8 +79,10 @@ pub async fn operator() -> anyhow::Result<()> {
                 identity,
                 allow_stand_in,
             })
-            .await
+            .await?;
         }
-        Command::Manifests { out } => manifests::write(&out),
+        Command::Manifests { out } => manifests::write(&out)?,
+        Command::GitWorker => return Ok(git::worker()),
     }
+    Ok(ExitCode::SUCCESS)
 }

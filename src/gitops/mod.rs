@@ -6,27 +6,30 @@
 pub mod admit;
 pub mod directory;
 pub mod document;
+pub mod git;
 mod locate;
 mod message;
 
-/// A file of a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// A spec file of a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
-    /// Its path below the source's path, with `/`.
+    /// From the repository's or folder's root, with `/`.
     pub path: String,
-    /// What names its content: equal ids have equal content.
+    /// What names its content: equal ids have equal content. Of Git 40 hexadecimal digits.
     pub id: String,
     /// What is in it.
     pub content: Content,
 }
 
-/// What is in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is in a spec file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
-    /// The caller knows this id already: not read again.
+    /// The caller knows the id: it isn't read again.
     Known,
-    /// Its text.
+    /// This.
     Text(String),
-    /// Why it isn't read.
+    /// Something that isn't read: what it is, and the fix.
     Refused(String),
 }

@@ -16,6 +16,8 @@ pub(super) type Place = (usize, usize);
 const MAX_DEPTH: usize = 16;
 /// Keys and scalars of one document.
 const MAX_NODES: usize = 5_000;
+/// What a key is expected to be.
+const NAME_OF_A_FIELD: &str = "the name of a field";
 /// Characters of a key; the longest key of a label has 317.
 const MAX_KEY: usize = 320;
 
@@ -108,10 +110,15 @@ pub(super) fn walk(document: Deserializer<'_>) -> Result<Written, Abort> {
 }
 
 fn of_library(error: &serde_yaml::Error) -> Abort {
+    let message = without_place(error);
     Abort {
         place: error.location().map(|at| (at.line(), at.column())),
         field: None,
-        message: without_place(error),
+        message: if message.ends_with(NAME_OF_A_FIELD) {
+            "a key must be the name of a field, not a mapping or a list".to_owned()
+        } else {
+            message
+        },
     }
 }
 
@@ -371,7 +378,7 @@ impl Visitor<'_> for Key<'_> {
     type Value = Infallible;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a field")
+        f.write_str(NAME_OF_A_FIELD)
     }
     fn visit_str<E: Error>(self, key: &str) -> Result<Infallible, E> {
         Err(self.0.answer(Seen::Key(key.to_owned())))

@@ -421,6 +421,12 @@ proptest! {
     }
 
     #[test]
+    fn no_text_makes_it_panic(text in "(a|b|spec|\\PC|[-:*&!\\[\\]{},\"'?|>#%@\n \t]|---\n|: |\n  ){0,80}") {
+        let _ = parse("a.yaml", &text);
+        let _ = parse("a.yaml", &format!("{SAMPLE}{text}"));
+    }
+
+    #[test]
     fn a_field_that_nobody_knows_is_always_refused_at_its_line(key in "[a-z]{3,9}x", line in 9..12_usize) {
         let mut lines: Vec<_> = SAMPLE.lines().map(str::to_owned).collect();
         lines.insert(line, format!("    {key}: 1"));

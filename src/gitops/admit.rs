@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::document::{Document, Problem};
+use super::{
+    Blob, Content,
+    document::{Document, Problem, parse},
+};
 
 /// A file that was parsed. The same path and id always give the same result.
 #[derive(Debug)]
@@ -13,6 +16,23 @@ pub struct Parsed {
     pub id: String,
     /// Its documents, or what is wrong with it.
     pub result: Result<Vec<Document>, Vec<Problem>>,
+}
+
+impl Parsed {
+    /// Parses a file; none if its content is known already.
+    #[must_use]
+    pub fn of(file: &Blob) -> Option<Self> {
+        let result = match &file.content {
+            Content::Known => return None,
+            Content::Text(text) => parse(&file.path, text),
+            Content::Refused(reason) => Err(vec![Problem::of_file(&file.path, reason)]),
+        };
+        Some(Self {
+            path: file.path.clone(),
+            id: file.id.clone(),
+            result,
+        })
+    }
 }
 
 /// The clusters of a revision by name, for the namespace of the source.

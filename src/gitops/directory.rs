@@ -75,22 +75,19 @@ pub fn list(directory: &Path) -> Result<Listing, DirectoryError> {
 }
 
 fn until_two_agree<T: PartialEq>(mut read: impl FnMut() -> Result<T, DirectoryError>) -> Result<T, DirectoryError> {
-    let mut last = None;
+    let (mut last, mut vanished) = (None, None);
     for _ in 0..MAX_READINGS {
-        let result = match read() {
-            Ok(result) => result,
-            // What vanished was in the middle of a swap, unless it is gone for good.
-            Err(DirectoryError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound && last.is_some() => {
-                continue;
+        match read() {
+            Ok(result) if last.as_ref() == Some(&result) => return Ok(result),
+            Ok(result) => (last, vanished) = (Some(result), None),
+            // In the middle of a swap, unless it goes on.
+            Err(DirectoryError::Read { path, error }) if error.kind() == io::ErrorKind::NotFound => {
+                (last, vanished) = (None, Some(DirectoryError::Read { path, error }));
             }
             Err(error) => return Err(error),
-        };
-        if last.as_ref() == Some(&result) {
-            return Ok(result);
         }
-        last = Some(result);
     }
-    Err(DirectoryError::Unsettled)
+    Err(vanished.unwrap_or(DirectoryError::Unsettled))
 }
 
 fn read_all(directory: &Path) -> Result<Listing, DirectoryError> {

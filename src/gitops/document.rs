@@ -125,17 +125,20 @@ pub fn parse(path: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
         return Err(vec![Problem::of_file(path, message)]);
     }
     // Each document is read twice: for its places, and for its values.
-    for (first, second) in Deserializer::from_str(text).zip(Deserializer::from_str(text)) {
-        match locate::walk(first) {
-            Ok(written) => match Reader::new(path, written).read(second) {
-                Ok(document) => documents.extend(document),
-                Err(mut more) => problems.append(&mut more),
-            },
+    let mut again = Deserializer::from_str(text);
+    for document in Deserializer::from_str(text) {
+        let written = match locate::walk(document) {
+            Ok(written) => written,
             // The parser can't go on after an error.
             Err(abort) => {
                 problems.push(Problem::new(path, abort.place, abort.field.as_deref(), abort.message));
                 break;
             }
+        };
+        match again.next().map(|document| Reader::new(path, written).read(document)) {
+            Some(Ok(document)) => documents.extend(document),
+            Some(Err(mut more)) => problems.append(&mut more),
+            None => break,
         }
     }
     if problems.is_empty() {

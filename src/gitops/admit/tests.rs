@@ -1,5 +1,7 @@
+use std::path::Path;
+
 use super::*;
-use crate::gitops::document::parse;
+use crate::gitops::directory::list;
 
 fn document(name: &str, namespace: Option<&str>) -> String {
     let namespace = namespace.map_or(String::new(), |namespace| format!("  namespace: {namespace}\n"));
@@ -13,13 +15,17 @@ fn document(name: &str, namespace: Option<&str>) -> String {
     )
 }
 
-fn files(files: &[(&str, String)]) -> Vec<Parsed> {
-    let parsed = |(path, text): &(&str, String)| Parsed {
-        path: (*path).to_owned(),
+fn blob(path: &str, content: Content) -> Blob {
+    Blob {
+        path: path.to_owned(),
         id: "id".to_owned(),
-        result: parse(path, text),
-    };
-    files.iter().map(parsed).collect()
+        content,
+    }
+}
+
+fn files(files: &[(&str, String)]) -> Vec<Parsed> {
+    let blobs = files.iter().map(|(path, text)| blob(path, Content::Text(text.clone())));
+    blobs.filter_map(|blob| Parsed::of(&blob)).collect()
 }
 
 fn told(files: &[Parsed]) -> Vec<String> {
@@ -98,19 +104,16 @@ fn every_problem_of_every_file_is_told_in_order_and_nothing_is_admitted() {
 }
 
 #[test]
+fn a_file_that_was_refused_is_a_problem_and_a_known_one_is_not_parsed_again() {
+    let refused = Parsed::of(&blob("big.yaml", Content::Refused("is larger than 256 KiB".to_owned())));
+    assert_eq!(told(&[refused.unwrap()]), ["big.yaml: is larger than 256 KiB"]);
+    assert!(Parsed::of(&blob("a.yaml", Content::Known)).is_none());
+}
+
+#[test]
 fn the_example_repository_is_admitted_as_it_stands() {
-    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("gitops-example/clusters");
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let entry = entry.unwrap();
-        let path = entry.file_name().into_string().unwrap();
-        let text = std::fs::read_to_string(entry.path()).unwrap();
-        files.push(Parsed {
-            result: parse(&path, &text),
-            path,
-            id: "id".to_owned(),
-        });
-    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("gitops-example/clusters");
+    let files: Vec<_> = list(&directory).unwrap().files.iter().filter_map(Parsed::of).collect();
     let admitted = admit("default", &files).unwrap_or_else(|problems| panic!("{problems:?}"));
     assert_eq!(admitted.keys().collect::<Vec<_>>(), ["sessions"]);
 }

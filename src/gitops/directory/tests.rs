@@ -234,8 +234,15 @@ fn a_listing_during_swaps_is_never_half_of_two_versions() {
 
 #[test]
 fn readings_go_on_until_two_in_a_row_agree() {
-    let mut readings = [1, 2, 2, 3].into_iter();
-    assert_eq!(until_two_agree(|| Ok(readings.next().unwrap())).unwrap(), 2);
+    let vanished = || DirectoryError::Read {
+        path: "a.yaml".into(),
+        error: io::ErrorKind::NotFound.into(),
+    };
+    let mut readings = [Some(2), None, Some(2), Some(1), Some(3), Some(3), Some(4)].into_iter();
+    let read = || readings.next().unwrap().ok_or_else(vanished);
+    assert_eq!(until_two_agree(read).unwrap(), 3);
+    let gone = until_two_agree(|| Err::<u32, _>(vanished()));
+    assert!(matches!(gone, Err(DirectoryError::Read { .. })), "{gone:?}");
     let mut count = 0;
     let mut always_new = || {
         count += 1;

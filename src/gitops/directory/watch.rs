@@ -41,7 +41,7 @@ pub fn watch(directory: &Path) -> Result<Watch, DirectoryError> {
     let noticed = Arc::new(Notify::new());
     let parent = directory.parent().map(|above| {
         let name = directory.clone();
-        let is_it = move |event: &Event| event.paths.iter().any(|path| *path == name);
+        let is_it = move |event: &Event| event.paths.contains(&name);
         watcher(above, RecursiveMode::NonRecursive, &noticed, is_it)
     });
     let tree = tree(&directory, &noticed);

@@ -4,13 +4,18 @@
 
 mod cluster;
 mod quantity;
+mod source;
 mod status;
 
 pub use cluster::{
     CodisCluster, CodisClusterSpec, DashboardSpec, FeSpec, HpaSpec, ProxySpec, Resources, SentinelSpec, ServerSpec,
 };
 pub use quantity::{ParseQuantityError, Quantity};
-pub use status::{CodisClusterStatus, GroupStatus, ServerStatus, condition};
+pub use source::{
+    CodisGitSource, CodisGitSourceSpec, CodisGitSourceStatus, GitReference, LocalReference, SourceProblem,
+    source_condition,
+};
+pub use status::{CodisClusterStatus, GitopsStatus, GroupStatus, ServerStatus, condition};
 
 /// The API group of every custom resource here.
 pub const GROUP: &str = "codis.k8s.io";
@@ -27,8 +32,20 @@ pub mod names {
     pub const ANNOTATION_ADOPT: &str = "codis.k8s.io/adopt";
     /// Annotation by which a person accepts that a group lost every copy: its value is the token of the status.
     pub const ANNOTATION_ACCEPT_LOSS: &str = "codis.k8s.io/accept-data-loss";
+    /// Label: the CodisGitSource that a CodisCluster's spec comes from. A person who sets it hands a cluster over to Git.
+    pub const LABEL_SOURCE: &str = "codis.k8s.io/source";
+    /// The value of [`LABEL_SOURCE`] for the folder of `--watch-dir`: no CodisGitSource can have this name.
+    pub const WATCH_DIR_SOURCE: &str = "watch_dir";
+    /// Annotation: the revision that brought a CodisCluster its spec. Written with the spec, so that no crash parts them.
+    pub const ANNOTATION_REVISION: &str = "codis.k8s.io/revision";
+    /// Annotation of a CodisGitSource: a new value makes it look at the branch at once.
+    pub const ANNOTATION_REQUESTED_AT: &str = "codis.k8s.io/requestedAt";
+    /// Annotation of a CodisGitSource by which a person accepts that its branch went back: its value is the commit.
+    pub const ANNOTATION_ACCEPT_REWIND: &str = "codis.k8s.io/accept-rewind";
     /// Finalizer that stops a cluster's pods in order before its objects are collected.
     pub const FINALIZER: &str = "codis.k8s.io/teardown";
     /// Field manager of everything that the cluster controller applies.
     pub const FIELD_MANAGER: &str = "codis-operator";
+    /// Field manager of the status of Git sources; with `/<source>` behind it, of what a source applies.
+    pub const GITOPS_MANAGER: &str = "codis-gitops";
 }

@@ -60,6 +60,23 @@ pub struct CodisClusterStatus {
     /// Fields of the spec that are accepted but don't take effect yet, or not any more, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without_effect: Vec<String>,
+    /// Where in Git its spec comes from. Written by the Git sources with a field manager of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gitops: Option<GitopsStatus>,
+}
+
+/// Where in Git a spec comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GitopsStatus {
+    /// The CodisGitSource, in the cluster's namespace; `watch_dir` for the folder that the operator watches.
+    pub source: String,
+    /// The file, from the repository's root.
+    pub path: String,
+    /// The revision that made the spec what it is, like `main@sha1:<commit>`.
+    pub revision: String,
+    /// When it was applied, in UTC.
+    pub applied_at: String,
 }
 
 /// A replication group: one master and its replicas.

@@ -16,7 +16,7 @@ use super::{ANNOTATION_APPLIED, Call, Cluster, Error, Object, compare::differenc
 use crate::api::names;
 
 /// No object ever has this version: an apply with it can only create.
-const NO_VERSION: &str = "1";
+pub(super) const NO_VERSION: &str = "1";
 
 /// Fields that go over to others (an autoscaler) with the value that they have. The API server would put a field that
 /// nobody owns any more back to its default: one replica.
@@ -46,16 +46,16 @@ pub enum Propagation {
 }
 
 /// What is wanted, in the forms that an apply needs.
-struct Wish<'a> {
-    json: Value,
-    hash: String,
+pub(super) struct Wish<'a> {
+    pub(super) json: Value,
+    pub(super) hash: String,
     meta: &'a ObjectMeta,
-    namespace: &'a str,
-    name: &'a str,
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
 }
 
 impl<'a> Wish<'a> {
-    fn new<K: Object>(desired: &'a K) -> Result<Self, Error> {
+    pub(super) fn new<K: Object>(desired: &'a K) -> Result<Self, Error> {
         let (namespace, name) = key_of(desired)?;
         let json = serde_json::to_value(desired).map_err(|_| Error::Malformed {
             call: Call::new("apply", K::kind(&()), format!("{namespace}/{name}")),
@@ -71,7 +71,7 @@ impl<'a> Wish<'a> {
     }
 
     /// The body of the apply: the wish, its hash, and one field that says what may be written on.
-    fn body(&self, condition: &str, value: &str) -> Value {
+    pub(super) fn body(&self, condition: &str, value: &str) -> Value {
         let mut body = self.json.clone();
         body["metadata"][condition] = Value::from(value);
         body["metadata"]["annotations"][ANNOTATION_APPLIED] = Value::from(self.hash.clone());

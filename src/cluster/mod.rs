@@ -10,6 +10,8 @@ mod gate;
 mod lease;
 mod live;
 mod own;
+mod source;
+mod watch;
 
 use std::{fmt, time::Duration};
 
@@ -28,6 +30,8 @@ pub use self::{
     lease::{Candidate, Election, Move, Seen, Timing, evaluate},
     live::Live,
     own::EventKind,
+    source::{Drift, Keeper, Origin, drift, keeper},
+    watch::{Cache, Change},
 };
 use crate::{
     api::{CodisCluster, names},

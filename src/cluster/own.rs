@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{CALL_TIMEOUT, Call, Cluster, Error, bounded, live::key_of};
+use super::{CALL_TIMEOUT, Call, Cluster, Error, Object, bounded, live::key_of};
 use crate::api::{CodisCluster, CodisClusterStatus, names};
 
 /// The API server's limit for an event's note, in bytes.
@@ -35,7 +35,13 @@ impl Cluster {
     /// # Errors
     /// [`Error::Gone`] or [`Error::Conflict`] when the cluster was deleted or made anew, and what the server refuses.
     pub async fn patch_status(&self, cluster: &CodisCluster, status: &CodisClusterStatus) -> Result<bool, Error> {
-        if cluster.status.as_ref() == Some(status) {
+        // Where the spec comes from is the Git sources' part of the status: it is neither compared nor sent.
+        let own = |status: &CodisClusterStatus| CodisClusterStatus {
+            gitops: None,
+            ..status.clone()
+        };
+        let status = &own(status);
+        if cluster.status.as_ref().map(own).as_ref() == Some(status) {
             return Ok(false);
         }
         let (namespace, name) = key_of(cluster)?;
@@ -137,13 +143,13 @@ impl Cluster {
         Ok(true)
     }
 
-    /// Publishes an event about a cluster. Equal ones (reason and action, not note) within minutes become a series.
+    /// Publishes an event about an object. Equal ones (reason and action, not note) within minutes become a series.
     ///
     /// # Errors
     /// What the API server refuses. An event is an aid: its loss needn't stop anything.
-    pub async fn event(
+    pub async fn event<K: Object>(
         &self,
-        cluster: &CodisCluster,
+        object: &K,
         kind: EventKind,
         reason: &str,
         action: &str,
@@ -159,10 +165,10 @@ impl Cluster {
             note: Some(note[..note.floor_char_boundary(NOTE_LIMIT)].to_owned()),
             secondary: None,
         };
-        let about = cluster.object_ref(&());
+        let about = object.object_ref(&());
         self.write(
             "event",
-            call("event about", cluster),
+            call("event about", object),
             self.recorder.publish(&event, &about),
         )
         .await
@@ -195,11 +201,7 @@ impl Cluster {
     }
 }
 
-fn call(verb: &'static str, cluster: &CodisCluster) -> Call {
-    let namespace = cluster.namespace().unwrap_or_default();
-    Call::new(
-        verb,
-        CodisCluster::kind(&()),
-        format!("{namespace}/{}", cluster.name_any()),
-    )
+fn call<K: Object>(verb: &'static str, object: &K) -> Call {
+    let namespace = object.namespace().unwrap_or_default();
+    Call::new(verb, K::kind(&()), format!("{namespace}/{}", object.name_any()))
 }

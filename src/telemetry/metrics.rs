@@ -49,6 +49,9 @@ pub struct Metrics {
     duration: Histogram,
     leader: Gauge,
     groups_started_empty: Counter,
+    git_looks: Family<ResultLabels, Counter>,
+    git_revisions: Family<ResultLabels, Counter>,
+    git_repairs: Counter,
     clusters: Family<ConditionLabels, Gauge>,
     /// The conditions of each cluster (type to status), so that a change moves it from one number to another.
     conditions: Arc<Mutex<BTreeMap<String, BTreeMap<String, String>>>>,
@@ -65,6 +68,9 @@ impl Default for Metrics {
             duration,
             leader: Gauge::default(),
             groups_started_empty: Counter::default(),
+            git_looks: Family::default(),
+            git_revisions: Family::default(),
+            git_repairs: Counter::default(),
             clusters: Family::default(),
             conditions: Arc::default(),
         };
@@ -99,6 +105,21 @@ impl Metrics {
             "Groups whose members all lost their data and that were started empty",
             self.groups_started_empty.clone(),
         );
+        r.register(
+            "git_looks",
+            "Looks at the branches and folders of Git sources, by result",
+            self.git_looks.clone(),
+        );
+        r.register(
+            "git_revisions",
+            "Revisions of Git sources that were applied, rejected, or failed and are tried again",
+            self.git_revisions.clone(),
+        );
+        r.register(
+            "git_repairs",
+            "Hand edits of clusters of Git sources that were put back",
+            self.git_repairs.clone(),
+        );
         r.register_collector(Box::new(ProcessCollector));
         all
     }
@@ -127,6 +148,21 @@ impl Metrics {
     /// A group whose members all lost their data was started empty.
     pub fn group_started_empty(&self) {
         self.groups_started_empty.inc();
+    }
+
+    /// A source was looked at. `result` is same, new, held or failed.
+    pub fn git_looked(&self, result: &'static str) {
+        self.git_looks.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// A revision came to an end, or to a stop. `result` is applied, rejected or failed.
+    pub fn git_revision(&self, result: &'static str) {
+        self.git_revisions.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// A hand edit was put back.
+    pub fn git_repaired(&self) {
+        self.git_repairs.inc();
     }
 
     /// The conditions (type, status) of a cluster (`namespace/name`) are these now.

@@ -1,0 +1,428 @@
+//! What is written for a CodisGitSource: the clusters that its repository specifies, their `status.gitops`, and its own
+//! status.
+//!
+//! A cluster's spec belongs to its source whole: what others add to it is removed, not only what they change. Labels and
+//! annotations that the repository doesn't name are anybody's.
+
+use kube::{
+    Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    ANNOTATION_APPLIED, Applied, Call, Cluster, Error,
+    apply::{NO_VERSION, Wish},
+    compare::difference,
+    live::key_of,
+};
+use crate::api::{CodisCluster, CodisGitSource, CodisGitSourceStatus, GitopsStatus, names};
+
+/// Labels and annotations by which other tools mark what they keep as a repository says.
+const FOREIGN_MARKS: [(&str, &str); 8] = [
+    ("kustomize.toolkit.fluxcd.io/name", "Flux"),
+    ("helm.toolkit.fluxcd.io/name", "Flux"),
+    ("argocd.argoproj.io/tracking-id", "Argo CD"),
+    ("argocd.argoproj.io/instance", "Argo CD"),
+    ("objectset.rio.cattle.io/id", "Fleet"),
+    ("fleet.cattle.io/bundle-id", "Fleet"),
+    ("configsync.gke.io/manager", "Config Sync"),
+    ("meta.helm.sh/release-name", "Helm"),
+];
+
+/// Whose a cluster's spec is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// The source that asks.
+    Us,
+    /// Another source.
+    Source(String),
+    /// Another tool, like `Flux`.
+    Tool(&'static str),
+    /// A person, as far as can be seen.
+    Nobody,
+}
+
+/// Whose spec `cluster` has, as seen by `source`. A removed label doesn't take a cluster from its source: the source's
+/// field manager still tells.
+#[must_use]
+pub fn keeper(cluster: &CodisCluster, source: &str) -> Keeper {
+    if let Some((_, tool)) = FOREIGN_MARKS
+        .iter()
+        .find(|(mark, _)| cluster.labels().contains_key(*mark) || cluster.annotations().contains_key(*mark))
+    {
+        return Keeper::Tool(tool);
+    }
+    match cluster.labels().get(names::LABEL_SOURCE) {
+        Some(label) if label == source => Keeper::Us,
+        Some(other) => Keeper::Source(other.clone()),
+        None if cluster.managed_fields().iter().any(|entry| {
+            entry.manager.as_deref() == Some(manager(source).as_str()) && entry.operation.as_deref() == Some("Apply")
+        }) =>
+        {
+            Keeper::Us
+        }
+        None => Keeper::Nobody,
+    }
+}
+
+/// The field manager of what a source applies.
+fn manager(source: &str) -> String {
+    format!("{}/{source}", names::GITOPS_MANAGER)
+}
+
+/// How a live cluster differs from what its repository says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// The first field that differs, like `spec.codisProxy.replicas`.
+    pub field: String,
+    /// Whether this very wish was applied before: then somebody changed the object since, else the wish is new.
+    pub was_applied: bool,
+    /// The field manager that changed it last and when, as far as the object tells, like `kubectl-edit at 12:00:00Z`.
+    pub by: Option<String>,
+}
+
+/// How `live` differs from `wished`, if it does.
+///
+/// # Errors
+/// [`Error::Malformed`] when either has no JSON form.
+pub fn drift(live: &CodisCluster, wished: &CodisCluster) -> Result<Option<Drift>, Error> {
+    let wish = Wish::new(wished)?;
+    let json = json_of(live)?;
+    let was_applied = live.annotations().get(ANNOTATION_APPLIED) == Some(&wish.hash);
+    let field = difference(&wish.json, &json).or_else(|| surplus(&wish.json, &json).map(|(field, _)| field));
+    let field = match field {
+        Some(field) => field,
+        None if was_applied => return Ok(None),
+        None => format!("metadata.annotations[{ANNOTATION_APPLIED}]"),
+    };
+    let by = who_changed(live, &field);
+    Ok(Some(Drift { field, was_applied, by }))
+}
+
+/// Who applies, and from where.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The source's name.
+    pub source: &'a str,
+    /// The revision that the wish is from.
+    pub revision: &'a str,
+}
+
+impl Cluster {
+    /// Asks the API server whether it would take `wished` in place of `live`. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when there is such a cluster although `live` is none, and what the API server refuses.
+    pub async fn rehearse(
+        &self,
+        origin: Origin<'_>,
+        live: Option<&CodisCluster>,
+        wished: &CodisCluster,
+    ) -> Result<(), Error> {
+        self.enforce_as(origin, live, wished, true).await.map(drop)
+    }
+
+    /// Brings a cluster to what the repository says. `live` is what was last seen of it.
+    ///
+    /// # Errors
+    /// As [`Cluster::rehearse`].
+    pub async fn enforce(
+        &self,
+        origin: Origin<'_>,
+        live: Option<&CodisCluster>,
+        wished: &CodisCluster,
+    ) -> Result<Applied, Error> {
+        self.enforce_as(origin, live, wished, false).await
+    }
+
+    async fn enforce_as(
+        &self,
+        Origin { source, revision }: Origin<'_>,
+        live: Option<&CodisCluster>,
+        wished: &CodisCluster,
+        rehearsal: bool,
+    ) -> Result<Applied, Error> {
+        let wish = Wish::new(wished)?;
+        let body = |condition: &str, value: &str| {
+            let mut body = wish.body(condition, value);
+            body["metadata"]["annotations"][names::ANNOTATION_REVISION] = Value::from(revision);
+            body
+        };
+        let Some(live) = live else {
+            self.patch_spec(source, &wish, body("resourceVersion", NO_VERSION), rehearsal)
+                .await?;
+            return Ok(Applied::Created);
+        };
+        if drift(live, wished)?.is_none() {
+            return Ok(Applied::Unchanged);
+        }
+        let uid = live.uid().unwrap_or_default();
+        self.patch_spec(source, &wish, body("uid", &uid), rehearsal).await?;
+        // What others added: an apply leaves that alone.
+        if let Some((_, mut removal)) = surplus(&wish.json, &json_of(live)?) {
+            removal["metadata"] = json!({ "uid": uid });
+            self.remove_surplus(source, &wish, removal, rehearsal).await?;
+        }
+        Ok(Applied::Changed)
+    }
+
+    async fn patch_spec(&self, source: &str, wish: &Wish<'_>, body: Value, rehearsal: bool) -> Result<(), Error> {
+        let params = PatchParams {
+            dry_run: rehearsal,
+            ..PatchParams::apply(&manager(source)).force()
+        };
+        self.patch_cluster(wish, Patch::Apply(body), params).await
+    }
+
+    async fn remove_surplus(&self, source: &str, wish: &Wish<'_>, body: Value, rehearsal: bool) -> Result<(), Error> {
+        let params = PatchParams {
+            dry_run: rehearsal,
+            field_manager: Some(manager(source)),
+            ..PatchParams::default()
+        };
+        self.patch_cluster(wish, Patch::Merge(body), params).await
+    }
+
+    async fn patch_cluster(&self, wish: &Wish<'_>, patch: Patch<Value>, params: PatchParams) -> Result<(), Error> {
+        let (effect, verb) = if params.dry_run {
+            ("rehearse", "rehearse")
+        } else {
+            ("enforce", "apply")
+        };
+        let call = Call::new(
+            verb,
+            CodisCluster::kind(&()),
+            format!("{}/{}", wish.namespace, wish.name),
+        );
+        let api = self.api::<CodisCluster>(wish.namespace);
+        self.write(effect, call, api.patch(wish.name, &params, &patch))
+            .await
+            .map(drop)
+    }
+
+    /// Writes where a cluster's spec comes from into its status, if it isn't there yet.
+    ///
+    /// # Errors
+    /// What the API server refuses.
+    pub async fn patch_gitops(&self, namespace: &str, name: &str, status: &GitopsStatus) -> Result<(), Error> {
+        let body = json!({
+            "apiVersion": CodisCluster::api_version(&()),
+            "kind": CodisCluster::kind(&()),
+            "metadata": { "name": name, "namespace": namespace },
+            "status": { "gitops": status },
+        });
+        let params = PatchParams::apply(names::GITOPS_MANAGER).force();
+        let call = Call::new(
+            "gitops status of",
+            CodisCluster::kind(&()),
+            format!("{namespace}/{name}"),
+        );
+        let (api, patch) = (self.api::<CodisCluster>(namespace), Patch::Apply(body));
+        self.write("gitops-status", call, api.patch_status(name, &params, &patch))
+            .await
+            .map(drop)
+    }
+
+    /// Writes a source's status, if it differs from the one `source` was read with. Returns whether it was written.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when the source was deleted, and what the API server refuses.
+    pub async fn patch_source(&self, source: &CodisGitSource, status: &CodisGitSourceStatus) -> Result<bool, Error> {
+        if source.status.as_ref() == Some(status) {
+            return Ok(false);
+        }
+        let (namespace, name) = key_of(source)?;
+        let body = json!({
+            "apiVersion": CodisGitSource::api_version(&()),
+            "kind": CodisGitSource::kind(&()),
+            "metadata": { "name": name, "namespace": namespace },
+            "status": status,
+        });
+        let params = PatchParams::apply(names::GITOPS_MANAGER).force();
+        let call = Call::new("status of", CodisGitSource::kind(&()), format!("{namespace}/{name}"));
+        let (api, patch) = (self.api::<CodisGitSource>(namespace), Patch::Apply(body));
+        self.write("source-status", call, api.patch_status(name, &params, &patch))
+            .await
+            .map(|_| true)
+    }
+}
+
+fn json_of(cluster: &CodisCluster) -> Result<Value, Error> {
+    serde_json::to_value(cluster).map_err(|_| Error::Malformed {
+        call: Call::new("compare", "CodisCluster", cluster.name_any()),
+        detail: "it has no JSON form".to_owned(),
+    })
+}
+
+/// What the live spec has that the wished one doesn't: the first such field, and the merge patch that removes them all.
+fn surplus(wished: &Value, live: &Value) -> Option<(String, Value)> {
+    let (field, removal) = surplus_of(wished.get("spec")?.as_object()?, live.get("spec")?.as_object()?)?;
+    Some((format!("spec.{field}"), json!({ "spec": removal })))
+}
+
+fn surplus_of(wished: &Map<String, Value>, live: &Map<String, Value>) -> Option<(String, Value)> {
+    let (mut first, mut removal) = (None, Map::new());
+    for (field, value) in live {
+        let found = match (wished.get(field), value) {
+            (None, _) => Some((field.clone(), Value::Null)),
+            (Some(Value::Object(wished)), Value::Object(live)) => {
+                surplus_of(wished, live).map(|(rest, removal)| (format!("{field}.{rest}"), removal))
+            }
+            // Lists are atomic here: the apply replaces them.
+            (Some(_), _) => None,
+        };
+        if let Some((path, value)) = found {
+            first.get_or_insert(path);
+            removal.insert(field.clone(), value);
+        }
+    }
+    first.map(|path| (path, Value::Object(removal)))
+}
+
+/// Who wrote a field last; when nobody has it, it was removed, and the last one who wrote at all is named.
+fn who_changed(live: &CodisCluster, field: &str) -> Option<String> {
+    let path: Vec<String> = field
+        .split('.')
+        .map(|part| format!("f:{}", part.split('[').next().unwrap_or(part)))
+        .collect();
+    let others: Vec<_> = live
+        .managed_fields()
+        .iter()
+        .filter(|entry| entry.subresource.is_none())
+        .filter(|entry| {
+            !entry
+                .manager
+                .as_deref()
+                .is_some_and(|name| name.starts_with(names::GITOPS_MANAGER))
+        })
+        // Ours too: finalizers.
+        .filter(|entry| entry.manager.as_deref() != Some(names::FIELD_MANAGER))
+        .collect();
+    let owns = |fields: &Value| path.iter().try_fold(fields, |at, part| at.get(part)).is_some();
+    let owner = others
+        .iter()
+        .find(|entry| entry.fields_v1.as_ref().is_some_and(|fields| owns(&fields.0)));
+    let latest = others.iter().max_by(|one, other| one.time.cmp(&other.time));
+    let entry = owner.or(latest)?;
+    let name = entry.manager.clone()?;
+    Some(match &entry.time {
+        Some(time) => format!("{name} at {}", time.0),
+        None => name,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(meta: Value, spec: Value) -> CodisCluster {
+        let mut whole = json!({
+            "coordinatorName": "filesystem", "coordinatorAddr": "builtin",
+            "codisProxy": {"image": "i", "replicas": 1}, "codisDashboard": {"image": "i"},
+            "codisServer": {"image": "i", "replicas": 2, "groupReplicas": 2}
+        });
+        if let (Some(whole), Value::Object(spec)) = (whole.as_object_mut(), spec) {
+            whole.extend(spec);
+        }
+        let mut metadata = json!({ "name": "a", "namespace": "ns" });
+        if let (Some(all), Value::Object(meta)) = (metadata.as_object_mut(), meta) {
+            all.extend(meta);
+        }
+        serde_json::from_value(json!({
+            "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster", "metadata": metadata, "spec": whole
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_cluster_is_its_sources_until_another_mark_says_otherwise() {
+        let applied = |manager: &str| json!([{ "manager": manager, "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {} }]);
+        for (what, meta, keeper_is) in [
+            (
+                "our label",
+                json!({"labels": {"codis.k8s.io/source": "fleet"}}),
+                Keeper::Us,
+            ),
+            (
+                "our manager, the label removed",
+                json!({"managedFields": applied("codis-gitops/fleet")}),
+                Keeper::Us,
+            ),
+            (
+                "another source's label",
+                json!({"labels": {"codis.k8s.io/source": "b"}}),
+                Keeper::Source("b".into()),
+            ),
+            (
+                "another source's label over our manager: handed over",
+                json!({"labels": {"codis.k8s.io/source": "b"}, "managedFields": applied("codis-gitops/fleet")}),
+                Keeper::Source("b".into()),
+            ),
+            (
+                "Flux beside our label",
+                json!({"labels": {"codis.k8s.io/source": "fleet", "kustomize.toolkit.fluxcd.io/name": "k"}}),
+                Keeper::Tool("Flux"),
+            ),
+            (
+                "Argo CD",
+                json!({"annotations": {"argocd.argoproj.io/tracking-id": "x"}}),
+                Keeper::Tool("Argo CD"),
+            ),
+            ("no mark", json!({"managedFields": applied("kubectl")}), Keeper::Nobody),
+        ] {
+            assert_eq!(keeper(&cluster(meta, json!({})), "fleet"), keeper_is, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_others_add_to_a_spec_is_drift_too_and_removed() {
+        let wished = json_of(&cluster(json!({}), json!({}))).unwrap();
+        let live = json_of(&cluster(
+            json!({}),
+            json!({"codisProxy": {"image": "i", "replicas": 1, "maxSurge": 2}, "schedulerName": "mine"}),
+        ))
+        .unwrap();
+        let (field, removal) = surplus(&wished, &live).unwrap();
+        assert_eq!(field, "spec.codisProxy.maxSurge");
+        assert_eq!(
+            removal,
+            json!({"spec": {"codisProxy": {"maxSurge": null}, "schedulerName": null}})
+        );
+        assert_eq!(surplus(&live, &wished), None);
+    }
+
+    #[test]
+    fn drift_names_the_field_and_who_changed_it() {
+        let wished = cluster(json!({}), json!({}));
+        let hash = Wish::new(&wished).unwrap().hash;
+        let fields = json!({"f:spec": {"f:codisProxy": {"f:replicas": {}}}});
+        let live = cluster(
+            json!({
+                "annotations": {"codis.k8s.io/applied": hash},
+                "managedFields": [
+                    {"manager": "codis-gitops/fleet", "operation": "Apply", "fieldsV1": fields},
+                    {"manager": "kubectl-edit", "operation": "Update", "time": "2026-01-02T03:04:05Z", "fieldsV1": fields},
+                    {"manager": "later", "operation": "Update", "time": "2026-02-02T03:04:05Z", "fieldsV1": {}},
+                ]
+            }),
+            json!({"codisProxy": {"image": "i", "replicas": 7}}),
+        );
+        let found = drift(&live, &wished).unwrap().unwrap();
+        assert_eq!(
+            found,
+            Drift {
+                field: "spec.codisProxy.replicas".into(),
+                was_applied: true,
+                by: Some("kubectl-edit at 2026-01-02T03:04:05Z".into()),
+            }
+        );
+        let mut same = cluster(json!({"annotations": {"codis.k8s.io/applied": hash}}), json!({}));
+        assert_eq!(drift(&same, &wished).unwrap(), None);
+        same.metadata.annotations = None;
+        assert!(
+            !drift(&same, &wished).unwrap().unwrap().was_applied,
+            "never applied by us"
+        );
+    }
+}

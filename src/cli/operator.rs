@@ -2,12 +2,13 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use super::manifests;
 use crate::{
     controller::{self, Settings},
-    gitops::git,
+    gitops::{self, git},
     telemetry::LogOptions,
 };
 
@@ -37,6 +38,12 @@ enum Command {
         /// Run the stand-in for Codis too. For tests and demonstrations: it keeps no promise of Codis's.
         #[arg(long)]
         allow_stand_in: bool,
+        /// A folder of cluster specs that is a source like a Git repository: applied, and applied again when it changes.
+        #[arg(long, value_name = "DIR")]
+        watch_dir: Option<PathBuf>,
+        /// The namespace of the clusters of --watch-dir.
+        #[arg(long, value_name = "NAMESPACE", default_value = "default")]
+        watch_dir_namespace: String,
     },
     /// Write the generated part of deploy/.
     Manifests {
@@ -70,14 +77,22 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             namespace,
             identity,
             allow_stand_in,
+            watch_dir,
+            watch_dir_namespace,
         } => {
             arguments.logs.start()?;
             let identity = identity.unwrap_or_else(|| format!("codis-operator-{}", std::process::id()));
+            let gitops = gitops::Settings {
+                program: std::env::current_exe().context("the path of this program")?,
+                root: std::env::temp_dir().join(format!("codis-operator-{identity}")),
+                watch_dir: watch_dir.map(|folder| (folder, watch_dir_namespace)),
+            };
             controller::run(Settings {
                 listen,
                 namespace,
                 identity,
                 allow_stand_in,
+                gitops,
             })
             .await?;
         }

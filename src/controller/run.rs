@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     core::v1::Service,
@@ -24,6 +24,7 @@ use super::{Context, Error, Requeue, reconcile};
 use crate::{
     api::CodisCluster,
     cluster::{Candidate, Cluster, Election, Timing, connect},
+    gitops,
     telemetry::{Effects, Metrics, serve},
 };
 
@@ -43,6 +44,8 @@ pub struct Settings {
     pub identity: String,
     /// Whether the stand-in for Codis may be run.
     pub allow_stand_in: bool,
+    /// How Git sources are served.
+    pub gitops: gitops::Settings,
 }
 
 /// Runs until SIGTERM or SIGINT, or until the Lease is lost.
@@ -73,7 +76,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tracing::info!(identity = settings.identity, "started");
 
     let outcome = tokio::select! {
-        outcome = lead(client, context, leading, stopped(stopping)) => outcome,
+        outcome = lead(client, context, settings.gitops, leading, &stopping) => outcome,
         () = signal() => { tracing::info!("stopping"); Ok(()) }
     };
     stop.send_replace(true);
@@ -83,12 +86,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     outcome
 }
 
-/// Waits for the Lease, runs the loop, and ends when the Lease is lost.
+/// Waits for the Lease, runs the loop and the Git sources, and ends when the Lease is lost.
 async fn lead(
     client: kube::Client,
     context: Arc<Context>,
+    sources: gitops::Settings,
     mut leading: watch::Receiver<bool>,
-    stopping: impl Future<Output = ()> + Send + Sync + 'static,
+    stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     leading.wait_for(|leads| *leads).await?;
     tracing::info!("leading");
@@ -96,8 +100,11 @@ async fn lead(
     let lost = async {
         let _ = leading.wait_for(|leads| !*leads).await;
     };
+    let (door, metrics) = (context.cluster.clone(), context.metrics.clone());
+    let sources = gitops::run(door, metrics, sources, stopped(stopping.clone()));
+    let clusters = watches(client, context, stopped(stopping.clone()));
     tokio::select! {
-        () = watches(client, context, stopping) => Ok(()),
+        outcome = async { tokio::try_join!(sources, clusters.map(Ok)) } => outcome.map(drop),
         () = lost => anyhow::bail!("the lease is lost"),
     }
 }

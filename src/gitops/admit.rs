@@ -1,6 +1,6 @@
 //! A whole commit, all or nothing: the files of a revision → the clusters of a namespace. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Blob, Content,
@@ -15,7 +15,7 @@ pub struct Parsed {
     /// What names its content.
     pub id: String,
     /// Its documents, or what is wrong with it.
-    pub result: Result<Vec<Document>, Vec<Problem>>,
+    pub result: Result<Vec<Arc<Document>>, Vec<Problem>>,
 }
 
 impl Parsed {
@@ -42,7 +42,7 @@ impl Parsed {
 pub fn admit<'a>(
     namespace: &str,
     files: impl IntoIterator<Item = &'a Parsed>,
-) -> Result<BTreeMap<String, &'a Document>, Vec<Problem>> {
+) -> Result<BTreeMap<String, Arc<Document>>, Vec<Problem>> {
     let (mut documents, mut problems) = (Vec::new(), Vec::new());
     for file in files {
         match &file.result {
@@ -55,8 +55,10 @@ pub fn admit<'a>(
     let mut clusters = BTreeMap::new();
     for document in documents {
         problems.extend(foreign(namespace, document));
-        let first = *clusters.entry(document.name().to_owned()).or_insert(document);
-        if !std::ptr::eq(first, document) {
+        let first = clusters
+            .entry(document.name().to_owned())
+            .or_insert_with(|| Arc::clone(document));
+        if !Arc::ptr_eq(first, document) {
             problems.push(twice(first, document));
         }
     }

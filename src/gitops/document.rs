@@ -2,7 +2,7 @@
 //!
 //! A problem never repeats a value of the spec: it may be a password. Validation happens here too, once for a file.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use kube::api::ObjectMeta;
 use serde::{Deserialize, de::IgnoredAny};
@@ -119,7 +119,7 @@ impl Document {
 ///
 /// # Errors
 /// Everything that is wrong with the file, in the order of its lines.
-pub fn parse(path: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
+pub fn parse(path: &str, text: &str) -> Result<Vec<Arc<Document>>, Vec<Problem>> {
     let (mut documents, mut problems) = (Vec::new(), Vec::new());
     if let Err(message) = message::parser_can_take(text) {
         return Err(vec![Problem::of_file(path, message)]);
@@ -136,7 +136,7 @@ pub fn parse(path: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
             }
         };
         match again.next().map(|document| Reader::new(path, written).read(document)) {
-            Some(Ok(document)) => documents.extend(document),
+            Some(Ok(document)) => documents.extend(document.map(Arc::new)),
             Some(Err(mut more)) => problems.append(&mut more),
             None => break,
         }

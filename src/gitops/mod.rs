@@ -2,15 +2,27 @@
 //!
 //! May enter: api, validate, cluster, git2, notify. Stays out: the controller. What Git says is only ever applied through
 //! the door `cluster`; what comes out of a repository is hostile until it is admitted.
+//!
+//! One task per source (`source`): it looks at its origin (`look`, `git`, `directory`), takes a revision as a whole or not
+//! at all (`library`, `document`, `admit`, `commit`), puts hand edits back (`drift`) and reports (`status`). Nothing is deleted.
 
-pub mod admit;
-pub mod directory;
-pub mod document;
+mod admit;
+mod commit;
+mod directory;
+mod document;
+mod drift;
 pub mod git;
+mod library;
 mod locate;
+mod look;
 mod message;
+mod run;
+mod source;
+mod status;
 
 use serde::{Deserialize, Serialize};
+
+pub use run::{Settings, run};
 
 /// A spec file of a revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,4 +44,15 @@ pub enum Content {
     Text(String),
     /// Something that isn't read: what it is, and the fix.
     Refused(String),
+}
+
+/// Why something isn't done. What is in force stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    /// One word for a condition.
+    reason: &'static str,
+    /// A sentence with the fix.
+    message: String,
+    /// Whether it is a person's turn.
+    is_stalled: bool,
 }

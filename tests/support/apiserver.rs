@@ -15,7 +15,7 @@ use std::{
 };
 
 use axum::http::Request;
-use codis_operator::api::CodisCluster;
+use codis_operator::api::{CodisCluster, CodisGitSource};
 use k8s_openapi::{
     api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -61,9 +61,11 @@ pub struct Logged {
     pub resource: String,
     /// The object's name, if the request names one.
     pub name: String,
+    /// The path and query, which tell the field manager and whether nothing was to be changed.
+    pub uri: String,
 }
 
-/// A running API server with the CRD installed. When the test binary ends, however it ends, the processes end too.
+/// A running API server with the CRDs installed. When the test binary ends, however it ends, the processes end too.
 pub struct ApiServer {
     url: String,
     directory: PathBuf,
@@ -150,7 +152,7 @@ impl ApiServer {
             _apiserver: apiserver,
         };
         server.wait_until_ready().await?;
-        server.install_crd().await?;
+        server.install_crds().await?;
         Ok(server)
     }
 
@@ -178,19 +180,35 @@ impl ApiServer {
         }
     }
 
-    async fn install_crd(&self) -> Result<(), String> {
-        let (api, crd) = (
-            Api::<CustomResourceDefinition>::all(self.client(User::Admin)),
-            CodisCluster::crd(),
+    async fn install_crds(&self) -> Result<(), String> {
+        let api = Api::<CustomResourceDefinition>::all(self.client(User::Admin));
+        for crd in [CodisCluster::crd(), CodisGitSource::crd()] {
+            let name = crd.metadata.name.clone().unwrap_or_default();
+            api.create(&PostParams::default(), &crd)
+                .await
+                .map_err(|error| format!("the CRD {name} is refused: {error}"))?;
+            let established = await_condition(api.clone(), &name, conditions::is_crd_established());
+            let done = timeout(Duration::from_secs(30), established).await;
+            done.map_err(|_| format!("the CRD {name} isn't established"))?
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// A kubeconfig for programs of their own.
+    #[allow(dead_code, reason = "not every test binary starts programs")]
+    pub fn kubeconfig(&self, user: User) -> PathBuf {
+        let path = self.directory.join(format!("kubeconfig-{}", user.name()));
+        let text = format!(
+            r#"{{"apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "contexts": [{{"name": "test", "context": {{"cluster": "test", "user": "test"}}}}],
+            "clusters": [{{"name": "test", "cluster": {{"server": "{}", "insecure-skip-tls-verify": true}}}}],
+            "users": [{{"name": "test", "user": {{"token": "{}"}}}}]}}"#,
+            self.url,
+            user.name()
         );
-        api.create(&PostParams::default(), &crd)
-            .await
-            .map_err(|error| format!("the CRD is refused: {error}"))?;
-        let established = await_condition(api, CodisCluster::crd_name(), conditions::is_crd_established());
-        let done = timeout(Duration::from_secs(30), established).await;
-        done.map_err(|_| "the CRD isn't established".to_owned())?
-            .map(|_| ())
-            .map_err(|error| error.to_string())
+        fs::write(&path, text).unwrap();
+        path
     }
 
     /// A client of one's own: connections belong to the runtime of the test that made them.
@@ -234,6 +252,7 @@ impl ApiServer {
     }
 
     /// Every request so far that wanted to change something.
+    #[allow(dead_code, reason = "not every test binary counts all writes")]
     pub fn writes(&self, user: User, namespace: &str) -> Vec<Logged> {
         let mut requests = self.requests(user, namespace);
         requests.retain(|request| !matches!(request.verb.as_str(), "get" | "list" | "watch"));
@@ -247,6 +266,8 @@ struct AuditLine {
     verb: String,
     user: AuditUser,
     object_ref: Option<AuditObject>,
+    #[serde(rename = "requestURI", default)]
+    uri: String,
 }
 
 #[derive(Deserialize)]
@@ -275,6 +296,7 @@ impl AuditLine {
             verb: self.verb,
             resource,
             name: object.name,
+            uri: self.uri,
         })
     }
 }

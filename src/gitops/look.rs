@@ -1,0 +1,336 @@
+//! One look at an origin: what is there now, read if it is new. It changes nothing, and it may take its time: the source
+//! goes on putting hand edits back meanwhile.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::Secret;
+
+use super::{
+    Blob, Held, directory,
+    git::{Credentials, Error, ErrorKind, Fetch, Git, Relation, Remote, Tip, Tree},
+    library::{Library, Reading},
+};
+use crate::{api::CodisGitSourceSpec, cluster::Cluster};
+
+/// Where the specs are.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// A branch.
+    Git(Box<Branch>),
+    /// A folder on this machine.
+    Directory(PathBuf),
+}
+
+/// A branch of a repository.
+#[derive(Clone, Debug)]
+pub(super) struct Branch {
+    pub spec: CodisGitSourceSpec,
+    pub namespace: String,
+    /// None: they are to be read (again).
+    pub credentials: Option<Arc<Credentials>>,
+    /// The commit that may be gone back to.
+    pub accept_rewind: Option<String>,
+}
+
+/// What to look at, and what is known.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    /// The source's namespace and name: what is kept of a repository is kept under it.
+    pub key: String,
+    pub origin: Origin,
+    /// The state of the origin that was dealt with.
+    pub seen: Option<String>,
+    /// The commit in force.
+    pub applied: Option<String>,
+    /// Whether the files of the commit in force are wanted too: a process that has just begun knows only its name.
+    pub needs_applied: bool,
+    /// The files of the revision in force.
+    pub library: Arc<Library>,
+}
+
+/// What a look found.
+#[derive(Debug)]
+pub(super) struct Looked {
+    /// The credentials that worked, or none if they must be read again.
+    pub credentials: Option<Arc<Credentials>>,
+    pub found: Found,
+    /// The files of the commit in force, if they were wanted and could be had.
+    pub in_force: Option<Reading>,
+}
+
+/// What is there.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The same as was seen.
+    Same,
+    /// Something new, read.
+    Revision {
+        tip: String,
+        revision: String,
+        files: Reading,
+    },
+    /// Something new that isn't to be applied: what is in force stays.
+    Held { tip: String, revision: String, why: Held },
+    /// It can't be looked at, or there is nothing to look at.
+    Trouble(Held),
+}
+
+impl Found {
+    /// A word of a fixed set, for a metric.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Revision { .. } => "new",
+            Self::Held { .. } => "held",
+            Self::Trouble(_) => "failed",
+        }
+    }
+}
+
+impl Looked {
+    fn trouble(reason: &'static str, message: String, is_stalled: bool) -> Self {
+        Self {
+            credentials: None,
+            in_force: None,
+            found: Found::Trouble(Held {
+                reason,
+                message,
+                is_stalled,
+            }),
+        }
+    }
+}
+
+/// Looks. Every failure is part of the answer.
+pub(super) async fn look(door: &Cluster, git: &Git, order: Order) -> Looked {
+    match &order.origin {
+        Origin::Directory(folder) => directory(folder.clone(), &order).await,
+        Origin::Git(branch) => match credentials(door, branch).await {
+            Ok(credentials) => branch_tip(git, &order, branch, credentials).await,
+            Err(looked) => looked,
+        },
+    }
+}
+
+async fn directory(folder: PathBuf, order: &Order) -> Looked {
+    let listed = tokio::task::spawn_blocking(move || directory::list(&folder)).await;
+    let unreadable = |error: String| Looked::trouble("DirectoryUnreadable", error, false);
+    let listing = match listed {
+        Ok(Ok(listing)) => listing,
+        Ok(Err(error)) => return unreadable(error.to_string()),
+        Err(error) => return unreadable(error.to_string()),
+    };
+    let (tip, revision) = (listing.revision.clone(), listing.revision);
+    let found = match listing.files {
+        _ if order.seen.as_deref() == Some(tip.as_str()) => Found::Same,
+        files if files.is_empty() => Found::Held {
+            why: path_empty("the folder"),
+            tip,
+            revision,
+        },
+        files => Found::Revision {
+            files: parse(order, files).await,
+            tip,
+            revision,
+        },
+    };
+    Looked {
+        credentials: None,
+        found,
+        in_force: None,
+    }
+}
+
+/// Not on a thread that others need: a hostile file takes a while.
+async fn parse(order: &Order, files: Vec<Blob>) -> Reading {
+    let library = Arc::clone(&order.library);
+    let parsed = tokio::task::spawn_blocking(move || library.read(files)).await;
+    parsed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// What the Secret holds. It is read once, and again after it was of no use: an idle source asks the API server nothing.
+async fn credentials(door: &Cluster, branch: &Branch) -> Result<Arc<Credentials>, Looked> {
+    if let Some(known) = &branch.credentials {
+        return Ok(Arc::clone(known));
+    }
+    let Some(reference) = &branch.spec.secret_ref else {
+        return Ok(Arc::default());
+    };
+    let data = match door.read::<Secret>(&branch.namespace, &reference.name).await {
+        Ok(Some(secret)) => secret.data.unwrap_or_default(),
+        Ok(None) => {
+            let message = format!(
+                "spec.secretRef: there is no Secret {} in {}",
+                reference.name, branch.namespace
+            );
+            return Err(Looked::trouble("SecretMissing", message, true));
+        }
+        Err(error) => return Err(Looked::trouble("SecretUnreadable", error.to_string(), false)),
+    };
+    Credentials::of_secret(&branch.spec.url, &data)
+        .map(Arc::new)
+        .map_err(|why| {
+            let message = format!("Secret {} of spec.secretRef: {why}", reference.name);
+            Looked::trouble("SecretInvalid", message, true)
+        })
+}
+
+async fn branch_tip(git: &Git, order: &Order, branch: &Branch, credentials: Arc<Credentials>) -> Looked {
+    let remote = Remote {
+        url: branch.spec.url.clone(),
+        branch: branch.spec.branch().to_owned(),
+        path: branch.spec.path.clone().unwrap_or_default(),
+        credentials: Credentials::clone(&credentials),
+    };
+    let looked = async {
+        let commit = match git.tip(&order.key, &remote).await? {
+            Tip::Commit(commit) => commit,
+            Tip::Missing { repository_is_empty } => return Ok(no_branch(&remote, repository_is_empty)),
+        };
+        if order.seen.as_deref() == Some(commit.as_str()) {
+            let found = Found::Same;
+            return Ok((found, None));
+        }
+        read(git, order, branch, &remote, commit).await
+    };
+    match looked.await {
+        Ok((found, in_force)) => Looked {
+            credentials: Some(credentials),
+            found,
+            in_force,
+        },
+        Err(error) => trouble(&error, credentials),
+    }
+}
+
+fn no_branch(remote: &Remote, repository_is_empty: bool) -> (Found, Option<Reading>) {
+    let (reason, message) = if repository_is_empty {
+        ("RepositoryEmpty", format!("{} has no branches", remote.url))
+    } else {
+        (
+            "BranchMissing",
+            format!("{} has no branch {}", remote.url, remote.branch),
+        )
+    };
+    let message = format!("{message}; nothing is changed or deleted for that");
+    (
+        Found::Trouble(Held {
+            reason,
+            message,
+            is_stalled: true,
+        }),
+        None,
+    )
+}
+
+async fn read(
+    git: &Git,
+    order: &Order,
+    branch: &Branch,
+    remote: &Remote,
+    commit: String,
+) -> Result<(Found, Option<Reading>), Error> {
+    let began = tokio::time::Instant::now();
+    let left = || {
+        branch
+            .spec
+            .timeout()
+            .saturating_sub(began.elapsed())
+            .max(Duration::from_millis(1))
+    };
+    let since = order.applied.as_deref();
+    let fetch = |read| Fetch {
+        tip: &commit,
+        since,
+        read,
+        known: &order.library.ids,
+    };
+    let fetched = git.fetch(&order.key, remote, &fetch(&commit), left()).await?;
+    let in_force = match since.filter(|since| order.needs_applied && *since != commit) {
+        // It may be out of reach, after a rewind: then hand edits wait until a revision is applied.
+        Some(since) => match git
+            .fetch(&order.key, remote, &fetch(since), left())
+            .await
+            .map(|f| f.tree)
+        {
+            Ok(Tree::Files(files)) => Some(parse(order, files).await),
+            Ok(Tree::NoPath) => None,
+            Err(error) => {
+                tracing::warn!(source = order.key, %error, "the commit in force can't be read");
+                None
+            }
+        },
+        None => None,
+    };
+    let revision = format!("{}@sha1:{commit}", remote.branch);
+    let held = |why| Found::Held {
+        tip: commit.clone(),
+        revision: revision.clone(),
+        why,
+    };
+    let accepted = branch
+        .accept_rewind
+        .as_deref()
+        .is_some_and(|accepted| accepted.ends_with(&commit));
+    let found = match fetched.tree {
+        _ if fetched.relation == Relation::Rewound && !accepted => held(rewound(order, remote, &commit)),
+        Tree::NoPath => held(Held {
+            reason: "PathMissing",
+            message: format!(
+                "{revision} has no folder {:?}; nothing is changed or deleted for that",
+                remote.path
+            ),
+            is_stalled: true,
+        }),
+        Tree::Files(files) if files.is_empty() => held(path_empty(&revision)),
+        Tree::Files(files) => Found::Revision {
+            tip: commit.clone(),
+            revision: revision.clone(),
+            files: parse(order, files).await,
+        },
+    };
+    Ok((found, in_force))
+}
+
+fn path_empty(what: &str) -> Held {
+    Held {
+        reason: "PathEmpty",
+        message: format!("{what} has no specs (*.yaml, *.yml) under its path; nothing is changed or deleted for that"),
+        is_stalled: true,
+    }
+}
+
+fn rewound(order: &Order, remote: &Remote, commit: &str) -> Held {
+    let name = order.key.rsplit('/').next().unwrap_or_default();
+    let applied = order.applied.as_deref().unwrap_or_default();
+    Held {
+        reason: "Rewound",
+        message: format!(
+            "{} went back to {commit}, which doesn't build on {applied}. Push a commit that does, or accept it: \
+             kubectl annotate codisgitsource {name} codis.k8s.io/accept-rewind={commit} --overwrite",
+            remote.branch
+        ),
+        is_stalled: true,
+    }
+}
+
+fn trouble(error: &Error, credentials: Arc<Credentials>) -> Looked {
+    let (reason, is_stalled) = match error.kind {
+        ErrorKind::Credentials => ("CredentialsRefused", true),
+        ErrorKind::Untrusted => ("Untrusted", true),
+        ErrorKind::NotFound => ("RepositoryMissing", true),
+        ErrorKind::Unsupported => ("Unsupported", true),
+        ErrorKind::TooLarge => ("TooLarge", true),
+        ErrorKind::Unreachable => ("Unreachable", false),
+        ErrorKind::Timeout => ("Timeout", false),
+        ErrorKind::Gone => ("MovedMeanwhile", false),
+        ErrorKind::Protocol => ("ProtocolError", false),
+        ErrorKind::Worker => ("WorkerFailed", false),
+    };
+    let mut looked = Looked::trouble(reason, error.to_string(), is_stalled);
+    // The Secret may have been changed since it was read.
+    if !matches!(error.kind, ErrorKind::Credentials | ErrorKind::Untrusted) {
+        looked.credentials = Some(credentials);
+    }
+    looked
+}

@@ -1,0 +1,345 @@
+//! What a source reports: a pure fold. An unchanged source gives an equal status, so an idle one writes nothing.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use kube::ResourceExt;
+
+use super::{Held, document::Problem};
+use crate::{
+    api::{CodisGitSource, CodisGitSourceStatus, SourceProblem, names, source_condition as condition},
+    cluster::EventKind,
+};
+
+/// How many problems, and how many held things, a status lists.
+const LISTED: usize = 20;
+/// A condition's message is no log.
+const MESSAGE_LIMIT: usize = 1024;
+
+/// What became of the newest revision that was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Verdict {
+    /// None was read since this process began.
+    #[default]
+    Unknown,
+    /// It is admitted, and its objects are being applied.
+    Applying,
+    /// It is in force.
+    Applied,
+    /// It breaks a rule: the one before it stays in force.
+    Rejected(Vec<Problem>),
+    /// It isn't wanted as it is: the one before it stays in force.
+    Held(Held),
+    /// It can't be applied now, and is tried again.
+    Failed(String),
+}
+
+/// All that a status is made of.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// Why the branch can't be looked at now.
+    pub trouble: Option<Held>,
+    pub verdict: Verdict,
+    /// The newest revision that was read, and the one in force.
+    pub attempted: Option<String>,
+    pub applied: Option<String>,
+    /// How many clusters the revision in force has.
+    pub clusters: Option<usize>,
+    /// What isn't as the repository says.
+    pub held: Vec<String>,
+    /// The request that was acted on last.
+    pub handled: Option<String>,
+}
+
+/// The status that says this.
+pub(super) fn of(source: &CodisGitSource, report: &Report) -> CodisGitSourceStatus {
+    let mut status = source.status.clone().unwrap_or_default();
+    let now = || to_the_second(Timestamp::now());
+    status.observed_generation = source.metadata.generation;
+    if status.last_attempted_revision != report.attempted {
+        status.last_attempted_revision.clone_from(&report.attempted);
+        status.last_attempted_at = report.attempted.is_some().then(|| now().to_string());
+    }
+    if status.last_applied_revision != report.applied {
+        status.last_applied_revision.clone_from(&report.applied);
+        status.last_applied_at = report.applied.is_some().then(|| now().to_string());
+    }
+    if report.handled.is_some() {
+        status.last_handled_reconcile_at.clone_from(&report.handled);
+    }
+    status.clusters = report.clusters.map(|count| i32::try_from(count).unwrap_or(i32::MAX));
+    status.held = report.held.iter().take(LISTED).cloned().collect();
+    status.problems = match &report.verdict {
+        Verdict::Rejected(problems) => problems.iter().take(LISTED).map(problem).collect(),
+        _ => Vec::new(),
+    };
+    if let Some(conditions) = conditions(source, report) {
+        status.conditions = conditions;
+    }
+    status
+}
+
+fn conditions(source: &CodisGitSource, report: &Report) -> Option<Vec<Condition>> {
+    let word = Word::of(report)?;
+    let yes = |is: bool| if is { "True" } else { "False" };
+    let rows = [
+        (condition::READY, word.ready),
+        (condition::RECONCILING, yes(word.ready != "True" && !word.is_stalled)),
+        (condition::STALLED, yes(word.is_stalled)),
+    ];
+    let of = |(type_, value)| condition_of(source, type_, value, word.reason, &word.message);
+    Some(rows.into_iter().map(of).collect())
+}
+
+/// What the conditions say.
+struct Word {
+    ready: &'static str,
+    is_stalled: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Word {
+    /// `None` as long as nothing is known.
+    fn of(report: &Report) -> Option<Self> {
+        let attempted = report.attempted.as_deref().unwrap_or("nothing");
+        let stays = report
+            .applied
+            .as_ref()
+            .map_or(String::new(), |revision| format!("; {revision} stays in force"));
+        let word = |ready, is_stalled, reason, message| Self {
+            ready,
+            is_stalled,
+            reason,
+            message,
+        };
+        if let Some(held) = &report.trouble {
+            return Some(word(
+                "False",
+                held.is_stalled,
+                held.reason,
+                format!("{}{stays}", held.message),
+            ));
+        }
+        Some(match &report.verdict {
+            Verdict::Unknown => return None,
+            Verdict::Applying => word("Unknown", false, "Applying", format!("applying {attempted}")),
+            Verdict::Applied => {
+                let held = match report.held.len() {
+                    0 => String::new(),
+                    count => format!("; {count} held: {}", report.held.join("; ")),
+                };
+                let message = format!(
+                    "applied {attempted}: {}{held}",
+                    clusters(report.clusters.unwrap_or_default())
+                );
+                word("True", false, "Applied", message)
+            }
+            Verdict::Rejected(problems) => {
+                let message = format!("rejected {attempted}{stays}: {}", summary(problems));
+                word("False", true, "CommitRejected", message)
+            }
+            Verdict::Held(held) => word(
+                "False",
+                held.is_stalled,
+                held.reason,
+                format!("{}{stays}", held.message),
+            ),
+            Verdict::Failed(what) => {
+                let message = format!("{attempted} can't be applied yet: {what}; it is tried again");
+                word("False", false, "ApplyFailed", message)
+            }
+        })
+    }
+}
+
+fn clusters(count: usize) -> String {
+    match count {
+        1 => "1 cluster".to_owned(),
+        count => format!("{count} clusters"),
+    }
+}
+
+/// What is worth an event: that Ready says something else than before.
+pub(super) fn news(source: &CodisGitSource, status: &CodisGitSourceStatus) -> Option<(EventKind, String, String)> {
+    let ready = |status: &CodisGitSourceStatus| {
+        let found = status.conditions.iter().find(|c| c.type_ == condition::READY);
+        found.map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+    };
+    let (value, reason, message) = ready(status)?;
+    let old = source.status.as_ref().and_then(ready);
+    if value == "Unknown" || old.is_some_and(|old| old == (value.clone(), reason.clone(), message.clone())) {
+        return None;
+    }
+    let kind = if value == "True" {
+        EventKind::Normal
+    } else {
+        EventKind::Warning
+    };
+    Some((kind, reason, message))
+}
+
+/// The first problem, and how many more there are.
+pub(super) fn summary(problems: &[Problem]) -> String {
+    let Some(first) = problems.first() else {
+        return String::new();
+    };
+    match problems.len() - 1 {
+        0 => first.to_string(),
+        more => format!("{first} (and {more} more)"),
+    }
+}
+
+fn problem(problem: &Problem) -> SourceProblem {
+    let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    SourceProblem {
+        file: problem.file.clone(),
+        line: problem.line.map(number),
+        column: problem.column.map(number),
+        field: problem.field.clone(),
+        message: cut(&problem.message),
+    }
+}
+
+/// A condition, with the time of its last transition kept.
+fn condition_of(source: &CodisGitSource, type_: &str, value: &str, reason: &str, message: &str) -> Condition {
+    let old = source.status.iter().flat_map(|status| &status.conditions);
+    let since = old
+        .filter(|old| old.type_ == type_ && old.status == value)
+        .map(|old| old.last_transition_time.clone())
+        .next();
+    Condition {
+        type_: type_.to_owned(),
+        status: value.to_owned(),
+        reason: reason.to_owned(),
+        message: cut(message),
+        observed_generation: source.metadata.generation,
+        last_transition_time: since.unwrap_or_else(|| Time(to_the_second(Timestamp::now()))),
+    }
+}
+
+/// As the API server keeps times: an equal status must compare equal.
+pub(super) fn to_the_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or_default()
+}
+
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(MESSAGE_LIMIT)].to_owned()
+}
+
+/// The request for a look that a source bears.
+pub(super) fn requested(source: &CodisGitSource) -> Option<String> {
+    source.annotations().get(names::ANNOTATION_REQUESTED_AT).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn source() -> CodisGitSource {
+        serde_json::from_value(json!({
+            "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisGitSource",
+            "metadata": {"name": "fleet", "namespace": "ns", "generation": 3},
+            "spec": {"url": "https://git.example.com/fleet.git"}
+        }))
+        .unwrap()
+    }
+
+    fn report(verdict: Verdict) -> Report {
+        Report {
+            verdict,
+            attempted: Some("main@sha1:b".into()),
+            applied: Some("main@sha1:a".into()),
+            clusters: Some(2),
+            ..Report::default()
+        }
+    }
+
+    fn trouble(is_stalled: bool) -> Held {
+        Held {
+            reason: "Unreachable",
+            message: "no answer".into(),
+            is_stalled,
+        }
+    }
+
+    #[test]
+    fn the_conditions_say_what_became_of_a_revision_and_what_is_in_force() {
+        let problem = Problem {
+            file: "a.yaml".into(),
+            line: Some(4),
+            column: Some(2),
+            field: Some("spec.x".into()),
+            message: "no".into(),
+        };
+        let with_trouble = |is_stalled| Report {
+            trouble: Some(trouble(is_stalled)),
+            ..report(Verdict::Applied)
+        };
+        for (report, wanted, says) in [
+            (
+                report(Verdict::Applied),
+                ["True", "False", "False"],
+                "applied main@sha1:b: 2 clusters",
+            ),
+            (
+                report(Verdict::Applying),
+                ["Unknown", "True", "False"],
+                "applying main@sha1:b",
+            ),
+            (
+                report(Verdict::Rejected(vec![problem])),
+                ["False", "False", "True"],
+                "rejected main@sha1:b; main@sha1:a stays in force: a.yaml:4:2: spec.x: no",
+            ),
+            (
+                report(Verdict::Failed("quota".into())),
+                ["False", "True", "False"],
+                "can't be applied yet: quota",
+            ),
+            (
+                report(Verdict::Held(trouble(true))),
+                ["False", "False", "True"],
+                "main@sha1:a stays in force",
+            ),
+            (
+                with_trouble(false),
+                ["False", "True", "False"],
+                "no answer; main@sha1:a stays in force",
+            ),
+            (
+                with_trouble(true),
+                ["False", "False", "True"],
+                "no answer; main@sha1:a stays in force",
+            ),
+        ] {
+            let status = of(&source(), &report);
+            let values: Vec<&str> = status.conditions.iter().map(|c| c.status.as_str()).collect();
+            assert_eq!(values, wanted, "{report:?}");
+            assert!(
+                status.conditions[0].message.contains(says),
+                "{}",
+                status.conditions[0].message
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_new_gives_an_equal_status() {
+        let mut source = source();
+        let first = of(&source, &report(Verdict::Applied));
+        source.status = Some(first.clone());
+        assert_eq!(of(&source, &report(Verdict::Applied)), first);
+    }
+
+    #[test]
+    fn before_anything_is_known_the_conditions_stay() {
+        let mut source = source();
+        source.status = Some(of(&source, &report(Verdict::Applied)));
+        let later = of(&source, &report(Verdict::Unknown));
+        assert_eq!(later.conditions, source.status.unwrap().conditions);
+    }
+}

@@ -1,0 +1,180 @@
+//! Another process takes over: nothing is written twice, nothing is forgotten. And the folder as a source.
+//!
+//! Each test has engines of its own, which would serve the other tests' sources too: so one test runs at a time.
+
+// The lint's own exception for tests doesn't reach their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../gitops/world.rs"]
+mod world;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use kube::api::DeleteParams;
+use serde_json::json;
+use support::apiserver::User;
+use tokio::sync::Mutex;
+use world::{World, engine, eventually, file, proxies, spec_writes};
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_killed_in_the_middle_of_a_commit_is_followed_by_one_that_applies_the_rest_once() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some(world) = World::unserved().await else { return };
+    let names: Vec<String> = (0..20).map(|n| format!("c{n:02}")).collect();
+    for name in &names {
+        world
+            .tree
+            .write(&format!("clusters/{name}.yaml"), file(name, 1))
+            .unwrap();
+    }
+    world.tree.commit("twenty").unwrap();
+    world.tree.push("main").unwrap();
+    world.source().await;
+
+    let mut first = Operator::start(&world, "first");
+    eventually("some clusters to be written", async || {
+        (world.spec_writes().0.len() >= 3).then_some(()).ok_or_else(String::new)
+    })
+    .await;
+    first.kill();
+    let written = world.spec_writes().0.len();
+    assert!(written < names.len(), "all {written} were written before the kill");
+    println!("killed after {written} of {} clusters", names.len());
+
+    let _second = Operator::start(&world, "second");
+    let status = world.reason("fleet", "Applied").await;
+    assert_eq!(status.clusters, Some(20));
+    let mut count = BTreeMap::<String, usize>::new();
+    for name in spec_writes(&world.server.requests(User::Operator, &world.namespace)).0 {
+        *count.entry(name).or_default() += 1;
+    }
+    let once: BTreeMap<String, usize> = names.iter().map(|name| (name.clone(), 1)).collect();
+    assert_eq!(count, once, "each is written once");
+    for name in &names {
+        let whole = |c: &codis_operator::api::CodisCluster| c.status.as_ref().is_some_and(|s| s.gitops.is_some());
+        world.cluster(name, "its origin", whole).await;
+    }
+}
+
+/// The operator, as a process of its own.
+struct Operator(Child);
+
+impl Operator {
+    fn start(world: &World, identity: &str) -> Self {
+        let log = fs::File::create(root(world).with_extension(format!("{identity}.log"))).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_codis-operator"))
+            .args(["run", "--listen", "127.0.0.1:0", "--identity", identity])
+            .args(["--namespace", &world.namespace])
+            .env("KUBECONFIG", world.server.kubeconfig(User::Operator))
+            .env("TMPDIR", world.root)
+            .stdout(log.try_clone().map(Stdio::from).unwrap())
+            .stderr(log)
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_begins_anew_writes_nothing_and_sees_what_was_changed_meanwhile() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some(world) = World::unserved().await else { return };
+    for name in ["a", "b", "c"] {
+        world
+            .tree
+            .write(&format!("clusters/{name}.yaml"), file(name, 1))
+            .unwrap();
+    }
+    world.tree.commit("three").unwrap();
+    world.tree.push("main").unwrap();
+    world.source().await;
+    let first = tokio::spawn(engine(world.server, root(&world), None));
+    world.reason("fleet", "Applied").await;
+    for name in ["a", "b", "c"] {
+        let whole = |c: &codis_operator::api::CodisCluster| c.status.as_ref().is_some_and(|s| s.gitops.is_some());
+        world.cluster(name, "its origin", whole).await;
+    }
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+
+    // Nobody sees these: they are found by the next one.
+    world
+        .edit("b", json!({ "spec": { "codisProxy": { "replicas": 4 } } }))
+        .await;
+    world.clusters().delete("c", &DeleteParams::default()).await.unwrap();
+    let writes = || world.server.writes(User::Operator, &world.namespace);
+    let before = writes().len();
+    let second = tokio::spawn(engine(world.server, root(&world), None));
+    world.cluster("b", "one proxy again", |c| proxies(c) == 1).await;
+    world.cluster("c", "to be there again", |_| true).await;
+    assert!(world.event("HandEditReverted").await.contains("kubectl-edit"));
+    world.poke("fleet").await;
+    second.abort();
+    let about_a: Vec<_> = writes()
+        .into_iter()
+        .skip(before)
+        .filter(|write| write.name == "a")
+        .collect();
+    assert!(about_a.is_empty(), "{about_a:#?}");
+}
+
+fn root(world: &World) -> PathBuf {
+    world.root.join(format!("second-{}", world.namespace))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_folder_is_a_source() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some(world) = World::unserved().await else { return };
+    let mount = root(&world).join("mount");
+    // As the kubelet mounts a ConfigMap: files are links into a folder that is swapped.
+    let swap = |version: &str, content: &str| {
+        let data = mount.join(format!("..{version}"));
+        fs::create_dir_all(&data).unwrap();
+        fs::write(data.join("a.yaml"), content).unwrap();
+        std::os::unix::fs::symlink(format!("..{version}"), mount.join("..data_tmp")).unwrap();
+        fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
+    };
+    swap("1", &file("a", 1));
+    std::os::unix::fs::symlink("..data/a.yaml", mount.join("a.yaml")).unwrap();
+    let watched = Some((mount.clone(), world.namespace.clone()));
+    let folder = tokio::spawn(engine(world.server, root(&world).join("work"), watched));
+    let whole = |c: &codis_operator::api::CodisCluster| c.status.as_ref().is_some_and(|s| s.gitops.is_some());
+    let cluster = world.cluster("a", "the cluster", whole).await;
+    let told = cluster.status.unwrap().gitops.unwrap();
+    assert_eq!((told.source.as_str(), told.path.as_str()), ("watch_dir", "a.yaml"));
+    assert!(told.revision.starts_with("dir@sha256:"), "{told:?}");
+    swap("2", &file("a", 2));
+    world.cluster("a", "the new content", |c| proxies(c) == 2).await;
+    world
+        .edit("a", json!({ "spec": { "codisProxy": { "replicas": 4 } } }))
+        .await;
+    world.cluster("a", "two proxies again", |c| proxies(c) == 2).await;
+    swap("3", "kind: Nonsense\n");
+    fs::remove_file(mount.join("a.yaml")).unwrap();
+    // Neither nonsense nor emptiness changes anything: an edit is still put back to what was good.
+    world
+        .edit("a", json!({ "spec": { "codisProxy": { "replicas": 5 } } }))
+        .await;
+    world.cluster("a", "two proxies again", |c| proxies(c) == 2).await;
+    folder.abort();
+}

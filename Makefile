@@ -13,6 +13,7 @@ MIRROR      ?=
 CARGO_FLAGS ?=
 OPERATOR_IMAGE ?= codis-operator:dev
 DOUBLE_IMAGE   ?= codis-double:dev
+GIT_IMAGE      ?= codis-git:dev
 # The name that the samples give: the stand-in bears it too, so that they come up unchanged.
 SAMPLES_IMAGE  ?= ccr.ccs.tencentyun.com/codis/codis3.2:latest
 # What of a suite to run: a part of a check's name, as in `make e2e ONLY=sample-1`.
@@ -21,7 +22,7 @@ ONLY ?=
 ifneq ($(LAB),)
 export PATH := $(LAB_CACHE)/bin:$(PATH)
 endif
-export LAB LAB_CACHE KIND_CLUSTER KUBE_CONTEXT KIND_NODE_IMAGE BASE MIRROR OPERATOR_IMAGE DOUBLE_IMAGE SAMPLES_IMAGE
+export LAB LAB_CACHE KIND_CLUSTER KUBE_CONTEXT KIND_NODE_IMAGE BASE MIRROR OPERATOR_IMAGE DOUBLE_IMAGE GIT_IMAGE SAMPLES_IMAGE
 
 KUBECTL := kubectl --context $(KUBE_CONTEXT)
 SUITES  := --features codis-operator/e2e,codis-operator/chaos
@@ -52,7 +53,7 @@ generate: ## write the generated part of deploy/ (CRDs, RBAC, manifests)
 check-generate: ## fail when deploy/ isn't what `make generate` writes
 	hack/check-generate $(CARGO_FLAGS)
 
-images: build ## build both images; load them into the kind cluster when it is up
+images: build ## build the images; load them into the kind cluster when it is up
 	hack/images
 
 kind-up: ## bring up the kind cluster (the lab's, where ../shared/lab is there)

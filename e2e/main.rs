@@ -6,6 +6,7 @@
 mod bad_input;
 mod figures;
 mod foreign;
+mod gitops;
 mod idle;
 mod losses;
 mod serving;
@@ -34,6 +35,7 @@ async fn main() -> Result<ExitCode> {
     runner
         .story("sample-1 with volumes, in bad company", volumes::story)
         .await;
+    runner.story("gitops: from a commit to a cluster", gitops::story).await;
     runner
         .story("losses that are a person's to decide", losses::story)
         .await;

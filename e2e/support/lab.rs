@@ -42,6 +42,11 @@ impl Lab {
         })
     }
 
+    /// The context of the kubeconfig.
+    pub fn context(&self) -> &str {
+        &self.context
+    }
+
     /// Runs kubectl and gives what it printed.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new("kubectl");

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each suite uses its part")]
 
 pub mod cluster;
+pub mod git;
 pub mod health;
 pub mod lab;
 pub mod namespace;

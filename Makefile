@@ -25,11 +25,11 @@ endif
 export LAB LAB_CACHE KIND_CLUSTER KUBE_CONTEXT KIND_NODE_IMAGE BASE MIRROR OPERATOR_IMAGE DOUBLE_IMAGE GIT_IMAGE SAMPLES_IMAGE
 
 KUBECTL := kubectl --context $(KUBE_CONTEXT)
-SUITES  := --features codis-operator/e2e,codis-operator/chaos
+SUITES  := --features codis-operator/e2e,codis-operator/chaos,codis-operator/bench
 MANIFEST := deploy/manager/deployment-dev.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint fmt generate check-generate images kind-up kind-down deploy undeploy demo e2e chaos logs clean
+.PHONY: help build test lint fmt generate check-generate images kind-up kind-down deploy undeploy demo e2e chaos bench logs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ e2e: ## the end-to-end suite, on KUBE_CONTEXT (after: kind-up images deploy)
 chaos: ## the chaos suite, on KUBE_CONTEXT (after: kind-up images deploy)
 	hack/need kubectl docker
 	cargo test --workspace $(CARGO_FLAGS) $(SUITES) --test chaos -- $(ONLY)
+
+bench: ## what Git sources cost, on a real API server (no cluster needed; minutes)
+	KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(LAB_CACHE)/bin} cargo test --workspace $(CARGO_FLAGS) $(SUITES) --test bench-gitops
 
 logs: ## follow the operator's log
 	hack/need kubectl

@@ -216,7 +216,8 @@ async fn hand_edit(fleet: &Fleet) -> Result<()> {
     let mut edit = Command::new("kubectl");
     edit.args(["--context", namespace.lab.context(), "-n", &namespace.name])
         .args(["edit", "codiscluster", "sessions"])
-        .env("KUBE_EDITOR", "sed -i s/replicas:.3/replicas:\\ 1/");
+        // The first is that of the proxies.
+        .env("KUBE_EDITOR", "sed -i '0,/replicas: 3/s//replicas: 1/'");
     let began = Instant::now();
     lab::run(edit).await?;
     wait_for("three proxies again", secs(30), async || {

@@ -277,28 +277,20 @@ impl Source {
         if let Some(files) = looked.in_force {
             self.resume(&files);
         }
-        self.trouble = None;
+        let trouble = self.trouble.take();
         match looked.found {
             Found::Same => (),
             Found::Trouble(why) => {
-                tracing::warn!(
-                    source = self.key(),
-                    reason = why.reason,
-                    message = why.message,
-                    "source"
-                );
+                // Once, not at each look.
+                if trouble.as_ref() != Some(&why) {
+                    tracing::warn!(source = self.key(), reason = why.reason, "{}", why.message);
+                }
                 self.trouble = Some(why);
             }
             Found::Held { tip, revision, why } => {
-                self.seen = Some(tip);
-                self.attempted = Some(revision);
+                tracing::warn!(source = self.key(), reason = why.reason, "{}", why.message);
+                (self.seen, self.attempted) = (Some(tip), Some(revision));
                 (self.pending, self.retry) = (None, None);
-                tracing::warn!(
-                    source = self.key(),
-                    reason = why.reason,
-                    message = why.message,
-                    "source"
-                );
                 self.verdict = Verdict::Held(why);
             }
             Found::Revision { tip, revision, files } => {

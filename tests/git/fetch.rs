@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, os::unix::fs::symlink, time::Instant};
 use codis_git_server::Options;
 use codis_operator::gitops::git::{Content, ErrorKind, Fetch, Relation, Remote, Tree};
 
-use crate::support::{KEY, PATIENCE, Place, credentials, texts};
+use crate::support::{KEY, PATIENCE, Place, credentials, noise, texts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_spec_files_under_the_path_are_read() {
@@ -31,7 +31,10 @@ async fn only_spec_files_under_the_path_are_read() {
         ("clusters/eu/b.yml", "b"),
         ("clusters/eu/west/c.yaml", "c"),
     ];
-    assert_eq!(read, expected.map(|(path, text)| (path.to_owned(), text.to_owned())).into());
+    assert_eq!(
+        read,
+        expected.map(|(path, text)| (path.to_owned(), text.to_owned())).into()
+    );
     for (path, paths) in [
         ("", 5),
         (".", 5),
@@ -40,7 +43,9 @@ async fn only_spec_files_under_the_path_are_read() {
         ("clusters/eu/west", 1),
     ] {
         let fetched = fetch_path(&place, path, &tip).await;
-        let Tree::Files(files) = fetched else { panic!("{path:?}: {fetched:?}") };
+        let Tree::Files(files) = fetched else {
+            panic!("{path:?}: {fetched:?}")
+        };
         assert_eq!(files.len(), paths, "{path:?}: {files:?}");
     }
 }
@@ -75,7 +80,9 @@ async fn a_missing_path_differs_from_one_without_spec_files() {
 async fn known_content_is_not_sent_again() {
     let place = Place::new().await;
     let first = place.at().await;
-    let Tree::Files(files) = place.fetch(&first, None).await.tree else { panic!() };
+    let Tree::Files(files) = place.fetch(&first, None).await.tree else {
+        panic!()
+    };
     let known: BTreeSet<String> = files.iter().map(|file| file.id.clone()).collect();
     let tip = place.work.publish("clusters/b.yaml", "b: 1\n").unwrap();
     let fetch = Fetch {
@@ -97,7 +104,10 @@ async fn what_is_no_plain_text_file_is_refused_with_the_reason() {
     let place = Place::new().await;
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
     place.work.write("clusters/lfs.yaml", pointer).unwrap();
-    place.work.write("clusters/big.yaml", vec![b'#'; (256 << 10) + 1]).unwrap();
+    place
+        .work
+        .write("clusters/big.yaml", vec![b'#'; (256 << 10) + 1])
+        .unwrap();
     place.work.write("clusters/full.yaml", vec![b'#'; 256 << 10]).unwrap();
     place.work.write("clusters/latin.yaml", b"name: M\xfcller").unwrap();
     place.work.write("clusters/nul.yaml", b"a\0b").unwrap();
@@ -105,7 +115,10 @@ async fn what_is_no_plain_text_file_is_refused_with_the_reason() {
     let head = place.work.head().unwrap();
     let info = format!("160000,{head},clusters/module.yaml");
     place.work.git(&["add", "--all"]).unwrap();
-    place.work.git(&["update-index", "--add", "--cacheinfo", &info]).unwrap();
+    place
+        .work
+        .git(&["update-index", "--add", "--cacheinfo", &info])
+        .unwrap();
     place.work.git(&["commit", "--quiet", "-m", "odd"]).unwrap();
     place.work.push("main").unwrap();
     let tip = place.at().await;
@@ -141,22 +154,27 @@ async fn caps_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pack_larger_than_64_mib_is_not_received() {
     let place = Place::new().await;
-    // Noise doesn't compress.
-    let mut state = 1_u64;
-    let noise: Vec<u8> = (0..66 << 17)
-        .flat_map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        })
-        .collect();
-    place.work.write("video.bin", noise).unwrap();
+    place.work.write("video.bin", noise(66 << 20)).unwrap();
     let tip = place.work.commit("large").unwrap();
     place.work.push("main").unwrap();
     let error = place.try_fetch(&tip, None, &tip).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::TooLarge, "{error}");
     assert!(error.message.contains("64 MiB"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_unpacks_to_more_than_the_worker_s_memory_is_refused_like_any_large_one() {
+    let place = Place::new().await;
+    place.work.write("clusters/bomb.yaml", vec![b'#'; 300 << 20]).unwrap();
+    let tip = place.work.commit("bomb").unwrap();
+    place.work.push("main").unwrap();
+    let read = texts(&place.fetch(&tip, None).await);
+    assert_eq!(read["clusters/a.yaml"], "a: 1\n");
+    assert!(
+        read["clusters/bomb.yaml"].contains("256 KiB"),
+        "{}",
+        read["clusters/bomb.yaml"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +213,10 @@ async fn a_fetch_shows_its_credentials_and_ends_when_they_are_refused() {
         let before = place.server.requests();
         let error = place.git.fetch(KEY, &bad, &fetch, PATIENCE).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Credentials, "{error}");
-        assert!(error.message.contains(part) && !error.message.contains("wrong-one"), "{error}");
+        assert!(
+            error.message.contains(part) && !error.message.contains("wrong-one"),
+            "{error}"
+        );
         let requests = place.server.requests() - before;
         assert!(requests <= 2, "{requests} requests");
     }
@@ -210,11 +231,16 @@ async fn one_changed_file_among_a_thousand_is_there_at_once() {
     }
     let mut since = place.work.commit("thousand").unwrap();
     place.work.push("main").unwrap();
-    let Tree::Files(files) = place.fetch(&since, None).await.tree else { panic!() };
+    let Tree::Files(files) = place.fetch(&since, None).await.tree else {
+        panic!()
+    };
     let mut known: BTreeSet<String> = files.iter().map(|file| file.id.clone()).collect();
     let mut took = Vec::new();
     for round in 0..5 {
-        let tip = place.work.publish("clusters/c0500.yaml", format!("round: {round}\n")).unwrap();
+        let tip = place
+            .work
+            .publish("clusters/c0500.yaml", format!("round: {round}\n"))
+            .unwrap();
         let fetch = Fetch {
             tip: &tip,
             since: Some(&since),

@@ -4,7 +4,7 @@ use std::fs;
 
 use codis_operator::gitops::git::{ErrorKind, Relation};
 
-use crate::support::{Place, texts};
+use crate::support::{KEY, Place, noise, texts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_commit_descends_and_brings_only_what_is_new() {
@@ -76,7 +76,10 @@ async fn a_branch_set_back_is_rewound_and_forward_again_descends() {
     // The commit in force can still be read, again without the network.
     let before = place.server.requests();
     let held = place.try_fetch(&first, Some(&second), &second).await.unwrap();
-    assert_eq!((held.relation, texts(&held)["clusters/a.yaml"].as_str()), (Relation::Rewound, "a: 2\n"));
+    assert_eq!(
+        (held.relation, texts(&held)["clusters/a.yaml"].as_str()),
+        (Relation::Rewound, "a: 2\n")
+    );
     assert_eq!(place.server.requests(), before);
     // What is kept knows the second commit only without its parents; it must not call this a rewind.
     place.work.git(&["reset", "--quiet", "--hard", &second]).unwrap();
@@ -96,17 +99,18 @@ async fn an_amended_commit_and_an_unrelated_history_are_rewound() {
     place.fetch(&good, None).await;
     place.work.write("clusters/a.yaml", "a: amended\n").unwrap();
     place.work.git(&["add", "--all"]).unwrap();
-    place.work.git(&["commit", "--quiet", "--amend", "-m", "amended"]).unwrap();
+    place
+        .work
+        .git(&["commit", "--quiet", "--amend", "-m", "amended"])
+        .unwrap();
     place.work.force_push("main").unwrap();
     let amended = place.at().await;
     let fetched = place.fetch(&amended, Some(&good)).await;
     assert_eq!(fetched.relation, Relation::Rewound);
     assert_eq!(texts(&fetched)["clusters/a.yaml"], "a: amended\n");
     place.work.git(&["checkout", "--quiet", "--orphan", "other"]).unwrap();
-    let unrelated = {
-        place.work.write("clusters/z.yaml", "z: 1\n").unwrap();
-        place.work.commit("unrelated").unwrap()
-    };
+    place.work.write("clusters/z.yaml", "z: 1\n").unwrap();
+    let unrelated = place.work.commit("unrelated").unwrap();
     place.work.force_push("main").unwrap();
     let fetched = place.fetch(&unrelated, Some(&good)).await;
     assert_eq!(fetched.relation, Relation::Rewound);
@@ -114,8 +118,9 @@ async fn an_amended_commit_and_an_unrelated_history_are_rewound() {
     let held = place.try_fetch(&unrelated, Some(&good), &good).await.unwrap();
     assert_eq!(texts(&held)["clusters/a.yaml"], "a: 99\n");
     // And on from there, with the old commit still in force.
-    let next = place.work.publish("clusters/z.yaml", "z: 2\n");
-    let next = next.unwrap();
+    place.work.write("clusters/z.yaml", "z: 2\n").unwrap();
+    let next = place.work.commit("next").unwrap();
+    place.work.push("main").unwrap();
     assert_eq!(place.fetch(&next, Some(&good)).await.relation, Relation::Rewound);
     assert_eq!(place.fetch(&next, Some(&unrelated)).await.relation, Relation::Descends);
 }
@@ -141,7 +146,10 @@ async fn a_tip_that_moved_meanwhile_is_gone_until_it_is_polled_again() {
     place.fetch(&moved, None).await;
     // A branch that is gone isn't the commit that it was at.
     let next = place.work.publish("clusters/a.yaml", "a: 3\n").unwrap();
-    place.work.git(&["push", "--quiet", "origin", "HEAD:refs/heads/other"]).unwrap();
+    place
+        .work
+        .git(&["push", "--quiet", "origin", "HEAD:refs/heads/other"])
+        .unwrap();
     place.work.delete_branch("main").unwrap();
     let error = place.try_fetch(&next, Some(&moved), &next).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Gone, "{error}");
@@ -158,6 +166,32 @@ async fn another_url_or_branch_does_not_find_what_was_kept() {
     place.fetch(&first, None).await;
     assert!(place.server.requests() > before);
     assert!(fs::metadata(place.kept()).unwrap().is_dir(), "only one is kept");
-    place.git.forget(crate::support::KEY);
+    place.git.forget(KEY);
     assert_eq!(fs::read_dir(place.folder.0.join("kept")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_too_large_to_look_through_is_rewound_and_its_tip_can_be_read() {
+    let place = Place::new().await;
+    let good = place.at().await;
+    place.fetch(&good, None).await;
+    place.work.git(&["checkout", "--quiet", "--orphan", "other"]).unwrap();
+    place.work.write("video.bin", noise(66 << 20)).unwrap();
+    place.work.commit("large").unwrap();
+    place.work.remove("video.bin").unwrap();
+    place.work.write("clusters/a.yaml", "a: 2\n").unwrap();
+    let tip = place.work.commit("small").unwrap();
+    place.work.force_push("main").unwrap();
+    let fetched = place.fetch(&tip, Some(&good)).await;
+    assert_eq!(fetched.relation, Relation::Rewound);
+    assert_eq!(texts(&fetched)["clusters/a.yaml"], "a: 2\n");
+    let held = place.try_fetch(&tip, Some(&good), &good).await.unwrap();
+    assert_eq!(texts(&held)["clusters/a.yaml"], "a: 1\n");
+    // The same with nothing kept, where only the commit in force is lost.
+    place.git.forget(KEY);
+    let fetched = place.fetch(&tip, Some(&good)).await;
+    assert_eq!(fetched.relation, Relation::Rewound);
+    assert_eq!(texts(&fetched)["clusters/a.yaml"], "a: 2\n");
+    let error = place.try_fetch(&tip, Some(&good), &good).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Gone, "{error}");
 }

@@ -59,7 +59,11 @@ impl Sshd {
         fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).unwrap();
         keygen(host, &folder.join("host"), "");
         let mut authorized = String::new();
-        for (name, kind, passphrase) in [("ed25519", "ed25519", ""), ("rsa", "rsa", ""), ("locked", "ed25519", "open-it")] {
+        for (name, kind, passphrase) in [
+            ("ed25519", "ed25519", ""),
+            ("rsa", "rsa", ""),
+            ("locked", "ed25519", "open-it"),
+        ] {
             keygen(kind, &folder.join(name), passphrase);
             authorized += &fs::read_to_string(folder.join(format!("{name}.pub"))).unwrap();
         }
@@ -127,7 +131,11 @@ async fn a_key_and_a_known_host_give_tip_and_files() {
             place.git.forget(crate::support::KEY);
             place.remote = sshd.remote(&place, &bare, &[("identity", &sshd.file(key)), ("known_hosts", &hosts)]);
             let first = place.at().await;
-            assert_eq!(texts(&place.fetch(&first, None).await)["clusters/a.yaml"], "a: 1\n", "{host} {key}");
+            assert_eq!(
+                texts(&place.fetch(&first, None).await)["clusters/a.yaml"],
+                "a: 1\n",
+                "{host} {key}"
+            );
         }
         let first = place.at().await;
         let second = place.work.publish("clusters/a.yaml", "a: 2\n").unwrap();
@@ -152,14 +160,23 @@ async fn hashed_known_hosts_and_locked_keys_work() {
     let bare = place.bare.display().to_string();
     let hosts = sshd.folder.join("known_hosts");
     fs::write(&hosts, sshd.known_hosts()).unwrap();
-    let output = Command::new("ssh-keygen").arg("-H").arg("-f").arg(&hosts).output().unwrap();
+    let output = Command::new("ssh-keygen")
+        .arg("-H")
+        .arg("-f")
+        .arg(&hosts)
+        .output()
+        .unwrap();
     assert!(output.status.success());
     let hashed = fs::read_to_string(&hosts).unwrap();
     assert!(hashed.starts_with("|1|"));
     let locked = sshd.file("locked");
     let with = |password: &str| {
-        [("identity", locked.as_str()), ("known_hosts", &hashed), ("password", password)]
-            .map(|(key, value)| (key, value.to_owned()))
+        [
+            ("identity", locked.as_str()),
+            ("known_hosts", &hashed),
+            ("password", password),
+        ]
+        .map(|(key, value)| (key, value.to_owned()))
     };
     for (password, good) in [("open-it", true), ("wrong-one", false)] {
         let data = with(password);
@@ -170,7 +187,10 @@ async fn hashed_known_hosts_and_locked_keys_work() {
             Err(error) => {
                 assert!(!good, "{error}");
                 assert_eq!(error.kind, ErrorKind::Credentials, "{error}");
-                assert!(error.message.contains("passphrase") && !error.message.contains("wrong-one"), "{error}");
+                assert!(
+                    error.message.contains("passphrase") && !error.message.contains("wrong-one"),
+                    "{error}"
+                );
             }
         }
     }
@@ -185,7 +205,11 @@ async fn a_host_key_that_is_not_known_is_named_and_sees_no_key() {
     let sshd = Sshd::start(&place.folder.0, "ed25519").await;
     let bare = place.bare.display().to_string();
     let identity = sshd.file("ed25519");
-    let output = Command::new("ssh-keygen").arg("-lf").arg(sshd.folder.join("host.pub")).output().unwrap();
+    let output = Command::new("ssh-keygen")
+        .arg("-lf")
+        .arg(sshd.folder.join("host.pub"))
+        .output()
+        .unwrap();
     let fingerprint = String::from_utf8(output.stdout).unwrap();
     let fingerprint = fingerprint.split(' ').nth(1).unwrap();
     let rotated = format!("[127.0.0.1]:{} {}", sshd.port, sshd.file("stranger.pub"));
@@ -213,7 +237,11 @@ async fn a_refused_key_ends_after_one_attempt() {
     let sshd = Sshd::start(&place.folder.0, "ed25519").await;
     let bare = place.bare.display().to_string();
     let hosts = sshd.known_hosts();
-    place.remote = sshd.remote(&place, &bare, &[("identity", &sshd.file("stranger")), ("known_hosts", &hosts)]);
+    place.remote = sshd.remote(
+        &place,
+        &bare,
+        &[("identity", &sshd.file("stranger")), ("known_hosts", &hosts)],
+    );
     let head = place.work.head().unwrap();
     let start = Instant::now();
     for error in [

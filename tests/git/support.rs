@@ -188,3 +188,16 @@ pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// Bytes that don't compress.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    (0..length / 8)
+        .flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .collect()
+}

@@ -20,7 +20,10 @@ async fn a_poll_tells_the_commit_that_the_branch_is_at() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_over_http_is_seen_too() {
     let place = Place::new().await;
-    place.work.git(&["remote", "set-url", "origin", &place.remote.url]).unwrap();
+    place
+        .work
+        .git(&["remote", "set-url", "origin", &place.remote.url])
+        .unwrap();
     let pushed = place.work.publish("clusters/b.yaml", "b: 1\n").unwrap();
     assert_eq!(place.tip().await.unwrap(), Tip::Commit(pushed));
 }
@@ -137,7 +140,10 @@ async fn errors_are_told_apart() {
         url: "http://127.0.0.1:1/a.git".to_owned(),
         ..place.remote.clone()
     };
-    assert_eq!(place.git.tip(KEY, &nobody).await.unwrap_err().kind, ErrorKind::Unreachable);
+    assert_eq!(
+        place.git.tip(KEY, &nobody).await.unwrap_err().kind,
+        ErrorKind::Unreachable
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +172,9 @@ async fn a_redirect_to_another_host_is_not_followed_and_its_host_is_named() {
     let error = place.git.tip(KEY, &remote).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Protocol);
     assert!(error.message.contains("localhost"), "{error}");
-    let error = place.try_fetch(&place.work.head().unwrap(), None, &place.work.head().unwrap()).await;
+    let error = place
+        .try_fetch(&place.work.head().unwrap(), None, &place.work.head().unwrap())
+        .await;
     assert_eq!(error.unwrap_err().kind, ErrorKind::Protocol);
     assert_eq!(other.server.requests(), 0);
 }

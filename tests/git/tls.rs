@@ -1,6 +1,15 @@
 //! HTTPS with a private authority: the poll trusts it by rustls, the fetch by OpenSSL.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command, sync::Arc};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use codis_operator::gitops::git::{Credentials, ErrorKind, Remote, Tip};
 use rustls::{
@@ -48,6 +57,12 @@ fn certificates(folder: &Path, prefix: &str, name: &str) {
 
 /// TLS in front of a server.
 async fn front(folder: &Path, prefix: &str, behind: SocketAddr) -> (u16, JoinHandle<()>) {
+    let (port, task, _) = counting_front(folder, prefix, behind).await;
+    (port, task)
+}
+
+/// The same, with the number of connections.
+async fn counting_front(folder: &Path, prefix: &str, behind: SocketAddr) -> (u16, JoinHandle<()>, Arc<AtomicUsize>) {
     let chain = CertificateDer::pem_file_iter(folder.join(format!("{prefix}.pem"))).unwrap();
     let key = PrivateKeyDer::from_pem_file(folder.join(format!("{prefix}.key"))).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -59,8 +74,11 @@ async fn front(folder: &Path, prefix: &str, behind: SocketAddr) -> (u16, JoinHan
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
     let task = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::Relaxed);
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 // A client that doesn't trust it goes away in the middle, which is what is tested.
@@ -71,7 +89,7 @@ async fn front(folder: &Path, prefix: &str, behind: SocketAddr) -> (u16, JoinHan
             });
         }
     });
-    (port, task)
+    (port, task, connections)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +133,7 @@ async fn a_certificate_for_another_name_is_not_trusted() {
     let folder = place.folder.0.clone();
     certificates(&folder, "right", "DNS:git.example.com");
     let (port, task) = front(&folder, "right", place.server.address()).await;
-    let url = format!("https://127.0.0.1:{port}/specs.git");
+    let url = format!("https://localhost:{port}/specs.git");
     let ca = fs::read_to_string(folder.join("right-ca.pem")).unwrap();
     place.remote = Remote {
         credentials: credentials(&url, &[("ca.crt", &ca)]),
@@ -128,5 +146,27 @@ async fn a_certificate_for_another_name_is_not_trusted() {
     ] {
         assert_eq!(error.kind, ErrorKind::Untrusted, "{error}");
     }
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polls_share_a_connection() {
+    let mut place = Place::new().await;
+    let folder = place.folder.0.clone();
+    certificates(&folder, "right", "IP:127.0.0.1");
+    let (port, task, connections) = counting_front(&folder, "right", place.server.address()).await;
+    let url = format!("https://127.0.0.1:{port}/specs.git");
+    let ca = fs::read_to_string(folder.join("right-ca.pem")).unwrap();
+    place.remote = Remote {
+        credentials: credentials(&url, &[("ca.crt", &ca)]),
+        url,
+        ..place.remote
+    };
+    for _ in 0..10 {
+        place.at().await;
+    }
+    // A poll at the heels of another may find the connection not yet free.
+    let connections = connections.load(Ordering::Relaxed);
+    assert!(connections <= 5, "{connections} connections for ten polls");
     task.abort();
 }

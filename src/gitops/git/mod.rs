@@ -15,26 +15,21 @@ mod process;
 mod remote;
 mod worker;
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt::Write, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use self::{
-    http::Polls,
-    job::{Done, Job, Task},
-    remote::Scheme,
-};
 pub use self::{
     credentials::Credentials,
     error::{Error, ErrorKind},
     remote::Remote,
     worker::worker,
+};
+use self::{
+    http::Polls,
+    job::{Done, Job, Task},
+    remote::Scheme,
 };
 
 /// How long [`Git::tip`] may take in total.
@@ -74,8 +69,8 @@ pub enum Relation {
     Same,
     /// `since` is an ancestor.
     Descends,
-    /// `since` is no ancestor. If the whole history is larger than a fetch may be: it's none of the last
-    /// [`DEPTH`] commits.
+    /// `since` is no ancestor, or if the history is larger than a fetch may be: it isn't found in as much of it as can
+    /// be fetched, the last [`DEPTH`] commits at best.
     Rewound,
 }
 

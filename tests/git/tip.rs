@@ -91,6 +91,23 @@ async fn a_server_without_protocol_v2_is_asked_the_old_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repository_with_sha_256_is_not_supported_and_that_is_said() {
+    let place = Place::new().await;
+    fs::remove_dir_all(&place.bare).unwrap();
+    let bare = place.bare.display().to_string();
+    let other = place.folder.0.join("sha256").display().to_string();
+    let git = |arguments: &[&str]| place.work.git(arguments).unwrap();
+    let sha256 = ["init", "--quiet", "-b", "main", "--object-format=sha256"];
+    git(&[&sha256[..], &["--bare", &bare]].concat());
+    git(&[&sha256[..], &[&other]].concat());
+    git(&["-C", &other, "commit", "--quiet", "--allow-empty", "-m", "first"]);
+    git(&["-C", &other, "push", "--quiet", &bare, "main"]);
+    let error = place.tip().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unsupported, "{error}");
+    assert!(error.message.contains("SHA-256"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refused_credentials_cost_one_request_and_say_what_to_do() {
     let place = Place::empty_with(Options {
         basic_auth: Some(("robot".to_owned(), "hush-hush".to_owned())),
@@ -160,16 +177,14 @@ async fn a_server_that_hangs_or_drips_costs_ten_seconds_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_to_another_host_is_not_followed_and_its_host_is_named() {
-    let place = Place::new().await;
+    let mut place = Place::new().await;
     let other = Place::new().await;
     // "localhost" is another host than 127.0.0.1.
     let to = format!("http://localhost:{}", other.server.address().port());
     place.server.set_fault("specs", Fault::Redirect(to));
-    let remote = Remote {
-        credentials: credentials(&place.remote.url, &[("username", "robot"), ("password", "hush-hush")]),
-        ..place.remote.clone()
-    };
-    let error = place.git.tip(KEY, &remote).await.unwrap_err();
+    let data = [("username", "robot"), ("password", "hush-hush")];
+    place.remote.credentials = credentials(&place.remote.url, &data);
+    let error = place.tip().await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Protocol);
     assert!(error.message.contains("localhost"), "{error}");
     let error = place

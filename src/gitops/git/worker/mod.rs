@@ -48,6 +48,7 @@ fn limit() -> io::Result<()> {
         current: Some(limit),
         maximum: Some(limit),
     };
+    // The end of the thread that started it counts; the operator's runtime keeps its threads.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     setrlimit(Resource::Core, both(0))?;
     setrlimit(Resource::Data, both(MEMORY))?;

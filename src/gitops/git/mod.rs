@@ -127,7 +127,7 @@ pub struct Git {
 }
 
 impl Git {
-    /// `program` has the subcommand `git-worker`, which calls [`worker`]; `root` is a directory that nobody else uses.
+    /// `program` has the subcommand `git-worker`, which calls [`worker()`]; `root` is a directory that nobody else uses.
     #[must_use]
     pub fn new(program: PathBuf, root: PathBuf) -> Self {
         Self {

@@ -58,7 +58,8 @@ async fn a_commit_costs_what_it_changes() {
     world.source().await;
     world.reason("fleet", "Applied").await;
     let (mut written, mut asked) = world.spec_writes();
-    (written.sort(), asked.sort());
+    written.sort();
+    asked.sort();
     assert_eq!(
         (written, asked),
         (

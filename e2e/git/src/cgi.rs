@@ -19,7 +19,13 @@ pub(crate) async fn answer(root: &Path, parts: &Parts, body: Bytes) -> Response 
 }
 
 async fn run(root: &Path, parts: &Parts, body: Bytes) -> io::Result<Vec<u8>> {
-    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let header = |name: &str| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
     let mut child = Command::new("git")
         .arg("http-backend")
         .env_clear()

@@ -105,9 +105,7 @@ pub(crate) async fn answer(shared: &Shared, fault: &Fault, parts: &Parts, body: 
         (Fault::Status(status), _) => StatusCode::from_u16(*status)
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             .into_response(),
-        (Fault::Truncated, Ask::Advertisement) => {
-            as_git(Body::from("001e# service=git-upload-pack\n00000000"))
-        }
+        (Fault::Truncated, Ask::Advertisement) => as_git(Body::from("001e# service=git-upload-pack\n00000000")),
         (Fault::Truncated, Ask::LsRefs) => as_git(Body::from("0000")),
         (Fault::Redirect(server), _) => {
             let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());

@@ -151,7 +151,7 @@ impl Shared {
     }
 }
 
-/// Makes the bare repository `<root>/<name>.git` unless it's there, with `main` as its branch and pushes allowed.
+/// Makes the bare repository `<root>/<name>.git` unless it's there, with `main` as its branch; whoever pushes may do anything.
 ///
 /// # Errors
 /// When git can't be started or fails.
@@ -161,7 +161,9 @@ pub fn create_repository(root: &Path, name: &str) -> io::Result<PathBuf> {
         std::fs::create_dir_all(&path)?;
         let text = path.display().to_string();
         worktree::run(Command::new("git").args(["init", "--quiet", "--bare", "-b", "main", &text]))?;
-        worktree::run(Command::new("git").args(["-C", &text, "config", "http.receivepack", "true"]))?;
+        for (key, value) in [("http.receivepack", "true"), ("receive.denyDeleteCurrent", "ignore")] {
+            worktree::run(Command::new("git").args(["-C", &text, "config", key, value]))?;
+        }
     }
     Ok(path)
 }

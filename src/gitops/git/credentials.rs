@@ -96,12 +96,18 @@ impl Credentials {
             return Some(format!("Bearer {token}"));
         }
         let (user, password) = (secret.username.as_ref()?, secret.password.as_ref()?);
-        Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
+        Some(format!(
+            "Basic {}",
+            BASE64_STANDARD.encode(format!("{user}:{password}"))
+        ))
     }
 
     /// The error without credentials that a server may have repeated.
     pub(super) fn scrub(&self, mut error: Error) -> Error {
-        for secret in [&self.0.password, &self.0.bearer_token, &self.0.identity].into_iter().flatten() {
+        for secret in [&self.0.password, &self.0.bearer_token, &self.0.identity]
+            .into_iter()
+            .flatten()
+        {
             error.message = error.message.replace(secret.as_str(), "***");
         }
         error
@@ -120,7 +126,9 @@ impl Secret {
         match (&self.username, &self.password, &self.bearer_token) {
             (Some(_), None, _) => return Err("key password is missing: username needs one".to_owned()),
             (None, Some(_), _) => {
-                return Err("key username is missing: password needs one (many servers take any with a token)".to_owned());
+                return Err(
+                    "key username is missing: password needs one (many servers take any with a token)".to_owned(),
+                );
             }
             (Some(_), Some(_), Some(_)) => {
                 return Err("key bearerToken: there are username and password too, keep one of both".to_owned());
@@ -148,7 +156,10 @@ impl Secret {
             .known_hosts
             .as_ref()
             .ok_or("key known_hosts is missing: store what `ssh-keyscan <host>` prints, after checking it")?;
-        let mut lines = hosts.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut lines = hosts
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
         if lines.clone().next().is_none() {
             return Err("key known_hosts lists no host: store what `ssh-keyscan <host>` prints".to_owned());
         }
@@ -208,7 +219,11 @@ mod tests {
             (ssh, vec![("identity", "ssh-ed25519 AAAA")], "isn't a private key"),
             (ssh, vec![("identity", KEY)], "key known_hosts is missing"),
             (ssh, vec![("identity", KEY), ("known_hosts", "# x\n")], "lists no host"),
-            (ssh, vec![("identity", KEY), ("known_hosts", "@revoked h t k")], "@cert-authority"),
+            (
+                ssh,
+                vec![("identity", KEY), ("known_hosts", "@revoked h t k")],
+                "@cert-authority",
+            ),
         ] {
             let error = of(url, &data).unwrap_err();
             assert!(error.contains(part), "{data:?}: {error}");
@@ -217,7 +232,11 @@ mod tests {
 
     #[test]
     fn flux_s_keys_are_understood_and_never_shown() {
-        let basic = of("https://h/a", &[("username", "u\n"), ("password", "hush\n"), ("other", "x")]).unwrap();
+        let basic = of(
+            "https://h/a",
+            &[("username", "u\n"), ("password", "hush\n"), ("other", "x")],
+        )
+        .unwrap();
         assert_eq!(basic.authorization().unwrap(), "Basic dTpodXNo");
         assert_eq!(format!("{basic:?}"), r#"Credentials {"username", "password"}"#);
         let bearer = of("https://h/a", &[("bearerToken", "hush")]).unwrap();

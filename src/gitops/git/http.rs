@@ -112,7 +112,10 @@ impl Polls {
     fn server(&self, key: &str, remote: &Remote) -> Result<Arc<Server>, Error> {
         let ca = &remote.credentials.secret().ca;
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = servers.get(key).filter(|server| server.url == remote.url && server.ca == *ca) {
+        if let Some(server) = servers
+            .get(key)
+            .filter(|server| server.url == remote.url && server.ca == *ca)
+        {
             return Ok(Arc::clone(server));
         }
         let server = Arc::new(Server {
@@ -127,7 +130,11 @@ impl Polls {
 }
 
 fn commit(id: String) -> Result<Tip, Error> {
-    if id.len() == 40 { Ok(Tip::Commit(id)) } else { Err(Error::sha256()) }
+    if id.len() == 40 {
+        Ok(Tip::Commit(id))
+    } else {
+        Err(Error::sha256())
+    }
 }
 
 /// A client that trusts the Secret's certificates, or else the system's.
@@ -225,7 +232,10 @@ impl Server {
             )),
             Listed::Refused(reason) => Err(Error::new(
                 ErrorKind::Protocol,
-                format!("the Git server refused: {}", reason.chars().take(200).collect::<String>()),
+                format!(
+                    "the Git server refused: {}",
+                    reason.chars().take(200).collect::<String>()
+                ),
             )),
             Listed::NotGit => Err(Error::new(
                 ErrorKind::Protocol,
@@ -335,7 +345,10 @@ fn refused(response: &Response<Incoming>, remote: &Remote) -> Error {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if shown => Error::new(
             ErrorKind::Credentials,
-            format!("the Git server refused the Secret's credentials (status {}): renew them", status.as_u16()),
+            format!(
+                "the Git server refused the Secret's credentials (status {}): renew them",
+                status.as_u16()
+            ),
         ),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::new(
             ErrorKind::Credentials,
@@ -354,7 +367,10 @@ fn refused(response: &Response<Incoming>, remote: &Remote) -> Error {
         }
         _ => Error::new(
             ErrorKind::Unreachable,
-            format!("the Git server answered with status {}: it's tried again", status.as_u16()),
+            format!(
+                "the Git server answered with status {}: it's tried again",
+                status.as_u16()
+            ),
         ),
     }
 }
@@ -372,7 +388,10 @@ fn unreachable(error: &(dyn StdError + 'static)) -> Error {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    Error::new(ErrorKind::Unreachable, format!("the Git server can't be reached: {innermost}"))
+    Error::new(
+        ErrorKind::Unreachable,
+        format!("the Git server can't be reached: {innermost}"),
+    )
 }
 
 /// rustls's own error in a chain; an `io::Error` doesn't give what it wraps as its source.

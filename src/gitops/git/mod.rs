@@ -15,28 +15,23 @@ mod process;
 mod remote;
 mod worker;
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt::Write, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use self::{
-    http::Polls,
-    job::{Done, Job, Task},
-    remote::Scheme,
-};
-use super::{Blob, Content};
 pub use self::{
     credentials::Credentials,
     error::{Error, ErrorKind},
     remote::Remote,
     worker::worker,
 };
+use self::{
+    http::Polls,
+    job::{Done, Job, Task},
+    remote::Scheme,
+};
+pub use super::{Blob, Content};
 
 /// How long [`Git::tip`] may take in total.
 const TIP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,8 +70,8 @@ pub enum Relation {
     Same,
     /// `since` is an ancestor.
     Descends,
-    /// `since` is no ancestor. If the whole history is larger than a fetch may be: it's none of the last
-    /// [`DEPTH`] commits.
+    /// `since` is no ancestor, or if the history is larger than a fetch may be: it isn't found in as much of it as can
+    /// be fetched, the last [`DEPTH`] commits at best.
     Rewound,
 }
 
@@ -111,7 +106,7 @@ pub struct Git {
 }
 
 impl Git {
-    /// `program` has the subcommand `git-worker`, which calls [`worker`]; `root` is a directory that nobody else uses.
+    /// `program` has the subcommand `git-worker`, which calls [`worker()`]; `root` is a directory that nobody else uses.
     #[must_use]
     pub fn new(program: PathBuf, root: PathBuf) -> Self {
         Self {

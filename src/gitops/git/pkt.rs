@@ -43,10 +43,7 @@ pub(super) fn line(text: &str) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer<'a> {
     /// A ref and its object.
-    Ref {
-        id: &'a str,
-        name: &'a str,
-    },
+    Ref { id: &'a str, name: &'a str },
     /// The server's reason why not.
     Refusal(&'a str),
     /// Anything else: capabilities, `# service=...`, `shallow ...`.

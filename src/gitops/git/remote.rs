@@ -64,7 +64,9 @@ impl Remote {
             || branch.ends_with(['/', '.'])
             || branch.contains(|c: char| c.is_whitespace() || c.is_control() || "~^:?*[\\".contains(c))
             || ["..", "@{", "//", "/."].iter().any(|part| branch.contains(part))
-            || branch.split('/').any(|part| part.starts_with('.') || part.ends_with(".lock"))
+            || branch
+                .split('/')
+                .any(|part| part.starts_with('.') || part.ends_with(".lock"))
             || branch.len() > 255;
         if bad {
             let text = format!("{branch:?} can't be a branch: give its short name, like main");
@@ -164,7 +166,11 @@ mod tests {
             ("../x", None),
             ("..a/b..", Some("..a/b..")),
         ] {
-            assert_eq!(remote("https://h/a", "main", path).normal_path().ok().as_deref(), normal, "{path:?}");
+            assert_eq!(
+                remote("https://h/a", "main", path).normal_path().ok().as_deref(),
+                normal,
+                "{path:?}"
+            );
         }
     }
 }

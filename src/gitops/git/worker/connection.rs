@@ -82,7 +82,10 @@ impl<'a> Connection<'a> {
     pub(super) fn fetch(&self, repository: &Repository, depth: i32) -> Result<(), Failure> {
         let seen = Seen::default();
         let bearer = self.job.secret.bearer_token.as_ref();
-        let headers: Vec<String> = bearer.map(|token| format!("Authorization: Bearer {token}")).into_iter().collect();
+        let headers: Vec<String> = bearer
+            .map(|token| format!("Authorization: Bearer {token}"))
+            .into_iter()
+            .collect();
         let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
         let mut options = FetchOptions::new();
         options
@@ -99,8 +102,12 @@ impl<'a> Connection<'a> {
             .fetch(&[refspec], Some(&mut options), None);
         fetched.map_err(|error| match error.class() {
             _ if seen.too_large.get() || seen.refused.get() => Failure::Told(self.explain(&error, &seen)),
-            ErrorClass::Odb | ErrorClass::Object | ErrorClass::Reference | ErrorClass::Repository
-            | ErrorClass::Filesystem | ErrorClass::Config => Failure::Odd(error),
+            ErrorClass::Odb
+            | ErrorClass::Object
+            | ErrorClass::Reference
+            | ErrorClass::Repository
+            | ErrorClass::Filesystem
+            | ErrorClass::Config => Failure::Odd(error),
             _ => Failure::Told(self.explain(&error, &seen)),
         })
     }
@@ -135,9 +142,8 @@ impl<'a> Connection<'a> {
         if allowed.contains(CredentialType::USERNAME) {
             return Cred::username(user);
         }
-        let again = seen.asked.replace(true);
-        seen.refused.set(true);
-        if again {
+        if seen.asked.replace(true) {
+            seen.refused.set(true);
             return Err(git2::Error::from_str("the credentials were refused"));
         }
         if allowed.contains(CredentialType::SSH_MEMORY)
@@ -151,64 +157,58 @@ impl<'a> Connection<'a> {
         {
             return Cred::userpass_plaintext(user, password);
         }
+        seen.refused.set(true);
         Err(git2::Error::from_str("there are no credentials"))
     }
 
     /// The error in words that say the fix.
     fn explain(&self, error: &git2::Error, seen: &Seen) -> Error {
         let text = error.message();
-        let told = |kind, text: String| Error::new(kind, text);
+        let status = |status: &str| text.contains("http status code") && text.contains(status);
         if seen.too_large.get() {
-            return told(
-                ErrorKind::TooLarge,
-                "the fetch is larger than 64 MiB: keep specs in a repository without large files".to_owned(),
-            );
+            let text = "the fetch is larger than 64 MiB: keep specs in a repository without large files";
+            return Error::new(ErrorKind::TooLarge, text);
         }
         if error.code() == ErrorCode::Certificate {
             return untrusted(seen);
         }
-        let status = |status: &str| text.contains("http status code") && text.contains(status);
-        if (seen.refused.get() && error.code() != ErrorCode::Eof && !text.contains("http status"))
-            || error.code() == ErrorCode::Auth
-            || status("401")
-            || status("403")
-        {
+        if seen.refused.get() || error.code() == ErrorCode::Auth || status("401") || status("403") {
             return self.refused(text);
         }
         if status("404") {
             return Error::not_found();
         }
-        let said = seen.said.borrow();
-        let said = said.trim();
-        let words = if said.is_empty() { text.to_owned() } else { format!("{text}; it said: {said}") };
         if text.contains("redirect") || status(": 30") {
             let text = "the Git server redirects, which isn't followed: put the new address into spec url";
-            return told(ErrorKind::Protocol, text.to_owned());
+            return Error::new(ErrorKind::Protocol, text);
         }
         if text.contains("object format") {
             return Error::sha256();
         }
-        if text.contains("out of memory") || error.class() == ErrorClass::NoMemory {
-            let text = "the repository needs more than 192 MiB of memory: keep specs in a repository without large files";
-            return told(ErrorKind::TooLarge, text.to_owned());
+        if error.class() == ErrorClass::NoMemory {
+            let text =
+                "the repository needs more than 192 MiB of memory: keep specs in a repository without large files";
+            return Error::new(ErrorKind::TooLarge, text);
         }
+        let said = seen.said.borrow();
+        let words = match said.trim() {
+            "" => text.to_owned(),
+            said => format!("{text}; it said: {said}"),
+        };
         match error.class() {
-            ErrorClass::Ssl => untrusted_or_unreachable(&words),
-            ErrorClass::Ssh if self.looks_missing(text) => Error::not_found(),
-            ErrorClass::Net | ErrorClass::Os | ErrorClass::Ssh | ErrorClass::Http => told(
-                ErrorKind::Unreachable,
-                format!("the Git server can't be reached: {words}"),
-            ),
-            _ => told(ErrorKind::Protocol, format!("the Git server answered unexpectedly: {words}")),
+            ErrorClass::Ssl if text.contains("certificate") => untrusted(seen),
+            // An unreadable key, or a wrong passphrase, comes to light only when the key is used.
+            ErrorClass::Ssh if seen.asked.get() && is_about_the_key(text) => self.refused(text),
+            ErrorClass::Ssh if looks_missing(&words) => Error::not_found(),
+            ErrorClass::Net | ErrorClass::Os | ErrorClass::Ssh | ErrorClass::Http | ErrorClass::Ssl => {
+                let text = format!("the Git server can't be reached: {words}");
+                Error::new(ErrorKind::Unreachable, text)
+            }
+            _ => {
+                let text = format!("the Git server answered unexpectedly: {words}");
+                Error::new(ErrorKind::Protocol, text)
+            }
         }
-    }
-
-    /// Over SSH a server that has no such repository says so in words and closes the channel.
-    fn looks_missing(&self, text: &str) -> bool {
-        let _ = self;
-        ["does not appear to be a git repository", "not found", "does not exist", "early EOF", "Could not read"]
-            .iter()
-            .any(|part| text.contains(part))
     }
 
     fn refused(&self, text: &str) -> Error {
@@ -242,16 +242,31 @@ fn untrusted(seen: &Seen) -> Error {
             "the server's host key {key} isn't in the Secret's key known_hosts: if it's the server's, add the line that \
              `ssh-keyscan` prints"
         ),
-        None => "the Git server's certificate isn't trusted: put the certificate of its authority into the Secret's key \
+        None => {
+            "the Git server's certificate isn't trusted: put the certificate of its authority into the Secret's key \
                  ca.crt"
-            .to_owned(),
+                .to_owned()
+        }
     };
     Error::new(ErrorKind::Untrusted, text)
 }
 
-fn untrusted_or_unreachable(text: &str) -> Error {
-    if text.contains("certificate") {
-        return untrusted(&Seen::default());
-    }
-    Error::new(ErrorKind::Unreachable, format!("TLS with the Git server failed: {text}"))
+/// Over SSH a server that has no such repository says so in words, or only closes the channel.
+fn looks_missing(text: &str) -> bool {
+    [
+        "does not appear to be a git repository",
+        "not found",
+        "does not exist",
+        "early EOF",
+        "Could not read",
+    ]
+    .iter()
+    .any(|part| text.contains(part))
+}
+
+/// libssh2's words when it can't use a key.
+fn is_about_the_key(text: &str) -> bool {
+    ["key", "authenticat", "passphrase", "PEM"]
+        .iter()
+        .any(|part| text.contains(part))
 }

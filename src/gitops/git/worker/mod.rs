@@ -35,7 +35,11 @@ pub fn worker() -> ExitCode {
     let written = serde_json::to_vec(&answer)
         .map_err(io::Error::other)
         .and_then(|answer| io::stdout().lock().write_all(&answer));
-    if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if written.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// A hostile pack must not take the operator's container with it, and nothing must outlive the operator.
@@ -44,6 +48,7 @@ fn limit() -> io::Result<()> {
         current: Some(limit),
         maximum: Some(limit),
     };
+    // The end of the thread that started it counts; the operator's runtime keeps its threads.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     setrlimit(Resource::Core, both(0))?;
     setrlimit(Resource::Data, both(MEMORY))?;

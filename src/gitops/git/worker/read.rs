@@ -56,7 +56,11 @@ pub(super) fn tree(
         total: 0,
         entries: 0,
     };
-    let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+    let prefix = if path.is_empty() {
+        String::new()
+    } else {
+        format!("{path}/")
+    };
     reader.directory(&tree, &prefix, 0)?;
     let mut files = reader.files;
     files.sort_by(|a, b| a.path.cmp(&b.path));

@@ -10,10 +10,10 @@
 //! ```
 //!
 //! What is kept is mostly shallow. A shallow repository can say that a commit is an ancestor; that it is none is only
-//! said by one whose history is complete, or by one of [`DEPTH`] commits if the whole is too large.
+//! said by one whose history of the tip is complete, or if more of it can't be fetched.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet, VecDeque},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -105,7 +105,7 @@ impl Store {
 
     /// A repository with the tip in it, and how the tip follows the commit in force.
     fn bring(&self, connection: &Connection<'_>, want: &Want) -> Result<(Repository, Relation), Failure> {
-        let Some(kept) = self.kept() else {
+        let Some(mut kept) = self.kept() else {
             let (relation, fresh) = self.afresh(connection, want)?;
             return self.keep(fresh).map(|repository| (repository, relation));
         };
@@ -116,42 +116,51 @@ impl Store {
                 outcome => outcome?,
             }
             arrived(&kept, want.tip)?;
+            kept = reopened(&kept)?;
         }
         if let Some(relation) = self.relation(&kept, want)? {
             return Ok((kept, relation));
         }
         let (relation, fresh) = self.afresh(connection, want)?;
         // What is kept may be the only place that still has the commit in force.
-        if want.since.is_some_and(|since| has(&kept, since)) {
-            if relation == Relation::Rewound {
-                self.write_verdict(want)?;
-                remove(&fresh).map_err(Error::worker)?;
-                return Ok((kept, relation));
-            }
+        if relation == Relation::Rewound && want.since.is_some_and(|since| has(&kept, since)) {
+            self.write_verdict(want)?;
+            remove(&fresh).map_err(Error::worker)?;
+            return Ok((kept, relation));
         }
         drop(kept);
         self.keep(fresh).map(|repository| (repository, relation))
     }
 
-    /// Fetches from nothing, as little as it takes; the directory where it is.
+    /// Fetches from nothing, as little as it takes to tell how the tip follows; the directory where it is.
     fn afresh(&self, connection: &Connection<'_>, want: &Want) -> Result<(Relation, PathBuf), Failure> {
-        let shallow = if want.since.is_none_or(|since| since == want.tip) { 1 } else { DEPTH };
-        let fresh = self.fresh(connection, want, "fresh", shallow)?;
-        if let Some(relation) = self.relation(&fresh, want)? {
-            return Ok((relation, fresh.path().to_owned()));
-        }
-        match self.fresh(connection, want, "whole", 0) {
-            Ok(whole) => {
-                let relation = self.relation(&whole, want)?.unwrap_or(Relation::Rewound);
-                Ok((relation, whole.path().to_owned()))
+        let since_matters = want.since.is_some_and(|since| since != want.tip);
+        let depths: &[(&str, i32)] = if since_matters {
+            &[("fresh", DEPTH), ("whole", 0)]
+        } else {
+            &[("fresh", 1)]
+        };
+        let mut last = None;
+        for (name, depth) in depths {
+            match self.fresh(connection, want, name, *depth) {
+                Ok(repository) => {
+                    let path = repository.path().to_owned();
+                    if let Some(relation) = self.relation(&repository, want)? {
+                        return Ok((relation, path));
+                    }
+                    last = Some(path);
+                }
+                Err(Failure::Told(error)) if error.kind == ErrorKind::TooLarge && since_matters => break,
+                Err(failure) => return Err(failure),
             }
-            // None of the last commits, and the rest can't be had: somebody must look at it, as at a rewind.
-            Err(Failure::Told(error)) if error.kind == ErrorKind::TooLarge => {
-                self.write_verdict(want)?;
-                Ok((Relation::Rewound, fresh.path().to_owned()))
-            }
-            Err(failure) => Err(failure),
         }
+        // Not in what can be fetched: somebody must look at it, as at a rewind.
+        let path = match last {
+            Some(path) => path,
+            None => self.fresh(connection, want, "fresh", 1)?.path().to_owned(),
+        };
+        self.write_verdict(want)?;
+        Ok((Relation::Rewound, path))
     }
 
     fn fresh(&self, connection: &Connection<'_>, want: &Want, name: &str, depth: i32) -> Result<Repository, Failure> {
@@ -162,7 +171,7 @@ impl Store {
         let repository = Repository::init_opts(&path, &options)?;
         connection.fetch(&repository, depth)?;
         arrived(&repository, want.tip)?;
-        Ok(repository)
+        Ok(reopened(&repository)?)
     }
 
     /// How the tip follows the commit in force, if this repository can tell.
@@ -174,11 +183,12 @@ impl Store {
             return Ok(Some(Relation::Same));
         }
         let _reading = self.reading()?;
-        if has(repository, since) && repository.graph_descendant_of(want.tip, since)? {
-            return Ok(Some(Relation::Descends));
-        }
-        let rewound = !repository.is_shallow() || self.has_verdict(want);
-        Ok(rewound.then_some(Relation::Rewound))
+        Ok(match ancestry(repository, want.tip, since)? {
+            Ancestry::Ancestor => Some(Relation::Descends),
+            Ancestry::Stranger => Some(Relation::Rewound),
+            Ancestry::CutOff if self.has_verdict(want) => Some(Relation::Rewound),
+            Ancestry::CutOff => None,
+        })
     }
 
     fn kept_path(&self) -> PathBuf {
@@ -192,7 +202,9 @@ impl Store {
     /// What is fresh takes the place of what is kept.
     fn keep(&self, fresh: PathBuf) -> Result<Repository, Failure> {
         let path = self.kept_path();
-        remove(&path).and_then(|()| fs::rename(fresh, &path)).map_err(Error::worker)?;
+        remove(&path)
+            .and_then(|()| fs::rename(fresh, &path))
+            .map_err(Error::worker)?;
         Ok(Repository::open_bare(path)?)
     }
 
@@ -248,7 +260,49 @@ impl Drop for Reading {
 }
 
 fn verdict(want: &Want) -> String {
-    format!("{} {}", want.since.map(|since| since.to_string()).unwrap_or_default(), want.tip)
+    format!(
+        "{} {}",
+        want.since.map(|since| since.to_string()).unwrap_or_default(),
+        want.tip
+    )
+}
+
+/// What a repository's history says of two commits.
+enum Ancestry {
+    Ancestor,
+    /// The later one's history is complete, and the earlier one isn't in it.
+    Stranger,
+    /// The later one's history is cut off before the earlier one is found.
+    CutOff,
+}
+
+/// Looks for a commit among another's ancestors. libgit2's own functions for this fail where a history is cut off.
+fn ancestry(repository: &Repository, of: Oid, wanted: Oid) -> Result<Ancestry, Failure> {
+    let shallow = fs::read_to_string(repository.path().join("shallow")).unwrap_or_default();
+    let ends: HashSet<&str> = shallow.lines().collect();
+    let (mut seen, mut next) = (HashSet::from([of]), VecDeque::from([of]));
+    let mut cut_off = false;
+    while let Some(id) = next.pop_front() {
+        if id == wanted {
+            return Ok(Ancestry::Ancestor);
+        }
+        if ends.contains(id.to_string().as_str()) {
+            cut_off = true;
+            continue;
+        }
+        next.extend(
+            repository
+                .find_commit(id)?
+                .parent_ids()
+                .filter(|parent| seen.insert(*parent)),
+        );
+    }
+    Ok(if cut_off { Ancestry::CutOff } else { Ancestry::Stranger })
+}
+
+/// The repository as it is now: libgit2 reads only once which commits have no parents here.
+fn reopened(repository: &Repository) -> Result<Repository, git2::Error> {
+    Repository::open_bare(repository.path())
 }
 
 /// Whether a commit is there. That it can be read shows when it is.
@@ -260,7 +314,11 @@ fn has(repository: &Repository, commit: Oid) -> bool {
 fn arrived(repository: &Repository, tip: Oid) -> Result<(), Failure> {
     match repository.refname_to_id(TIP) {
         Ok(at) if at == tip => Ok(()),
-        Ok(_) => Err(Error::new(ErrorKind::Gone, "the branch moved while it was fetched: it's polled again").into()),
+        Ok(_) => Err(Error::new(
+            ErrorKind::Gone,
+            "the branch moved while it was fetched: it's polled again",
+        )
+        .into()),
         Err(error) if error.code() == ErrorCode::NotFound => {
             let text = "the server didn't show the branch while it was fetched: it's polled again";
             Err(Error::new(ErrorKind::Gone, text).into())

@@ -34,6 +34,7 @@ use super::{CodisClusterStatus, Quantity};
     printcolumn(name = "Sentinels", type_ = "string", json_path = ".status.sentinels"),
     printcolumn(name = "Slots", type_ = "integer", json_path = ".status.slotsServed"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.gitops.revision", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be a DNS label that starts with a letter, of at most 40 characters: object names are made from it")

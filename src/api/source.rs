@@ -164,12 +164,15 @@ pub struct CodisGitSourceStatus {
     /// When that was, in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_attempted_at: Option<String>,
-    /// The revision in force: the last one that was applied, all of it.
+    /// The last revision that was applied, all of it. It is in force, unless applyingRevision is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_applied_revision: Option<String>,
     /// When its last object was applied, in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_applied_at: Option<String>,
+    /// A revision that was begun and isn't applied whole yet. It is in force, and is finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applying_revision: Option<String>,
     /// The value of the annotation codis.k8s.io/requestedAt that was acted on last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,

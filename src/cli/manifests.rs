@@ -160,8 +160,8 @@ fn deployment(arguments: &[&str], image: &str) -> Value {
                         "readinessProbe": probe("/readyz"),
                         "resources": {
                             "requests": { "cpu": "50m", "memory": "64Mi" },
-                            // A fetch is a process that limits itself to 192 MiB.
-                            "limits": { "memory": "512Mi" },
+                            // A fetch is a process that limits itself to 192 MiB; three at most.
+                            "limits": { "memory": "768Mi" },
                         },
                         "securityContext": {
                             "allowPrivilegeEscalation": false,

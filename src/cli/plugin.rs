@@ -79,6 +79,11 @@ fn describe(cluster: &CodisCluster) -> String {
             .map_or("-".to_owned(), |slots| format!("{slots}/1024")),
     )];
     lines.extend(status.message.map(|message| format!("  {message}")));
+    lines.extend(
+        status
+            .gitops
+            .map(|git| format!("  from {} of {} at {}", git.path, git.source, git.revision)),
+    );
     for group in &status.groups {
         let servers = group.servers.iter().map(|server| match server.link_up {
             Some(false) => format!("{} {} (link down)", server.name, server.role),
@@ -114,6 +119,7 @@ mod tests {
                 "codisServer": {"image": "i", "replicas": 2, "groupReplicas": 2}
             },
             "status": {
+                "gitops": {"source": "fleet", "path": "a.yaml", "revision": "main@sha1:ab", "appliedAt": "2026-01-01T00:00:00Z"},
                 "phase": "Degraded", "message": "replica is not in sync yet", "slotsServed": 1024,
                 "groups": [{"id": 1, "slots": 1024, "bootstrapped": true, "servers": [
                     {"name": "demo-g1-0", "role": "master"},
@@ -128,5 +134,6 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("replica is not in sync yet"), "{text}");
+        assert!(text.contains("from a.yaml of fleet at main@sha1:ab"), "{text}");
     }
 }

@@ -4,6 +4,7 @@
 //! A cluster's spec belongs to its source whole: what others add to it is removed, not only what they change. Labels and
 //! annotations that the repository doesn't name are anybody's.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::{
     Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -18,8 +19,8 @@ use super::{
 };
 use crate::api::{CodisCluster, CodisGitSource, CodisGitSourceStatus, GitopsStatus, names};
 
-/// Labels and annotations by which other tools mark what they keep as a repository says.
-const FOREIGN_MARKS: [(&str, &str); 8] = [
+/// Labels and annotations by which other tools mark what they keep.
+pub const FOREIGN_MARKS: [(&str, &str); 8] = [
     ("kustomize.toolkit.fluxcd.io/name", "Flux"),
     ("helm.toolkit.fluxcd.io/name", "Flux"),
     ("argocd.argoproj.io/tracking-id", "Argo CD"),
@@ -56,14 +57,24 @@ pub fn keeper(cluster: &CodisCluster, source: &str) -> Keeper {
     match cluster.labels().get(names::LABEL_SOURCE) {
         Some(label) if label == source => Keeper::Us,
         Some(other) => Keeper::Source(other.clone()),
-        None if cluster.managed_fields().iter().any(|entry| {
-            entry.manager.as_deref() == Some(manager(source).as_str()) && entry.operation.as_deref() == Some("Apply")
-        }) =>
-        {
-            Keeper::Us
+        // One that was handed over has the marks of both: the later one counts.
+        None => {
+            let of_sources = cluster.managed_fields().iter().filter(|entry| {
+                entry.operation.as_deref() == Some("Apply") && source_of(entry.manager.as_deref()).is_some()
+            });
+            let latest = of_sources.max_by(|one, other| one.time.cmp(&other.time));
+            match latest.and_then(|entry| source_of(entry.manager.as_deref())) {
+                Some(latest) if latest == source => Keeper::Us,
+                Some(other) => Keeper::Source(other.to_owned()),
+                None => Keeper::Nobody,
+            }
         }
-        None => Keeper::Nobody,
     }
+}
+
+/// The source whose field manager this is.
+fn source_of(manager: Option<&str>) -> Option<&str> {
+    manager?.strip_prefix(names::GITOPS_MANAGER)?.strip_prefix('/')
 }
 
 /// The field manager of what a source applies.
@@ -280,36 +291,43 @@ fn surplus_of(wished: &Map<String, Value>, live: &Map<String, Value>) -> Option<
     first.map(|path| (path, Value::Object(removal)))
 }
 
-/// Who wrote a field last; when nobody has it, it was removed, and the last one who wrote at all is named.
+/// Who wrote a field of the spec last. One that was removed has no owner: then the last writer is named, with a doubt.
 fn who_changed(live: &CodisCluster, field: &str) -> Option<String> {
-    let path: Vec<String> = field
+    let path: Vec<&str> = field
         .split('.')
-        .map(|part| format!("f:{}", part.split('[').next().unwrap_or(part)))
+        .map(|part| part.split('[').next().unwrap_or(part))
         .collect();
     let others: Vec<_> = live
         .managed_fields()
         .iter()
         .filter(|entry| entry.subresource.is_none())
-        .filter(|entry| {
-            !entry
-                .manager
-                .as_deref()
-                .is_some_and(|name| name.starts_with(names::GITOPS_MANAGER))
-        })
+        .filter(|entry| source_of(entry.manager.as_deref()).is_none())
         // Ours too: finalizers.
         .filter(|entry| entry.manager.as_deref() != Some(names::FIELD_MANAGER))
         .collect();
-    let owns = |fields: &Value| path.iter().try_fold(fields, |at, part| at.get(part)).is_some();
+    let owns = |fields: &Value| {
+        let mut keys = path.iter().map(|part| format!("f:{part}"));
+        keys.try_fold(fields, |at, key| at.get(key)).is_some()
+    };
     let owner = others
         .iter()
         .find(|entry| entry.fields_v1.as_ref().is_some_and(|fields| owns(&fields.0)));
+    let told = |entry: &ManagedFieldsEntry| {
+        let name = entry.manager.clone()?;
+        Some(match &entry.time {
+            Some(time) => format!("{name} at {}", time.0),
+            None => name,
+        })
+    };
+    if let Some(owner) = owner {
+        return told(owner);
+    }
+    let is_there = json_of(live).is_ok_and(|live| path.iter().try_fold(&live, |at, part| at.get(part)).is_some());
     let latest = others.iter().max_by(|one, other| one.time.cmp(&other.time));
-    let entry = owner.or(latest)?;
-    let name = entry.manager.clone()?;
-    Some(match &entry.time {
-        Some(time) => format!("{name} at {}", time.0),
-        None => name,
-    })
+    latest
+        .filter(|_| !is_there)
+        .and_then(|entry| told(entry))
+        .map(|told| format!("perhaps {told}"))
 }
 
 #[cfg(test)]
@@ -368,6 +386,14 @@ mod tests {
                 "Argo CD",
                 json!({"annotations": {"argocd.argoproj.io/tracking-id": "x"}}),
                 Keeper::Tool("Argo CD"),
+            ),
+            (
+                "our manager, but a later one of another source",
+                json!({"managedFields": [
+                    {"manager": "codis-gitops/fleet", "operation": "Apply", "time": "2026-01-01T00:00:00Z", "fieldsV1": {}},
+                    {"manager": "codis-gitops/b", "operation": "Apply", "time": "2026-01-02T00:00:00Z", "fieldsV1": {}},
+                ]}),
+                Keeper::Source("b".into()),
             ),
             ("no mark", json!({"managedFields": applied("kubectl")}), Keeper::Nobody),
         ] {

@@ -38,16 +38,25 @@ impl Cluster {
         let events = watcher(Api::<K>::all(self.client.clone()), config)
             .default_backoff()
             .reflect(writer)
+            .scan(String::new(), |told, event| {
+                // Once, not at each try: without rights, or without the CRD, nothing else would tell.
+                match &event {
+                    Err(error) if *told != error.to_string() => {
+                        *told = error.to_string();
+                        tracing::warn!(kind = %K::kind(&()), error = told, "can't be watched");
+                    }
+                    Ok(_) => told.clear(),
+                    Err(_) => (),
+                }
+                std::future::ready(Some(event))
+            })
             .filter_map(|event| async move {
                 let of = |object: K| Change::Of(object.namespace().unwrap_or_default(), object.name_any());
                 match event {
                     Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => Some(of(object)),
                     Ok(watcher::Event::InitDone) => Some(Change::All),
                     Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
-                    Err(error) => {
-                        tracing::debug!(%error, "watch");
-                        None
-                    }
+                    Err(_) => None,
                 }
             });
         (cache, events)

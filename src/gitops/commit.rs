@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use super::{
     admit::admit,
     document::{Document, Problem},
+    drift::{told, whose},
     library::{Library, Reading},
     source::{Hub, Source},
     status::{Verdict, summary},
@@ -22,11 +23,18 @@ use crate::{
 /// Calls to the API server at the same time, of one source.
 const CONCURRENCY: usize = 8;
 
-/// An admitted revision.
-#[derive(Clone)]
+/// A revision that its reader admits, and the API server hasn't yet.
 pub(super) struct Candidate {
+    revision: String,
+    documents: BTreeMap<String, Arc<Document>>,
+}
+
+/// The revision that holds: hand edits are put back to it.
+pub(super) struct InForce {
     pub revision: String,
     pub documents: BTreeMap<String, Arc<Document>>,
+    /// Whether all of it was applied. What was begun is finished, whatever becomes of later revisions.
+    pub is_whole: bool,
 }
 
 /// A cluster that isn't as its document says.
@@ -37,7 +45,18 @@ struct Work {
     live: Option<Arc<CodisCluster>>,
 }
 
-/// Why something can't be applied.
+/// Clusters that are settled, and those that aren't.
+type Todo = (Vec<(String, Arc<Document>)>, Vec<Work>);
+
+/// Why a revision isn't begun.
+enum Refused {
+    /// For these reasons.
+    For(Vec<Problem>),
+    /// Something stands in the way for now.
+    Now(String),
+}
+
+/// Why a cluster can't be applied.
 enum Refusal {
     /// The commit is wrong, as far as can be told.
     Problem(Problem),
@@ -49,32 +68,50 @@ impl Source {
     /// Takes a revision: admits it and applies it, or rejects it and leaves the one before in force.
     pub(super) async fn take(&mut self, revision: String, files: &Reading) {
         self.attempted = Some(revision.clone());
-        self.pending = None;
-        self.retry_never();
+        (self.pending, self.retry) = (None, None);
         match self.admitted(files) {
             Err(problems) => self.reject(problems),
+            Ok(documents) => self.pending = Some(Candidate { revision, documents }),
+        }
+        self.advance().await;
+    }
+
+    /// Takes the files of the revision in force as what holds: this process has just begun, and knew only its name.
+    pub(super) fn resume(&mut self, files: &Reading) {
+        let Some((revision, is_whole)) = self.resumes.clone() else {
+            return;
+        };
+        // It was admitted once; a newer operator may see it differently, then hand edits wait for the next revision.
+        match self.admitted(files) {
             Ok(documents) => {
-                self.pending = Some(Candidate { revision, documents });
-                self.advance().await;
+                self.in_force = Some(InForce {
+                    revision,
+                    documents,
+                    is_whole,
+                });
+            }
+            Err(problems) => {
+                let problems = summary(&problems);
+                tracing::warn!(
+                    source = self.key(),
+                    revision,
+                    problems,
+                    "what is in force isn't admitted any more"
+                );
             }
         }
     }
 
-    /// Takes the files of the revision in force as what holds, without applying them: this process has just begun.
-    pub(super) fn resume(&mut self, files: &Reading) {
-        // It was admitted once; a newer operator may see it differently, then hand edits wait for the next revision.
-        self.in_force = self.admitted(files).ok();
-    }
-
     fn reject(&mut self, problems: Vec<Problem>) {
-        tracing::warn!(
-            source = self.key(),
-            revision = self.attempted,
-            problems = summary(&problems),
-            "rejected"
-        );
-        self.hub.metrics.git_revision("rejected");
-        self.verdict = Verdict::Rejected(problems);
+        let verdict = Verdict::Rejected(problems);
+        if let Verdict::Rejected(problems) = &verdict
+            && self.verdict != verdict
+        {
+            let problems = summary(problems);
+            tracing::warn!(source = self.key(), revision = self.attempted, problems, "rejected");
+            self.hub.metrics.git_revision("rejected");
+        }
+        self.verdict = verdict;
     }
 
     /// The documents of a revision, if it may be applied as a whole.
@@ -84,15 +121,49 @@ impl Source {
         Ok(documents)
     }
 
-    /// Brings the pending revision forward as far as it goes.
+    /// Brings what isn't done forward as far as it goes.
     pub(super) async fn advance(&mut self) {
-        let Some(candidate) = self.pending.take() else {
-            return self.retry_never();
-        };
-        let work = match self.work(&candidate) {
-            Ok(work) => work,
-            Err(error) => return self.fail(candidate, error.to_string()),
-        };
+        let mut ready = None;
+        if let Some(candidate) = self.pending.take() {
+            match self.rehearsed(&candidate).await {
+                Ok(work) => {
+                    self.in_force = Some(InForce {
+                        revision: candidate.revision,
+                        documents: candidate.documents,
+                        is_whole: false,
+                    });
+                    ready = Some(work);
+                }
+                Err(Refused::For(problems)) => {
+                    self.reject(problems);
+                    // Whose fault it is can't be told: a quota or another owner may give way.
+                    self.pending = Some(candidate);
+                }
+                Err(Refused::Now(what)) => {
+                    tracing::warn!(
+                        source = self.key(),
+                        revision = candidate.revision,
+                        what,
+                        "can't be admitted yet"
+                    );
+                    self.verdict = Verdict::Waiting(what);
+                    self.pending = Some(candidate);
+                    return self.retry_later();
+                }
+            }
+        }
+        self.finish(ready).await;
+        if self.pending.is_some() || self.is_applying() {
+            self.retry_later();
+        } else {
+            self.retry = None;
+        }
+    }
+
+    /// Asks the API server about a whole revision. Gives what there is to do for it.
+    async fn rehearsed(&mut self, candidate: &Candidate) -> Result<Vec<Work>, Refused> {
+        let todo = self.todo(&candidate.documents);
+        let (settled, work) = todo.map_err(|error| Refused::Now(error.to_string()))?;
         let origin = Origin {
             source: &self.name,
             revision: &candidate.revision,
@@ -112,34 +183,39 @@ impl Source {
         }
         if !problems.is_empty() {
             problems.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
-            self.reject(problems);
-            // Whose fault it is can't be told: a quota or another owner may give way.
-            self.pending = Some(candidate);
-            return self.retry_later();
+            return Err(Refused::For(problems));
         }
         if let Some(what) = troubles.into_iter().next() {
-            return self.fail(candidate, what);
+            return Err(Refused::Now(what));
         }
-        self.in_force = Some(candidate.documents.clone());
-        self.apply(candidate, ready).await;
+        self.remember(settled);
+        Ok(ready)
     }
 
-    async fn apply(&mut self, candidate: Candidate, work: Vec<Work>) {
+    /// Applies what isn't applied of the revision in force. `ready` is what was rehearsed a moment ago.
+    async fn finish(&mut self, ready: Option<Vec<Work>>) {
+        let Some(in_force) = self.in_force.as_ref().filter(|in_force| !in_force.is_whole) else {
+            return;
+        };
+        let revision = in_force.revision.clone();
+        let (work, mut failure) = match ready {
+            Some(work) => (work, None),
+            None => self.rest().await,
+        };
         if !work.is_empty() {
             // What is about to be done is told first: a process that ends in the middle is followed by one that knows.
-            self.verdict = Verdict::Applying;
+            self.judge(&revision, Verdict::Applying);
             self.report().await;
         }
         let origin = Origin {
             source: &self.name,
-            revision: &candidate.revision,
+            revision: &revision,
         };
         let outcomes: Vec<_> = stream::iter(work)
             .map(|work| enforce(&self.hub, origin, work))
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await;
-        let mut failure = None;
         for outcome in outcomes {
             match outcome {
                 Ok((name, document)) => {
@@ -148,44 +224,73 @@ impl Source {
                 Err(what) => failure = failure.or(Some(what)),
             }
         }
-        if let Some(what) = failure {
-            return self.fail(candidate, what);
+        match failure {
+            None => self.finished(revision),
+            Some(what) => {
+                tracing::warn!(source = self.key(), revision, what, "can't be applied whole yet");
+                self.hub.metrics.git_revision("failed");
+                self.judge(&revision, Verdict::Failed(what));
+            }
         }
-        self.retry_never();
-        self.enforced.retain(|name, _| candidate.documents.contains_key(name));
-        tracing::info!(
-            source = self.key(),
-            revision = candidate.revision,
-            clusters = candidate.documents.len(),
-            "applied"
-        );
+    }
+
+    /// What is left of the revision in force, and what stands in the way of a part of it.
+    async fn rest(&mut self) -> (Vec<Work>, Option<String>) {
+        let Some(in_force) = &self.in_force else {
+            return (Vec::new(), None);
+        };
+        let (settled, work) = match self.todo(&in_force.documents) {
+            Ok(todo) => todo,
+            Err(error) => return (Vec::new(), Some(error.to_string())),
+        };
+        let origin = Origin {
+            source: &self.name,
+            revision: &in_force.revision,
+        };
+        let (mut ready, mut failure) = (Vec::new(), None);
+        for work in work {
+            match rehearse(&self.hub, origin, work).await {
+                Ok(work) => ready.push(work),
+                Err(Refusal::Problem(problem)) => failure = failure.or(Some(problem.to_string())),
+                Err(Refusal::Trouble(what)) => failure = failure.or(Some(what)),
+            }
+        }
+        self.remember(settled);
+        (ready, failure)
+    }
+
+    fn finished(&mut self, revision: String) {
+        let Some(in_force) = &mut self.in_force else { return };
+        in_force.is_whole = true;
+        let documents = &in_force.documents;
+        self.enforced.retain(|name, _| documents.contains_key(name));
+        let clusters = documents.len();
+        tracing::info!(source = self.key(), revision, clusters, "applied");
         self.hub.metrics.git_revision("applied");
-        self.applied = Some(candidate.revision);
-        self.verdict = Verdict::Applied;
+        self.judge(&revision, Verdict::Applied);
+        (self.applied, self.is_anchored) = (Some(revision), true);
     }
 
-    fn fail(&mut self, candidate: Candidate, what: String) {
-        tracing::warn!(
-            source = self.key(),
-            revision = candidate.revision,
-            what,
-            "can't be applied yet"
-        );
-        self.hub.metrics.git_revision("failed");
-        self.verdict = Verdict::Failed(what);
-        self.pending = Some(candidate);
-        self.retry_later();
+    /// What became of a revision; of interest only while it is the newest that was read.
+    fn judge(&mut self, revision: &str, verdict: Verdict) {
+        if self.attempted.as_deref() == Some(revision) {
+            self.verdict = verdict;
+        }
     }
 
-    /// What there is to do for a revision. A cluster that is as it should be is remembered as such.
-    fn work(&mut self, candidate: &Candidate) -> Result<Vec<Work>, Error> {
-        let mut work = Vec::new();
-        for (name, document) in &candidate.documents {
-            if self
-                .enforced
-                .get(name)
-                .is_some_and(|known| Arc::ptr_eq(known, document))
-            {
+    /// These are as they should be; whether they also say so is looked at afterwards.
+    fn remember(&mut self, settled: Vec<(String, Arc<Document>)>) {
+        for (name, document) in settled {
+            self.nudges.push(name.clone());
+            self.enforced.insert(name, document);
+        }
+    }
+
+    /// The clusters of a revision that are as they should be, and those that aren't. What is known isn't looked at again.
+    fn todo(&self, documents: &BTreeMap<String, Arc<Document>>) -> Result<Todo, Error> {
+        let (mut settled, mut work) = (Vec::new(), Vec::new());
+        for (name, document) in documents {
+            if self.is_enforced(name, document) {
                 continue;
             }
             let (wished, live) = (self.wished(document), self.live(name));
@@ -198,8 +303,7 @@ impl Source {
                 None => false,
             };
             if is_settled {
-                self.enforced.insert(name.clone(), Arc::clone(document));
-                self.nudges.push(name.clone());
+                settled.push((name.clone(), Arc::clone(document)));
                 continue;
             }
             work.push(Work {
@@ -209,7 +313,13 @@ impl Source {
                 live,
             });
         }
-        Ok(work)
+        Ok((settled, work))
+    }
+
+    /// Whether this process brought a cluster to this document, or found it there.
+    pub(super) fn is_enforced(&self, name: &str, document: &Arc<Document>) -> bool {
+        let known = self.enforced.get(name);
+        known.is_some_and(|known| Arc::ptr_eq(known, document))
     }
 
     /// The object that a document asks for.
@@ -233,13 +343,17 @@ impl Source {
         let Some(in_force) = &self.in_force else {
             return Vec::new();
         };
-        let mut left: Vec<String> = self
-            .hub
-            .live
-            .state()
+        // The label first: this is asked often, and there may be a thousand clusters.
+        let is_ours = |live: &CodisCluster| {
+            live.labels().get(names::LABEL_SOURCE) == Some(&self.name)
+                && live.metadata.namespace.as_ref() == Some(&self.namespace)
+                && !in_force.documents.contains_key(&live.name_any())
+                && keeper(live, &self.name) == Keeper::Us
+        };
+        let all = self.hub.live.state();
+        let mut left: Vec<String> = all
             .iter()
-            .filter(|live| live.namespace().as_deref() == Some(self.namespace.as_str()))
-            .filter(|live| keeper(live, &self.name) == Keeper::Us && !in_force.contains_key(&live.name_any()))
+            .filter(|live| is_ours(live))
             .map(|live| format!("{} is no longer in the repository; it isn't deleted", live.name_any()))
             .collect();
         left.sort();
@@ -279,18 +393,18 @@ fn may_change(live: &CodisCluster, source: &str, work: &Work) -> Result<(), Refu
         let what = format!("{} is being deleted: it is made anew when it is gone", work.name);
         return Err(Refusal::Trouble(what));
     }
-    let hand_over = format!(
-        "to hand it over: kubectl label codiscluster {} {}={source} --overwrite",
-        work.name,
-        names::LABEL_SOURCE
-    );
-    let whose = match keeper(live, source) {
-        Keeper::Us => return Ok(()),
-        Keeper::Nobody => format!("exists, and isn't from this source; {hand_over}"),
-        Keeper::Source(other) => format!("belongs to the source {other}; {hand_over}"),
-        Keeper::Tool(tool) => format!("is kept by {tool}: remove it there and take its mark off the cluster first"),
+    let Some(whose) = whose(live, source) else {
+        return Ok(());
     };
-    let message = format!("{} {whose}", work.name);
+    let fix = match keeper(live, source) {
+        Keeper::Tool(_) => "remove it there, and its mark from the cluster".to_owned(),
+        _ => format!(
+            "to hand it over: kubectl label codiscluster {} {}={source} --overwrite",
+            work.name,
+            names::LABEL_SOURCE
+        ),
+    };
+    let message = format!("{} {whose}; {fix}", work.name);
     Err(Refusal::Problem(work.document.problem(Some("metadata.name"), message)))
 }
 
@@ -316,7 +430,7 @@ async fn enforce(hub: &Hub, origin: Origin<'_>, work: Work) -> Result<(String, A
         return Ok((work.name, work.document));
     }
     if let (Some(live), Some(drift)) = (&work.live, before.filter(|drift| drift.was_applied)) {
-        super::drift::told(hub, live, &drift, origin.revision, &work.document.file).await;
+        told(hub, live, &drift, origin.revision, &work.document.file).await;
     }
     tell(hub, origin, &work.wished, &work.document.file)
         .await

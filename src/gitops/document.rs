@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     api::{CodisCluster, CodisClusterSpec, GROUP, names},
+    cluster::FOREIGN_MARKS,
     validate::validate,
 };
 
@@ -334,6 +335,11 @@ impl<'a> Reader<'a> {
                 let own = group == GROUP || group.strip_suffix(GROUP).is_some_and(|rest| rest.ends_with('.'));
                 if own && !(of == "annotations" && people.contains(&key.as_str())) {
                     self.at(&format!("metadata.{of}.{key}"), "is the operator's own: remove it");
+                }
+                // Who exports an object gets them too. With one of them the cluster would count as that tool's.
+                if let Some((_, tool)) = FOREIGN_MARKS.iter().find(|(mark, _)| mark == key) {
+                    let message = format!("is a mark of {tool}, whose cluster it would be: remove it");
+                    self.at(&format!("metadata.{of}.{key}"), message);
                 }
             }
         }

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use super::{
     commit::tell,
     document::Document,
-    source::{Hub, Source},
+    source::{Hub, Kind, Source},
 };
 use crate::{
-    api::{CodisCluster, names},
+    api::{CodisCluster, CodisGitSource, names},
     cluster::{Drift, Error, EventKind, Keeper, Origin, drift, keeper},
 };
 
@@ -54,6 +54,12 @@ impl Repairs {
     pub(super) fn again(&mut self, name: Option<&str>) {
         self.later
             .insert(name.unwrap_or_default().to_owned(), Instant::now() + AGAIN);
+    }
+
+    /// A cluster is no longer this source's concern.
+    fn forget(&mut self, name: &str) {
+        self.done.remove(name);
+        self.stuck.remove(name);
     }
 
     /// What can't be put back.
@@ -99,16 +105,13 @@ impl Source {
     }
 
     async fn check(&mut self, name: &str) -> Result<(), Error> {
-        let Some(document) = self.in_force.as_ref().and_then(|all| all.get(name)).cloned() else {
+        let known = self.in_force.as_ref().and_then(|all| all.documents.get(name));
+        let Some(document) = known.cloned() else {
+            self.repairs.forget(name);
             return Ok(());
         };
         // It is about to be applied anyway.
-        if self.pending.is_some()
-            && !self
-                .enforced
-                .get(name)
-                .is_some_and(|known| Arc::ptr_eq(known, &document))
-        {
+        if self.is_applying() && !self.is_enforced(name, &document) {
             return Ok(());
         }
         let wished = self.wished(&document);
@@ -152,23 +155,23 @@ impl Source {
         wished: &CodisCluster,
         document: &Arc<Document>,
     ) -> Result<(), Error> {
-        let revision = live
-            .as_ref()
-            .and_then(|live| live.annotations().get(names::ANNOTATION_REVISION).cloned())
-            .or_else(|| self.applied.clone())
-            .unwrap_or_default();
+        let drift = match &live {
+            Some(live) => match whose(live, &self.name) {
+                Some(whose) => {
+                    self.repairs
+                        .stuck
+                        .insert(name.to_owned(), format!("{name} {whose}: it is left alone"));
+                    return Ok(());
+                }
+                None => drift(live, wished)?,
+            },
+            None if self.is_gone().await? => return Ok(()),
+            None => None,
+        };
+        let revision = self.revision_of(live.as_ref(), drift.as_ref());
         let origin = Origin {
             source: &self.name,
             revision: &revision,
-        };
-        let drift = match &live {
-            Some(live) if keeper(live, &self.name) != Keeper::Us => {
-                let whose = format!("{name} was given to {:?}: it is left alone", keeper(live, &self.name));
-                self.repairs.stuck.insert(name.to_owned(), whose);
-                return Ok(());
-            }
-            Some(live) => drift(live, wished)?,
-            None => None,
         };
         if live.is_none() || drift.is_some() {
             if let Err(error) = self.hub.door.enforce(origin, live.as_ref(), wished).await {
@@ -179,20 +182,41 @@ impl Source {
             self.hub.metrics.git_repaired();
         }
         match (&live, &drift) {
-            (Some(live), Some(drift)) => told(&self.hub, live, drift, &revision, &document.file).await,
+            (Some(live), Some(drift)) if drift.was_applied => {
+                told(&self.hub, live, drift, &revision, &document.file).await;
+            }
+            (Some(_), _) => (),
             (None, _) => {
-                let note = format!(
-                    "{name} was deleted by hand: made again as in {} of {revision}",
-                    document.file
-                );
+                let file = &document.file;
+                let note = format!("{name} was deleted by hand: made again as in {file} of {revision}");
                 tracing::warn!(source = self.key(), cluster = name, "deleted by hand, made again");
                 self.event_about_source(EventKind::Warning, "ClusterRecreated", &note)
                     .await;
             }
-            (Some(_), None) => (),
         }
         self.enforced.insert(name.to_owned(), Arc::clone(document));
         tell(&self.hub, origin, wished, &document.file).await
+    }
+
+    /// Whether the source itself was deleted, which its task may learn last: it makes no cluster any more.
+    async fn is_gone(&self) -> Result<bool, Error> {
+        let Kind::Object(object) = &self.kind else {
+            return Ok(false);
+        };
+        let found = self
+            .hub
+            .door
+            .read::<CodisGitSource>(&self.namespace, &self.name)
+            .await?;
+        Ok(found.is_none_or(|found| found.uid() != object.uid() || found.metadata.deletion_timestamp.is_some()))
+    }
+
+    /// The revision that a cluster's spec is from: that which it bears, unless it has never been applied like this.
+    fn revision_of(&self, live: Option<&CodisCluster>, drift: Option<&Drift>) -> String {
+        let bears = live.filter(|_| drift.is_none_or(|drift| drift.was_applied));
+        let bears = bears.and_then(|live| live.annotations().get(names::ANNOTATION_REVISION));
+        let in_force = self.in_force.as_ref().map(|in_force| &in_force.revision);
+        bears.or(in_force).cloned().unwrap_or_default()
     }
 
     /// An edit that the API server doesn't let back (a group more, say) is reported, and tried again, but not often.
@@ -209,6 +233,16 @@ impl Source {
         let wait = self.repairs.wait(name, Instant::now()).unwrap_or(AGAIN);
         self.repairs.later.insert(name.to_owned(), Instant::now() + wait);
         Ok(())
+    }
+}
+
+/// Who else keeps a cluster, in words.
+pub(super) fn whose(live: &CodisCluster, source: &str) -> Option<String> {
+    match keeper(live, source) {
+        Keeper::Us => None,
+        Keeper::Nobody => Some("exists, and isn't from this source".to_owned()),
+        Keeper::Source(other) => Some(format!("belongs to the source {other}")),
+        Keeper::Tool(tool) => Some(format!("is kept by {tool}")),
     }
 }
 

@@ -40,10 +40,10 @@ pub(super) struct Order {
     pub origin: Origin,
     /// The state of the origin that was dealt with.
     pub seen: Option<String>,
-    /// The commit in force.
+    /// The commit that was applied last: the next one is to build on it.
     pub applied: Option<String>,
-    /// Whether the files of the commit in force are wanted too: a process that has just begun knows only its name.
-    pub needs_applied: bool,
+    /// The commit whose files are wanted too: a process that has just begun knows only its name.
+    pub resumes: Option<String>,
     /// The files of the revision in force.
     pub library: Arc<Library>,
 }
@@ -56,7 +56,12 @@ pub(super) struct Looked {
     pub found: Found,
     /// The files of the commit in force, if they were wanted and could be had.
     pub in_force: Option<Reading>,
+    /// Whether they were wanted and couldn't be had.
+    pub is_incomplete: bool,
 }
+
+/// What was found, and the files of the commit in force: none if they aren't wanted, an error if they can't be had.
+type Read = (Found, Option<Result<Reading, Error>>);
 
 /// What is there.
 #[derive(Debug)]
@@ -92,6 +97,7 @@ impl Looked {
         Self {
             credentials: None,
             in_force: None,
+            is_incomplete: false,
             found: Found::Trouble(Held {
                 reason,
                 message,
@@ -138,6 +144,7 @@ async fn directory(folder: PathBuf, order: &Order) -> Looked {
         credentials: None,
         found,
         in_force: None,
+        is_incomplete: false,
     }
 }
 
@@ -194,16 +201,22 @@ async fn branch_tip(git: &Git, order: &Order, branch: &Branch, credentials: Arc<
         read(git, order, branch, &remote, commit).await
     };
     match looked.await {
-        Ok((found, in_force)) => Looked {
-            credentials: Some(credentials),
-            found,
-            in_force,
-        },
+        Ok((found, in_force)) => {
+            if let Some(Err(error)) = &in_force {
+                tracing::warn!(source = order.key, %error, "the commit in force can't be read");
+            }
+            Looked {
+                credentials: Some(credentials),
+                found,
+                is_incomplete: matches!(in_force, Some(Err(_))),
+                in_force: in_force.and_then(Result::ok),
+            }
+        }
         Err(error) => trouble(&error, credentials),
     }
 }
 
-fn no_branch(remote: &Remote, repository_is_empty: bool) -> (Found, Option<Reading>) {
+fn no_branch(remote: &Remote, repository_is_empty: bool) -> Read {
     let (reason, message) = if repository_is_empty {
         ("RepositoryEmpty", format!("{} has no branches", remote.url))
     } else {
@@ -223,13 +236,7 @@ fn no_branch(remote: &Remote, repository_is_empty: bool) -> (Found, Option<Readi
     )
 }
 
-async fn read(
-    git: &Git,
-    order: &Order,
-    branch: &Branch,
-    remote: &Remote,
-    commit: String,
-) -> Result<(Found, Option<Reading>), Error> {
+async fn read(git: &Git, order: &Order, branch: &Branch, remote: &Remote, commit: String) -> Result<Read, Error> {
     let began = tokio::time::Instant::now();
     let left = || {
         branch
@@ -238,28 +245,25 @@ async fn read(
             .saturating_sub(began.elapsed())
             .max(Duration::from_millis(1))
     };
-    let since = order.applied.as_deref();
-    let fetch = |read| Fetch {
+    let fetch = |since, read| Fetch {
         tip: &commit,
         since,
         read,
         known: &order.library.ids,
     };
-    let fetched = git.fetch(&order.key, remote, &fetch(&commit), left()).await?;
-    let in_force = match since.filter(|since| order.needs_applied && *since != commit) {
-        // It may be out of reach, after a rewind: then hand edits wait until a revision is applied.
-        Some(since) => match git
-            .fetch(&order.key, remote, &fetch(since), left())
-            .await
-            .map(|f| f.tree)
-        {
-            Ok(Tree::Files(files)) => Some(parse(order, files).await),
-            Ok(Tree::NoPath) => None,
-            Err(error) => {
-                tracing::warn!(source = order.key, %error, "the commit in force can't be read");
-                None
+    let wanted = fetch(order.applied.as_deref(), commit.as_str());
+    let fetched = git.fetch(&order.key, remote, &wanted, left()).await?;
+    let in_force = match order.resumes.as_deref().filter(|resumes| *resumes != commit) {
+        Some(resumes) => {
+            let fetched = git
+                .fetch(&order.key, remote, &fetch(Some(resumes), resumes), left())
+                .await;
+            match fetched.map(|fetched| fetched.tree) {
+                Ok(Tree::Files(files)) => Some(Ok(parse(order, files).await)),
+                Ok(Tree::NoPath) => None,
+                Err(error) => Some(Err(error)),
             }
-        },
+        }
         None => None,
     };
     let revision = format!("{}@sha1:{commit}", remote.branch);
@@ -301,13 +305,13 @@ fn path_empty(what: &str) -> Held {
 }
 
 fn rewound(order: &Order, remote: &Remote, commit: &str) -> Held {
-    let name = order.key.rsplit('/').next().unwrap_or_default();
+    let (namespace, name) = order.key.split_once('/').unwrap_or_default();
     let applied = order.applied.as_deref().unwrap_or_default();
     Held {
         reason: "Rewound",
         message: format!(
             "{} went back to {commit}, which doesn't build on {applied}. Push a commit that does, or accept it: \
-             kubectl annotate codisgitsource {name} codis.k8s.io/accept-rewind={commit} --overwrite",
+             kubectl annotate -n {namespace} codisgitsource {name} codis.k8s.io/accept-rewind={commit} --overwrite",
             remote.branch
         ),
         is_stalled: true,
@@ -328,8 +332,15 @@ fn trouble(error: &Error, credentials: Arc<Credentials>) -> Looked {
         ErrorKind::Worker => ("WorkerFailed", false),
     };
     let mut looked = Looked::trouble(reason, error.to_string(), is_stalled);
-    // The Secret may have been changed since it was read.
-    if !matches!(error.kind, ErrorKind::Credentials | ErrorKind::Untrusted) {
+    // Anything else may be for want of the right Secret, a 404 too: it is read again.
+    let isnt_about_them = [
+        ErrorKind::Unreachable,
+        ErrorKind::Timeout,
+        ErrorKind::Gone,
+        ErrorKind::TooLarge,
+        ErrorKind::Worker,
+    ];
+    if isnt_about_them.contains(&error.kind) {
         looked.credentials = Some(credentials);
     }
     looked

@@ -19,13 +19,13 @@ use tokio::{
 
 use super::{
     Held,
-    commit::Candidate,
+    commit::{Candidate, InForce},
     document::Document,
     drift::Repairs,
     git::{Credentials, Git},
     library::Library,
     look::{Branch, Found, Looked, Order, Origin, look},
-    status::{self, Report, Verdict, requested},
+    status::{self, Holds, Report, Verdict, requested},
 };
 use crate::{
     api::{CodisCluster, CodisGitSource, names},
@@ -35,6 +35,8 @@ use crate::{
 
 /// A folder is also looked at without being told: not every file system tells.
 const FOLDER_INTERVAL: Duration = Duration::from_secs(30);
+/// How long after trouble the origin is looked at again; twice as long each time, up to the interval.
+const AFTER_TROUBLE: Duration = Duration::from_secs(5);
 /// Waits between tries of what can't be applied: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -108,24 +110,39 @@ pub(super) struct Source {
     pub verdict: Verdict,
     pub attempted: Option<String>,
     pub applied: Option<String>,
+    /// Whether the next revision must build on the one applied last.
+    pub is_anchored: bool,
     /// What holds for the clusters: hand edits of them are put back.
-    pub in_force: Option<BTreeMap<String, Arc<Document>>>,
+    pub in_force: Option<InForce>,
+    /// The revision that the process before left in force, and whether it was applied whole.
+    pub resumes: Option<(String, bool)>,
     /// What each cluster was brought to, or found at, by this process: nothing is compared twice.
     pub enforced: BTreeMap<String, Arc<Document>>,
-    /// An admitted revision that isn't applied whole yet.
+    /// A revision that waits for the API server's consent.
     pub pending: Option<Candidate>,
-    retry: Option<(Instant, Duration)>,
+    /// When what isn't done is tried again, and after how long a wait.
+    pub retry: Option<(Instant, Duration)>,
     pub repairs: Repairs,
     handled: Option<String>,
+    /// The generation of the spec that the verdict is about.
+    judged: Option<i64>,
     next_look: Instant,
+    /// Looks in a row that found trouble.
+    failed_looks: u32,
 }
+
+/// A look that is under way, with the request and the generation that it is about.
+type Look = BoxFuture<'static, (Looked, Option<String>, Option<i64>)>;
 
 impl Source {
     pub(super) fn new(hub: Arc<Hub>, kind: Kind, namespace: String, name: String, nudges: Arc<Nudges>) -> Self {
-        let status = match &kind {
-            Kind::Object(object) => object.status.clone().unwrap_or_default(),
-            Kind::Folder(_) => crate::api::CodisGitSourceStatus::default(),
+        let (status, generation) = match &kind {
+            Kind::Object(object) => (object.status.clone().unwrap_or_default(), object.metadata.generation),
+            Kind::Folder(_) => Default::default(),
         };
+        let judged = status::judged(&status);
+        let begun = status.applying_revision.map(|revision| (revision, false));
+        let resumes = begun.or_else(|| status.last_applied_revision.clone().map(|revision| (revision, true)));
         Self {
             hub,
             namespace,
@@ -139,19 +156,24 @@ impl Source {
             verdict: Verdict::Unknown,
             attempted: status.last_attempted_revision,
             applied: status.last_applied_revision,
+            is_anchored: true,
             in_force: None,
+            // Of another spec, with another path maybe, its files would be others.
+            resumes: resumes.filter(|_| judged == generation),
             enforced: BTreeMap::new(),
             pending: None,
             retry: None,
             repairs: Repairs::default(),
             handled: None,
+            judged,
             next_look: Instant::now(),
+            failed_looks: 0,
         }
     }
 
     /// Works until `updates` ends, which is when the source is deleted.
     pub(super) async fn run(mut self, mut updates: watch::Receiver<Kind>, changed: Arc<Notify>) {
-        let mut looking: Option<BoxFuture<'static, (Looked, Option<String>)>> = None;
+        let mut looking: Option<Look> = None;
         let nudges = Arc::clone(&self.nudges);
         loop {
             if self.is_suspended() {
@@ -170,9 +192,10 @@ impl Source {
                     self.report().await;
                 }
                 // What was found is dealt with before hand edits: they are compared with what is in force by then.
-                Some((looked, request)) = OptionFuture::from(looking.as_mut()) => {
+                Some((looked, request, generation)) = OptionFuture::from(looking.as_mut()) => {
                     looking = None;
-                    self.settle(looked, request).await;
+                    (self.handled, self.judged) = (request, generation);
+                    self.settle(looked).await;
                 }
                 () = sleep_until(self.next_look), if may_look => looking = Some(self.look()),
                 () = changed.notified(), if may_look => looking = Some(self.look()),
@@ -193,8 +216,8 @@ impl Source {
     }
 
     fn to_check(&self, changed: Changed) -> BTreeSet<String> {
-        let known = self.in_force.iter().flat_map(BTreeMap::keys);
-        let all = known.filter(|_| changed.all).cloned();
+        let in_force = self.in_force.iter().filter(|_| changed.all);
+        let all = in_force.flat_map(|in_force| in_force.documents.keys().cloned());
         all.chain(changed.names).collect()
     }
 
@@ -213,39 +236,55 @@ impl Source {
         self.kind = Kind::Object(Arc::new(fresh));
         if another {
             // Another history: the commit in force isn't expected in it.
-            self.applied = None;
+            self.is_anchored = false;
+        }
+        if changed {
+            // It waited under another spec, and may not be wanted any more: the next look finds it again.
+            (self.pending, self.retry) = (None, None);
         }
         if changed || poked {
-            self.seen = None;
-            self.credentials = None;
-            self.next_look = Instant::now();
+            self.look_anew();
         }
         changed
+    }
+
+    /// Looks now, as if nothing were known of the origin.
+    fn look_anew(&mut self) {
+        (self.seen, self.credentials) = (None, None);
+        self.next_look = Instant::now();
+    }
+
+    /// The request for a look that the source bears.
+    fn request(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Object(object) => requested(object),
+            Kind::Folder(_) => None,
+        }
     }
 
     fn is_suspended(&self) -> bool {
         matches!(&self.kind, Kind::Object(object) if object.spec.is_suspended())
     }
 
-    fn look(&self) -> BoxFuture<'static, (Looked, Option<String>)> {
-        let (hub, order) = (Arc::clone(&self.hub), self.order());
-        let request = match &self.kind {
-            Kind::Object(object) => requested(object),
+    fn look(&self) -> Look {
+        let (hub, order, request) = (Arc::clone(&self.hub), self.order(), self.request());
+        let generation = match &self.kind {
+            Kind::Object(object) => object.metadata.generation,
             Kind::Folder(_) => None,
         };
-        async move { (look(&hub.door, &hub.git, order).await, request) }.boxed()
+        async move { (look(&hub.door, &hub.git, order).await, request, generation) }.boxed()
     }
 
     fn order(&self) -> Order {
-        let mut applied = None;
+        let (mut applied, mut resumes) = (None, None);
         let origin = match &self.kind {
             Kind::Folder(folder) => Origin::Directory(folder.clone()),
             Kind::Object(object) => {
                 let prefix = format!("{}@sha1:", object.spec.branch());
-                applied = self
-                    .applied
-                    .as_deref()
-                    .and_then(|revision| revision.strip_prefix(&prefix));
+                let commit = |revision: &String| revision.strip_prefix(&prefix).map(str::to_owned);
+                applied = self.applied.as_ref().filter(|_| self.is_anchored).and_then(commit);
+                let wanted = self.resumes.as_ref().filter(|_| self.in_force.is_none());
+                resumes = wanted.and_then(|(revision, _)| commit(revision));
                 Origin::Git(Box::new(Branch {
                     spec: object.spec.clone(),
                     namespace: self.namespace.clone(),
@@ -258,8 +297,8 @@ impl Source {
             key: self.key(),
             origin,
             seen: self.seen.clone(),
-            applied: applied.map(str::to_owned),
-            needs_applied: self.in_force.is_none(),
+            applied,
+            resumes,
             library: Arc::clone(&self.library),
         }
     }
@@ -269,14 +308,17 @@ impl Source {
     }
 
     /// Deals with what a look found.
-    async fn settle(&mut self, looked: Looked, request: Option<String>) {
-        self.next_look = Instant::now() + self.interval();
+    async fn settle(&mut self, looked: Looked) {
         self.credentials = looked.credentials;
-        self.handled = request.or(self.handled.take());
         self.hub.metrics.git_looked(looked.found.word());
         if let Some(files) = looked.in_force {
             self.resume(&files);
         }
+        self.failed_looks = match &looked.found {
+            Found::Trouble(_) => self.failed_looks.saturating_add(1),
+            _ => 0,
+        };
+        self.next_look = Instant::now() + self.pause();
         let trouble = self.trouble.take();
         match looked.found {
             Found::Same => (),
@@ -298,16 +340,41 @@ impl Source {
                 self.take(revision, &files).await;
             }
         }
-        // What was changed by hand while nothing was in force is found now.
-        let names = self.in_force.iter().flat_map(BTreeMap::keys);
-        let unchecked: BTreeSet<String> = names
+        if looked.is_incomplete {
+            // The files of the revision in force are tried for again.
+            self.seen = None;
+        }
+        if self.request() != self.handled {
+            // It came during the look, which may have been too early for it.
+            self.look_anew();
+        }
+        if self.retry.is_none() && self.is_applying() {
+            self.advance().await;
+        }
+        self.check_all(self.unchecked()).await;
+    }
+
+    /// Clusters of the revision in force that this process hasn't looked at: they may have been changed meanwhile.
+    fn unchecked(&self) -> BTreeSet<String> {
+        let whole = self.in_force.iter().filter(|in_force| in_force.is_whole);
+        let names = whole.flat_map(|in_force| in_force.documents.keys());
+        names
             .filter(|name| !self.enforced.contains_key(*name))
             .cloned()
-            .collect();
-        if self.pending.is_none() && !unchecked.is_empty() {
-            self.check_all(unchecked).await;
-        } else {
-            self.report().await;
+            .collect()
+    }
+
+    /// Whether the revision in force was begun and isn't applied whole.
+    pub(super) fn is_applying(&self) -> bool {
+        self.in_force.as_ref().is_some_and(|in_force| !in_force.is_whole)
+    }
+
+    /// How long until the next look: after trouble sooner than usual.
+    fn pause(&self) -> Duration {
+        let interval = self.interval();
+        match self.failed_looks.checked_sub(1) {
+            None => interval,
+            Some(more) => interval.min(AFTER_TROUBLE * (1 << more.min(16))),
         }
     }
 
@@ -329,25 +396,27 @@ impl Source {
         self.retry.map_or_else(Instant::now, |(at, _)| at)
     }
 
-    /// Tries the pending revision again, later each time.
+    /// Tries what isn't done again, later each time.
     pub(super) fn retry_later(&mut self) {
         let wait = self.retry.map_or(RETRY.0, |(_, wait)| (wait * 2).min(RETRY.1));
         self.retry = Some((Instant::now() + wait, wait));
     }
 
-    pub(super) fn retry_never(&mut self) {
-        self.retry = None;
-    }
-
     /// Writes the status, if there is anything new to tell, and an event with it.
     pub(super) async fn report(&mut self) {
         let report = Report {
+            is_suspended: self.is_suspended(),
+            judged: self.judged,
             trouble: self.trouble.clone(),
             verdict: self.verdict.clone(),
             attempted: self.attempted.clone(),
             applied: self.applied.clone(),
-            clusters: self.in_force.as_ref().map(BTreeMap::len),
-            held: self.held(),
+            in_force: self.in_force.as_ref().map(|in_force| Holds {
+                revision: in_force.revision.clone(),
+                is_whole: in_force.is_whole,
+                clusters: in_force.documents.len(),
+                held: self.held(),
+            }),
             handled: self.handled.clone(),
         };
         let Kind::Object(object) = &self.kind else { return };

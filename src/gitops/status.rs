@@ -14,6 +14,8 @@ use crate::{
 
 /// How many problems, and how many held things, a status lists.
 const LISTED: usize = 20;
+/// The reason while spec.suspend is set.
+const SUSPENDED: &str = "Suspended";
 /// A condition's message is no log.
 const MESSAGE_LIMIT: usize = 1024;
 
@@ -31,23 +33,37 @@ pub(super) enum Verdict {
     Rejected(Vec<Problem>),
     /// It isn't wanted as it is: the one before it stays in force.
     Held(Held),
-    /// It can't be applied now, and is tried again.
+    /// It can't be admitted now, and is tried again.
+    Waiting(String),
+    /// It was begun, can't be applied whole now, and is tried again.
     Failed(String),
+}
+
+/// What is in force.
+#[derive(Debug)]
+pub(super) struct Holds {
+    pub revision: String,
+    /// Whether it was applied whole.
+    pub is_whole: bool,
+    pub clusters: usize,
+    /// What isn't as it says.
+    pub held: Vec<String>,
 }
 
 /// All that a status is made of.
 #[derive(Debug, Default)]
 pub(super) struct Report {
+    pub is_suspended: bool,
+    /// The generation of the spec that all this is about.
+    pub judged: Option<i64>,
     /// Why the branch can't be looked at now.
     pub trouble: Option<Held>,
     pub verdict: Verdict,
-    /// The newest revision that was read, and the one in force.
+    /// The newest revision that was read, and the last one that was applied whole.
     pub attempted: Option<String>,
     pub applied: Option<String>,
-    /// How many clusters the revision in force has.
-    pub clusters: Option<usize>,
-    /// What isn't as the repository says.
-    pub held: Vec<String>,
+    /// What is in force, if this process knows.
+    pub in_force: Option<Holds>,
     /// The request that was acted on last.
     pub handled: Option<String>,
 }
@@ -68,12 +84,17 @@ pub(super) fn of(source: &CodisGitSource, report: &Report) -> CodisGitSourceStat
     if report.handled.is_some() {
         status.last_handled_reconcile_at.clone_from(&report.handled);
     }
-    status.clusters = report.clusters.map(|count| i32::try_from(count).unwrap_or(i32::MAX));
-    status.held = report.held.iter().take(LISTED).cloned().collect();
-    status.problems = match &report.verdict {
-        Verdict::Rejected(problems) => problems.iter().take(LISTED).map(problem).collect(),
-        _ => Vec::new(),
-    };
+    // What this process doesn't know yet stays as the one before left it.
+    if let Some(holds) = &report.in_force {
+        status.clusters = Some(i32::try_from(holds.clusters).unwrap_or(i32::MAX));
+        status.held = holds.held.iter().take(LISTED).map(|text| cut(text)).collect();
+        status.applying_revision = (!holds.is_whole).then(|| holds.revision.clone());
+    }
+    match &report.verdict {
+        Verdict::Unknown => (),
+        Verdict::Rejected(problems) => status.problems = problems.iter().take(LISTED).map(problem).collect(),
+        _ => status.problems.clear(),
+    }
     if let Some(conditions) = conditions(source, report) {
         status.conditions = conditions;
     }
@@ -81,14 +102,18 @@ pub(super) fn of(source: &CodisGitSource, report: &Report) -> CodisGitSourceStat
 }
 
 fn conditions(source: &CodisGitSource, report: &Report) -> Option<Vec<Condition>> {
-    let word = Word::of(report)?;
+    let word = Word::of(source, report)?;
     let yes = |is: bool| if is { "True" } else { "False" };
     let rows = [
         (condition::READY, word.ready),
-        (condition::RECONCILING, yes(word.ready != "True" && !word.is_stalled)),
+        (condition::RECONCILING, yes(word.is_working())),
         (condition::STALLED, yes(word.is_stalled)),
     ];
-    let of = |(type_, value)| condition_of(source, type_, value, word.reason, &word.message);
+    let of = |(type_, value)| {
+        let mut condition = condition_of(source, type_, value, word.reason, &word.message);
+        condition.observed_generation = report.judged;
+        condition
+    };
     Some(rows.into_iter().map(of).collect())
 }
 
@@ -101,19 +126,24 @@ struct Word {
 }
 
 impl Word {
+    fn is_working(&self) -> bool {
+        self.ready != "True" && !self.is_stalled && self.reason != SUSPENDED
+    }
+
     /// `None` as long as nothing is known.
-    fn of(report: &Report) -> Option<Self> {
+    fn of(source: &CodisGitSource, report: &Report) -> Option<Self> {
         let attempted = report.attempted.as_deref().unwrap_or("nothing");
-        let stays = report
-            .applied
-            .as_ref()
-            .map_or(String::new(), |revision| format!("; {revision} stays in force"));
+        let stays = stays(report);
         let word = |ready, is_stalled, reason, message| Self {
             ready,
             is_stalled,
             reason,
             message,
         };
+        if report.is_suspended {
+            let message = format!("suspended: neither commits nor hand edits are looked at{stays}");
+            return Some(word("Unknown", false, SUSPENDED, message));
+        }
         if let Some(held) = &report.trouble {
             return Some(word(
                 "False",
@@ -122,20 +152,14 @@ impl Word {
                 format!("{}{stays}", held.message),
             ));
         }
+        if report.judged != source.metadata.generation {
+            let message = format!("looking at {} of {}{stays}", source.spec.branch(), source.spec.url);
+            return Some(word("Unknown", false, "Progressing", message));
+        }
         Some(match &report.verdict {
             Verdict::Unknown => return None,
             Verdict::Applying => word("Unknown", false, "Applying", format!("applying {attempted}")),
-            Verdict::Applied => {
-                let held = match report.held.len() {
-                    0 => String::new(),
-                    count => format!("; {count} held: {}", report.held.join("; ")),
-                };
-                let message = format!(
-                    "applied {attempted}: {}{held}",
-                    clusters(report.clusters.unwrap_or_default())
-                );
-                word("True", false, "Applied", message)
-            }
+            Verdict::Applied => word("True", false, "Applied", applied(attempted, report)),
             Verdict::Rejected(problems) => {
                 let message = format!("rejected {attempted}{stays}: {}", summary(problems));
                 word("False", true, "CommitRejected", message)
@@ -146,12 +170,45 @@ impl Word {
                 held.reason,
                 format!("{}{stays}", held.message),
             ),
+            Verdict::Waiting(what) => {
+                let message = format!("{attempted} can't be admitted yet: {what}; it is tried again{stays}");
+                word("False", false, "AdmissionFailed", message)
+            }
             Verdict::Failed(what) => {
-                let message = format!("{attempted} can't be applied yet: {what}; it is tried again");
+                let message = format!("{attempted} can't be applied whole yet: {what}; it is tried again");
                 word("False", false, "ApplyFailed", message)
             }
         })
     }
+}
+
+/// What goes on being in force.
+fn stays(report: &Report) -> String {
+    match (&report.in_force, &report.applied) {
+        (Some(Holds { revision, is_whole, .. }), _) if *is_whole => format!("; {revision} stays in force"),
+        (Some(Holds { revision, .. }), _) => format!("; {revision} was begun, and is being finished"),
+        (None, Some(revision)) => {
+            format!("; {revision} was applied last, but hand edits aren't put back until the repository can be read")
+        }
+        (None, None) => String::new(),
+    }
+}
+
+fn applied(attempted: &str, report: &Report) -> String {
+    let Some(holds) = &report.in_force else {
+        return format!("applied {attempted}");
+    };
+    let held = match holds.held.len() {
+        0 => String::new(),
+        count => format!("; {count} held: {}", holds.held.join("; ")),
+    };
+    format!("applied {attempted}: {}{held}", clusters(holds.clusters))
+}
+
+/// The generation that a status is about.
+pub(super) fn judged(status: &CodisGitSourceStatus) -> Option<i64> {
+    let ready = status.conditions.iter().find(|c| c.type_ == condition::READY);
+    ready.and_then(|ready| ready.observed_generation)
 }
 
 fn clusters(count: usize) -> String {
@@ -253,7 +310,13 @@ mod tests {
             verdict,
             attempted: Some("main@sha1:b".into()),
             applied: Some("main@sha1:a".into()),
-            clusters: Some(2),
+            judged: Some(3),
+            in_force: Some(Holds {
+                revision: "main@sha1:a".into(),
+                is_whole: true,
+                clusters: 2,
+                held: Vec::new(),
+            }),
             ..Report::default()
         }
     }
@@ -298,7 +361,7 @@ mod tests {
             (
                 report(Verdict::Failed("quota".into())),
                 ["False", "True", "False"],
-                "can't be applied yet: quota",
+                "can't be applied whole yet: quota",
             ),
             (
                 report(Verdict::Held(trouble(true))),

@@ -54,7 +54,7 @@ async fn an_operator_killed_in_the_middle_of_a_commit_is_followed_by_one_that_ap
     let status = world.reason("fleet", "Applied").await;
     assert_eq!(status.clusters, Some(20));
     let mut count = BTreeMap::<String, usize>::new();
-    for name in spec_writes(&world.server.requests(User::Operator, &world.namespace)).0 {
+    for name in spec_writes(&world.server.served(User::Operator, &world.namespace)).0 {
         *count.entry(name).or_default() += 1;
     }
     let once: BTreeMap<String, usize> = names.iter().map(|name| (name.clone(), 1)).collect();
@@ -135,6 +135,41 @@ async fn an_engine_that_begins_anew_writes_nothing_and_sees_what_was_changed_mea
         .filter(|write| write.name == "a")
         .collect();
     assert!(about_a.is_empty(), "{about_a:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_begins_at_a_rejected_commit_enforces_the_one_before() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some(world) = World::unserved().await else { return };
+    world.tree.publish("clusters/a.yaml", file("a", 1)).unwrap();
+    world.source().await;
+    let first = tokio::spawn(engine(world.server, root(&world), None));
+    world.reason("fleet", "Applied").await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    for (what, broken) in [
+        (
+            "by the API server",
+            file("a", 2).replace("    replicas: 4\n", "    replicas: 2\n"),
+        ),
+        ("by its reader", file("a", 2).replace("replicas", "replicsa")),
+    ] {
+        world.tree.publish("clusters/a.yaml", broken).unwrap();
+        // Nothing is kept of the repository: the commit in force has to be fetched too.
+        let next = tokio::spawn(engine(world.server, root(&world).join(what), None));
+        world
+            .status("fleet", what, |s| {
+                let head = world.tree.head().unwrap();
+                s.last_attempted_revision.as_ref().is_some_and(|r| r.ends_with(&head)) && !s.problems.is_empty()
+            })
+            .await;
+        world
+            .edit("a", json!({ "spec": { "codisProxy": { "replicas": 4 } } }))
+            .await;
+        world.cluster("a", "one proxy again", |c| proxies(c) == 1).await;
+        next.abort();
+        assert!(next.await.unwrap_err().is_cancelled());
+    }
 }
 
 fn root(world: &World) -> PathBuf {

@@ -63,6 +63,8 @@ pub struct Logged {
     pub name: String,
     /// The path and query, which tell the field manager and whether nothing was to be changed.
     pub uri: String,
+    /// The answer's status; none while there is no answer.
+    pub code: Option<u16>,
 }
 
 /// A running API server with the CRDs installed. When the test binary ends, however it ends, the processes end too.
@@ -243,6 +245,20 @@ impl ApiServer {
     /// Every request so far of a user about a namespace. A request is logged before it is served, so whatever was
     /// answered is here.
     pub fn requests(&self, user: User, namespace: &str) -> Vec<Logged> {
+        let mut all = self.logged(user, namespace);
+        all.retain(|request| request.code.is_none());
+        all
+    }
+
+    /// Those that were served: one whose client is gone before it was is dropped by the server.
+    #[allow(dead_code, reason = "not every test binary kills clients")]
+    pub fn served(&self, user: User, namespace: &str) -> Vec<Logged> {
+        let mut all = self.logged(user, namespace);
+        all.retain(|request| request.code.is_some_and(|code| (200..300).contains(&code)));
+        all
+    }
+
+    fn logged(&self, user: User, namespace: &str) -> Vec<Logged> {
         let log = fs::read_to_string(self.directory.join("audit.log")).unwrap();
         // The last line may be half written.
         let lines = log
@@ -268,6 +284,12 @@ struct AuditLine {
     object_ref: Option<AuditObject>,
     #[serde(rename = "requestURI", default)]
     uri: String,
+    response_status: Option<AuditResponse>,
+}
+
+#[derive(Deserialize)]
+struct AuditResponse {
+    code: u16,
 }
 
 #[derive(Deserialize)]
@@ -297,6 +319,7 @@ impl AuditLine {
             resource,
             name: object.name,
             uri: self.uri,
+            code: self.response_status.map(|response| response.code),
         })
     }
 }
@@ -305,7 +328,7 @@ impl AuditLine {
 fn write_files(directory: &Path) -> Result<(), String> {
     let tokens = "admin,admin,admin,system:masters\noperator,operator,operator,system:masters\n";
     let policy = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}],
-        "omitStages": ["ResponseStarted", "ResponseComplete", "Panic"]}"#;
+        "omitStages": ["ResponseStarted", "Panic"]}"#;
     for (name, text) in [("tokens.csv", tokens), ("audit-policy.json", policy)] {
         fs::write(directory.join(name), text).map_err(|error| format!("{name}: {error}"))?;
     }

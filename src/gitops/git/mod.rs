@@ -15,10 +15,17 @@ mod process;
 mod remote;
 mod worker;
 
-use std::{collections::BTreeSet, fmt::Write, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt::Write,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use self::{
     credentials::Credentials,
@@ -35,6 +42,8 @@ pub use super::{Blob, Content};
 
 /// How long [`Git::tip`] may take in total.
 const TIP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Workers at the same time, besides one for sources that are slow. Each may use 192 MiB (see `process`).
+const FAST_WORKERS: usize = 2;
 
 /// Which commit a branch is at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +112,48 @@ pub struct Git {
     program: PathBuf,
     root: PathBuf,
     polls: Polls,
+    lanes: Lanes,
+}
+
+/// Bounds the workers, and with them the memory. A source whose last call came too late waits with its like, so that
+/// slow servers delay each other and nobody else.
+struct Lanes {
+    fast: Semaphore,
+    slow: Semaphore,
+    late: Mutex<HashSet<String>>,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            fast: Semaphore::new(FAST_WORKERS),
+            slow: Semaphore::new(1),
+            late: Mutex::default(),
+        }
+    }
+}
+
+impl Lanes {
+    fn late(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a place. The wait isn't part of any deadline.
+    async fn enter(&self, key: &str) -> Result<SemaphorePermit<'_>, Error> {
+        let is_late = self.late().contains(key);
+        let lane = if is_late { &self.slow } else { &self.fast };
+        lane.acquire()
+            .await
+            .map_err(|_| Error::worker("there is no place for it"))
+    }
+
+    fn note(&self, key: &str, is_late: bool) {
+        if is_late {
+            self.late().insert(key.to_owned());
+        } else {
+            self.late().remove(key);
+        }
+    }
 }
 
 impl Git {
@@ -113,6 +164,7 @@ impl Git {
             program,
             root,
             polls: Polls::default(),
+            lanes: Lanes::default(),
         }
     }
 
@@ -170,6 +222,7 @@ impl Git {
     /// Drops what is kept of a source. Its next fetch starts anew.
     pub fn forget(&self, key: &str) {
         self.polls.forget(key);
+        self.lanes.note(key, false);
         // What stays behind costs space, and is replaced if the source comes back.
         if let Err(error) = std::fs::remove_dir_all(self.directory(key))
             && error.kind() != std::io::ErrorKind::NotFound
@@ -186,7 +239,11 @@ impl Git {
             secret: remote.credentials.secret().clone(),
             task,
         };
-        process::run(&self.program, &job, timeout).await
+        let _place = self.lanes.enter(key).await?;
+        let done = process::run(&self.program, &job, timeout).await;
+        let is_late = done.as_ref().is_err_and(|error| error.kind == ErrorKind::Timeout);
+        self.lanes.note(key, is_late);
+        done
     }
 
     fn directory(&self, key: &str) -> PathBuf {

@@ -2,10 +2,15 @@
 
 use std::path::Path;
 
-use kube::ResourceExt;
+use codis_git_server::Fault;
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
 use serde_json::json;
 
-use crate::world::{World, file, proxies, ready};
+use crate::world::{World, eventually, file, proxies, ready};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_repository_is_applied_as_it_stands() {
@@ -239,4 +244,119 @@ async fn documents_stay_in_the_sources_namespace() {
     world.tree.publish("clusters/a.yaml", own).unwrap();
     world.poke("fleet").await;
     world.reason("fleet", "Applied").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_was_begun_is_finished_although_a_later_one_is_broken() {
+    let Some(world) = World::new().await else { return };
+    // Each of the two fits alone, so both are admitted; together they don't.
+    let quota = |hard: &str| json!({ "status": { "hard": { "count/codisclusters.codis.k8s.io": hard } } });
+    let api = Api::<ResourceQuota>::namespaced(world.admin.clone(), &world.namespace);
+    let object: ResourceQuota = serde_json::from_value(json!({
+        "metadata": { "name": "one" }, "spec": { "hard": { "count/codisclusters.codis.k8s.io": "1" } },
+    }))
+    .unwrap();
+    api.create(&PostParams::default(), &object).await.unwrap();
+    // Nobody counts here, so the test does: what is used, and later what is allowed.
+    let params = PatchParams::default();
+    let used = json!({ "status": { "used": { "count/codisclusters.codis.k8s.io": "0" } } });
+    api.patch_status("one", &params, &Patch::Merge(quota("1")))
+        .await
+        .unwrap();
+    api.patch_status("one", &params, &Patch::Merge(used)).await.unwrap();
+    world.tree.write("clusters/a.yaml", file("a", 1)).unwrap();
+    let begun = world.tree.publish("clusters/b.yaml", file("b", 1)).unwrap();
+    world.source().await;
+    let status = world.reason("fleet", "ApplyFailed").await;
+    assert_eq!(status.applying_revision, Some(format!("main@sha1:{begun}")));
+    assert!(ready(&status).2.contains("quota"), "{}", ready(&status).2);
+
+    world.tree.publish("clusters/c.yaml", "kind: Nonsense\n").unwrap();
+    world.poke("fleet").await;
+    let status = world.reason("fleet", "CommitRejected").await;
+    assert_eq!(status.applying_revision, Some(format!("main@sha1:{begun}")));
+    assert!(
+        ready(&status).2.contains(&format!("{begun} was begun")),
+        "{}",
+        ready(&status).2
+    );
+    api.patch_status("one", &params, &Patch::Merge(quota("9")))
+        .await
+        .unwrap();
+    for name in ["a", "b"] {
+        world.cluster(name, "to be there", |_| true).await;
+    }
+    let status = world
+        .status("fleet", "it to be whole", |s| {
+            s.last_applied_revision == Some(format!("main@sha1:{begun}"))
+        })
+        .await;
+    assert_eq!(
+        (ready(&status).1.as_str(), status.applying_revision),
+        ("CommitRejected", None)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_waits_is_dropped_when_the_source_is_changed() {
+    let Some(world) = World::new().await else { return };
+    world.tree.publish("clusters/a.yaml", file("a", 1)).unwrap();
+    world.source().await;
+    world.reason("fleet", "Applied").await;
+    // Another source has b, so this commit waits for it.
+    world.tree.write("second/b.yaml", file("b", 1)).unwrap();
+    world.tree.commit("b elsewhere").unwrap();
+    world.tree.push("main").unwrap();
+    world.source_with("second", json!({ "path": "second" })).await;
+    world.reason("second", "Applied").await;
+    world.tree.publish("clusters/b.yaml", file("b", 7)).unwrap();
+    world.poke("fleet").await;
+    world.reason("fleet", "CommitRejected").await;
+    let suspend = |is: bool| Patch::Merge(json!({ "spec": { "suspend": is } }));
+    world
+        .sources()
+        .patch("fleet", &PatchParams::default(), &suspend(true))
+        .await
+        .unwrap();
+    let status = world.reason("fleet", "Suspended").await;
+    assert_eq!(ready(&status).0, "Unknown");
+    // It is taken back while nobody looks, and what it waited for comes true.
+    world.tree.git(&["revert", "--no-edit", "HEAD"]).unwrap();
+    world.tree.push("main").unwrap();
+    world
+        .edit(
+            "b",
+            json!({ "metadata": { "labels": { "codis.k8s.io/source": "fleet" } } }),
+        )
+        .await;
+    world
+        .sources()
+        .patch("fleet", &PatchParams::default(), &suspend(false))
+        .await
+        .unwrap();
+    world.reason("fleet", "Applied").await;
+    assert_eq!(
+        proxies(&world.clusters().get("b").await.unwrap()),
+        1,
+        "the commit that was taken back"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_during_a_look_is_not_lost() {
+    let Some(world) = World::new().await else { return };
+    world.tree.publish("clusters/a.yaml", file("a", 1)).unwrap();
+    world.source().await;
+    world.reason("fleet", "Applied").await;
+    world.git.set_fault(&world.repository, Fault::BlackHole);
+    let requests = world.git.requests();
+    world.annotate("fleet", "codis.k8s.io/requestedAt", "early").await;
+    eventually("the look", async || {
+        (world.git.requests() > requests).then_some(()).ok_or_else(String::new)
+    })
+    .await;
+    world.git.set_fault(&world.repository, Fault::None);
+    world.tree.publish("clusters/a.yaml", file("a", 2)).unwrap();
+    world.poke("fleet").await;
+    world.cluster("a", "the commit", |c| proxies(c) == 2).await;
 }

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use tokio::time::Instant;
 
 use super::{
-    commit::tell,
+    apply::tell,
     document::Document,
     source::{Hub, Kind, Source},
 };

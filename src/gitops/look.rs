@@ -1,7 +1,7 @@
 //! One look at an origin: what is there now, read if it is new. It changes nothing, and it may take its time: the source
 //! goes on putting hand edits back meanwhile.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
 
@@ -237,63 +237,50 @@ fn no_branch(remote: &Remote, repository_is_empty: bool) -> Read {
 }
 
 async fn read(git: &Git, order: &Order, branch: &Branch, remote: &Remote, commit: String) -> Result<Read, Error> {
-    let began = tokio::time::Instant::now();
-    let left = || {
-        branch
-            .spec
-            .timeout()
-            .saturating_sub(began.elapsed())
-            .max(Duration::from_millis(1))
+    let fetch = async |since, read| {
+        let fetch = Fetch {
+            tip: &commit,
+            since,
+            read,
+            known: &order.library.ids,
+        };
+        git.fetch(&order.key, remote, &fetch, branch.spec.timeout()).await
     };
-    let fetch = |since, read| Fetch {
-        tip: &commit,
-        since,
-        read,
-        known: &order.library.ids,
-    };
-    let wanted = fetch(order.applied.as_deref(), commit.as_str());
-    let fetched = git.fetch(&order.key, remote, &wanted, left()).await?;
+    let fetched = fetch(order.applied.as_deref(), &commit).await?;
     let in_force = match order.resumes.as_deref().filter(|resumes| *resumes != commit) {
-        Some(resumes) => {
-            let fetched = git
-                .fetch(&order.key, remote, &fetch(Some(resumes), resumes), left())
-                .await;
-            match fetched.map(|fetched| fetched.tree) {
-                Ok(Tree::Files(files)) => Some(Ok(parse(order, files).await)),
-                Ok(Tree::NoPath) => None,
-                Err(error) => Some(Err(error)),
-            }
-        }
+        Some(resumes) => match fetch(Some(resumes), resumes).await.map(|fetched| fetched.tree) {
+            Ok(Tree::Files(files)) => Some(Ok(parse(order, files).await)),
+            Ok(Tree::NoPath) => None,
+            Err(error) => Some(Err(error)),
+        },
         None => None,
     };
-    let revision = format!("{}@sha1:{commit}", remote.branch);
-    let held = |why| Found::Held {
-        tip: commit.clone(),
-        revision: revision.clone(),
-        why,
-    };
-    let accepted = branch
-        .accept_rewind
-        .as_deref()
-        .is_some_and(|accepted| accepted.ends_with(&commit));
-    let found = match fetched.tree {
-        _ if fetched.relation == Relation::Rewound && !accepted => held(rewound(order, remote, &commit)),
-        Tree::NoPath => held(Held {
+    let accepted = branch.accept_rewind.as_deref();
+    let is_rewound = fetched.relation == Relation::Rewound && !accepted.is_some_and(|by| by.ends_with(&commit));
+    let found = found(order, remote, commit, fetched.tree, is_rewound).await;
+    Ok((found, in_force))
+}
+
+/// What a new commit means.
+async fn found(order: &Order, remote: &Remote, tip: String, tree: Tree, is_rewound: bool) -> Found {
+    let revision = format!("{}@sha1:{tip}", remote.branch);
+    let why = match tree {
+        _ if is_rewound => rewound(order, remote, &tip),
+        Tree::NoPath => Held {
             reason: "PathMissing",
             message: format!(
                 "{revision} has no folder {:?}; nothing is changed or deleted for that",
                 remote.path
             ),
             is_stalled: true,
-        }),
-        Tree::Files(files) if files.is_empty() => held(path_empty(&revision)),
-        Tree::Files(files) => Found::Revision {
-            tip: commit.clone(),
-            revision: revision.clone(),
-            files: parse(order, files).await,
         },
+        Tree::Files(files) if files.is_empty() => path_empty(&revision),
+        Tree::Files(files) => {
+            let files = parse(order, files).await;
+            return Found::Revision { tip, revision, files };
+        }
     };
-    Ok((found, in_force))
+    Found::Held { tip, revision, why }
 }
 
 fn path_empty(what: &str) -> Held {

@@ -1,13 +1,14 @@
 //! Source → admit → apply → prune → status, for a Git repository or a watched folder of cluster specs.
 //!
-//! May enter: api, validate, cluster, telemetry, git2, notify. Stays out: the controller. What Git says is only ever applied through
-//! the door `cluster`; what comes out of a repository is hostile until it is admitted.
+//! May enter: api, validate, cluster, telemetry, git2, notify. Stays out: the controller. What Git says is only ever
+//! applied through the door `cluster`; what comes out of a repository is hostile until it is admitted.
 //!
 //! One task per source (`source`): it looks at its origin (`look`, `git`, `directory`), takes a revision as a whole or not
-//! at all (`library`, `document`, `admit`, `commit`), puts hand edits back (`drift`) and reports (`status`). Nothing is deleted.
+//! at all (`library`, `document`, `admit`, `apply`), keeps what left it (`prune`), puts hand edits back (`drift`) and
+//! reports (`status`).
 
 mod admit;
-mod commit;
+mod apply;
 mod directory;
 mod document;
 mod drift;
@@ -16,6 +17,7 @@ mod library;
 mod locate;
 mod look;
 mod message;
+mod prune;
 mod run;
 mod source;
 mod status;

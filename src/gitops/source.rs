@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     Held,
-    commit::{Candidate, InForce},
+    apply::{Candidate, InForce},
     document::Document,
     drift::Repairs,
     git::{Credentials, Git},

@@ -337,29 +337,6 @@ impl Source {
         let key = kube::runtime::reflector::ObjectRef::new(name).within(&self.namespace);
         self.hub.live.get(&key)
     }
-
-    /// What isn't as the repository says and is left so: clusters that left it, and edits that can't be put back.
-    pub(super) fn held(&self) -> Vec<String> {
-        let Some(in_force) = &self.in_force else {
-            return Vec::new();
-        };
-        // The label first: this is asked often, and there may be a thousand clusters.
-        let is_ours = |live: &CodisCluster| {
-            live.labels().get(names::LABEL_SOURCE) == Some(&self.name)
-                && live.metadata.namespace.as_ref() == Some(&self.namespace)
-                && !in_force.documents.contains_key(&live.name_any())
-                && keeper(live, &self.name) == Keeper::Us
-        };
-        let all = self.hub.live.state();
-        let mut left: Vec<String> = all
-            .iter()
-            .filter(|live| is_ours(live))
-            .map(|live| format!("{} is no longer in the repository; it isn't deleted", live.name_any()))
-            .collect();
-        left.sort();
-        left.extend(self.repairs.stuck());
-        left
-    }
 }
 
 /// Asks whether the API server would take it, and whether the cluster is this source's to change.

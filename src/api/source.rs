@@ -173,6 +173,9 @@ pub struct CodisGitSourceStatus {
     /// A revision that was begun and isn't applied whole yet. It is in force, and is finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applying_revision: Option<String>,
+    /// Where both are from: repository, branch and path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// The value of the annotation codis.k8s.io/requestedAt that was acted on last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,

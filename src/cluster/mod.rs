@@ -30,7 +30,7 @@ pub use self::{
     lease::{Candidate, Election, Move, Seen, Timing, evaluate},
     live::Live,
     own::EventKind,
-    source::{Drift, FOREIGN_MARKS, Keeper, Origin, drift, keeper},
+    source::{Drift, Origin, drift},
     watch::{Cache, Change},
 };
 use crate::{

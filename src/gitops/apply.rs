@@ -10,14 +10,15 @@ use kube::ResourceExt;
 use super::{
     admit::admit,
     document::{Document, Problem},
-    drift::{told, whose},
+    keeper::{Keeper, keeper},
     library::{Library, Reading},
-    source::{Hub, Source},
+    source::Source,
     status::{Verdict, summary},
+    work::{Refusal, Work, enforce, rehearse},
 };
 use crate::{
-    api::{CodisCluster, GitopsStatus, names},
-    cluster::{Applied, Drift, Error, Keeper, Origin, drift, keeper},
+    api::{CodisCluster, names},
+    cluster::{Error, Origin, drift},
 };
 
 /// Calls to the API server at the same time, of one source.
@@ -26,23 +27,26 @@ const CONCURRENCY: usize = 8;
 /// A revision that its reader admits, and the API server hasn't yet.
 pub(super) struct Candidate {
     revision: String,
+    origin: String,
     documents: BTreeMap<String, Arc<Document>>,
 }
 
 /// The revision that holds: hand edits are put back to it.
 pub(super) struct InForce {
     pub revision: String,
+    /// The repository, branch and path that it is from.
+    pub origin: String,
     pub documents: BTreeMap<String, Arc<Document>>,
     /// Whether all of it was applied. What was begun is finished, whatever becomes of later revisions.
     pub is_whole: bool,
 }
 
-/// A cluster that isn't as its document says.
-struct Work {
-    name: String,
-    document: Arc<Document>,
-    wished: CodisCluster,
-    live: Option<Arc<CodisCluster>>,
+/// The last revision that was applied whole.
+#[derive(Clone, Debug)]
+pub(super) struct Applied {
+    pub revision: String,
+    /// The repository, branch and path that it is from.
+    pub origin: String,
 }
 
 /// Clusters that are settled, and those that aren't.
@@ -56,48 +60,56 @@ enum Refused {
     Now(String),
 }
 
-/// Why a cluster can't be applied.
-enum Refusal {
-    /// The commit is wrong, as far as can be told.
-    Problem(Problem),
-    /// Something stands in the way for now.
-    Trouble(String),
-}
-
 impl Source {
     /// Takes a revision: admits it and applies it, or rejects it and leaves the one before in force.
     pub(super) async fn take(&mut self, revision: String, files: &Reading) {
         self.attempted = Some(revision.clone());
         (self.pending, self.retry) = (None, None);
+        let origin = self.origin();
+        if self.in_force.is_none() && self.resumes().is_some_and(|resumes| resumes.revision == revision) {
+            self.resume(files);
+        }
+        let in_force = self.in_force.as_ref();
+        if in_force.is_some_and(|in_force| in_force.revision == revision && in_force.origin == origin) {
+            // Its documents are admitted already. What isn't as they say is a hand's doing, or isn't reached yet.
+            self.verdict = match self.is_applying() {
+                true => Verdict::Applying,
+                false => Verdict::Applied,
+            };
+            return self.advance().await;
+        }
         match self.admitted(files) {
             Err(problems) => self.reject(problems),
-            Ok(documents) => self.pending = Some(Candidate { revision, documents }),
+            Ok(documents) => {
+                self.pending = Some(Candidate {
+                    revision,
+                    origin,
+                    documents,
+                });
+            }
         }
         self.advance().await;
     }
 
     /// Takes the files of the revision in force as what holds: this process has just begun, and knew only its name.
     pub(super) fn resume(&mut self, files: &Reading) {
-        let Some((revision, is_whole)) = self.resumes.clone() else {
+        let Some(resumes) = self.resumes().cloned() else {
             return;
         };
+        let revision = resumes.revision;
         // It was admitted once; a newer operator may see it differently, then hand edits wait for the next revision.
         match self.admitted(files) {
             Ok(documents) => {
                 self.in_force = Some(InForce {
                     revision,
+                    origin: resumes.origin,
                     documents,
-                    is_whole,
+                    is_whole: resumes.is_whole,
                 });
             }
             Err(problems) => {
-                let problems = summary(&problems);
-                tracing::warn!(
-                    source = self.key(),
-                    revision,
-                    problems,
-                    "what is in force isn't admitted any more"
-                );
+                let (source, problems) = (self.key(), summary(&problems));
+                tracing::warn!(source, revision, problems, "what is in force isn't admitted any more");
             }
         }
     }
@@ -127,11 +139,7 @@ impl Source {
         if let Some(candidate) = self.pending.take() {
             match self.rehearsed(&candidate).await {
                 Ok(work) => {
-                    self.in_force = Some(InForce {
-                        revision: candidate.revision,
-                        documents: candidate.documents,
-                        is_whole: false,
-                    });
+                    self.begin(candidate);
                     ready = Some(work);
                 }
                 Err(Refused::For(problems)) => {
@@ -140,15 +148,10 @@ impl Source {
                     self.pending = Some(candidate);
                 }
                 Err(Refused::Now(what)) => {
-                    tracing::warn!(
-                        source = self.key(),
-                        revision = candidate.revision,
-                        what,
-                        "can't be admitted yet"
-                    );
+                    let (source, revision) = (self.key(), &candidate.revision);
+                    tracing::warn!(source, revision, what, "can't be admitted yet");
                     self.verdict = Verdict::Waiting(what);
                     self.pending = Some(candidate);
-                    return self.retry_later();
                 }
             }
         }
@@ -160,36 +163,66 @@ impl Source {
         }
     }
 
+    fn begin(&mut self, candidate: Candidate) {
+        if self
+            .applied
+            .as_ref()
+            .is_some_and(|applied| applied.origin != candidate.origin)
+        {
+            // The status has one origin: that of what is in force.
+            self.applied = None;
+        }
+        self.in_force = Some(InForce {
+            revision: candidate.revision,
+            origin: candidate.origin,
+            documents: candidate.documents,
+            is_whole: false,
+        });
+    }
+
     /// Asks the API server about a whole revision. Gives what there is to do for it.
     async fn rehearsed(&mut self, candidate: &Candidate) -> Result<Vec<Work>, Refused> {
         let todo = self.todo(&candidate.documents);
         let (settled, work) = todo.map_err(|error| Refused::Now(error.to_string()))?;
-        let origin = Origin {
-            source: &self.name,
-            revision: &candidate.revision,
-        };
-        let rehearsed: Vec<_> = stream::iter(work)
-            .map(|work| rehearse(&self.hub, origin, work))
-            .buffer_unordered(CONCURRENCY)
-            .collect()
-            .await;
-        let (mut ready, mut problems, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
-        for outcome in rehearsed {
-            match outcome {
-                Ok(work) => ready.push(work),
-                Err(Refusal::Problem(problem)) => problems.push(problem),
-                Err(Refusal::Trouble(what)) => troubles.push(what),
+        let (ready, refused) = self.rehearse_all(&candidate.revision, work).await;
+        let mut problems: Vec<Problem> = Vec::new();
+        let mut trouble = None;
+        for refusal in refused {
+            match refusal {
+                Refusal::Problem(problem) => problems.push(problem),
+                Refusal::Trouble(what) => trouble = trouble.or(Some(what)),
             }
         }
         if !problems.is_empty() {
-            problems.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
+            problems.sort_by(|one, other| one.place().cmp(&other.place()));
             return Err(Refused::For(problems));
         }
-        if let Some(what) = troubles.into_iter().next() {
+        if let Some(what) = trouble {
             return Err(Refused::Now(what));
         }
         self.remember(settled);
         Ok(ready)
+    }
+
+    /// What may be done, and what not; both in the order of names, so that the same trouble reads the same.
+    async fn rehearse_all(&self, revision: &str, work: Vec<Work>) -> (Vec<Work>, Vec<Refusal>) {
+        let origin = Origin {
+            source: &self.name,
+            revision,
+        };
+        let rehearsed: Vec<_> = stream::iter(work)
+            .map(|work| rehearse(&self.hub, origin, work))
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
+        let (mut ready, mut refused) = (Vec::new(), Vec::new());
+        for outcome in rehearsed {
+            match outcome {
+                Ok(work) => ready.push(work),
+                Err(refusal) => refused.push(refusal),
+            }
+        }
+        (ready, refused)
     }
 
     /// Applies what isn't applied of the revision in force. `ready` is what was rehearsed a moment ago.
@@ -202,9 +235,9 @@ impl Source {
             Some(work) => (work, None),
             None => self.rest().await,
         };
-        if !work.is_empty() {
+        if !work.is_empty() && !self.is_told(&revision) {
             // What is about to be done is told first: a process that ends in the middle is followed by one that knows.
-            self.judge(&revision, Verdict::Applying);
+            self.judge(Verdict::Applying);
             self.report().await;
         }
         let origin = Origin {
@@ -213,7 +246,7 @@ impl Source {
         };
         let outcomes: Vec<_> = stream::iter(work)
             .map(|work| enforce(&self.hub, origin, work))
-            .buffer_unordered(CONCURRENCY)
+            .buffered(CONCURRENCY)
             .collect()
             .await;
         for outcome in outcomes {
@@ -225,11 +258,11 @@ impl Source {
             }
         }
         match failure {
-            None => self.finished(revision),
+            None => self.finished(),
             Some(what) => {
                 tracing::warn!(source = self.key(), revision, what, "can't be applied whole yet");
                 self.hub.metrics.git_revision("failed");
-                self.judge(&revision, Verdict::Failed(what));
+                self.judge(Verdict::Failed(what));
             }
         }
     }
@@ -243,37 +276,36 @@ impl Source {
             Ok(todo) => todo,
             Err(error) => return (Vec::new(), Some(error.to_string())),
         };
-        let origin = Origin {
-            source: &self.name,
-            revision: &in_force.revision,
-        };
-        let (mut ready, mut failure) = (Vec::new(), None);
-        for work in work {
-            match rehearse(&self.hub, origin, work).await {
-                Ok(work) => ready.push(work),
-                Err(Refusal::Problem(problem)) => failure = failure.or(Some(problem.to_string())),
-                Err(Refusal::Trouble(what)) => failure = failure.or(Some(what)),
-            }
-        }
+        let (ready, refused) = self.rehearse_all(&in_force.revision, work).await;
         self.remember(settled);
+        let failure = refused.into_iter().next().map(|refusal| match refusal {
+            Refusal::Problem(problem) => problem.to_string(),
+            Refusal::Trouble(what) => what,
+        });
         (ready, failure)
     }
 
-    fn finished(&mut self, revision: String) {
+    fn finished(&mut self) {
         let Some(in_force) = &mut self.in_force else { return };
         in_force.is_whole = true;
-        let documents = &in_force.documents;
+        let (revision, documents) = (in_force.revision.clone(), &in_force.documents);
         self.enforced.retain(|name, _| documents.contains_key(name));
+        self.repairs.retain(|name| documents.contains_key(name));
         let clusters = documents.len();
+        self.applied = Some(Applied {
+            revision: revision.clone(),
+            origin: in_force.origin.clone(),
+        });
         tracing::info!(source = self.key(), revision, clusters, "applied");
         self.hub.metrics.git_revision("applied");
-        self.judge(&revision, Verdict::Applied);
-        (self.applied, self.is_anchored) = (Some(revision), true);
+        self.judge(Verdict::Applied);
     }
 
-    /// What became of a revision; of interest only while it is the newest that was read.
-    fn judge(&mut self, revision: &str, verdict: Verdict) {
-        if self.attempted.as_deref() == Some(revision) {
+    /// What became of the revision in force; of interest only while it is the newest that was read.
+    fn judge(&mut self, verdict: Verdict) {
+        let origin = self.origin();
+        let in_force = self.in_force.as_ref();
+        if in_force.is_some_and(|it| Some(&it.revision) == self.attempted.as_ref() && it.origin == origin) {
             self.verdict = verdict;
         }
     }
@@ -337,92 +369,4 @@ impl Source {
         let key = kube::runtime::reflector::ObjectRef::new(name).within(&self.namespace);
         self.hub.live.get(&key)
     }
-}
-
-/// Asks whether the API server would take it, and whether the cluster is this source's to change.
-async fn rehearse(hub: &Hub, origin: Origin<'_>, mut work: Work) -> Result<Work, Refusal> {
-    // Twice: what the cache didn't have may exist, what it had may be gone.
-    for _ in 0..2 {
-        if let Some(live) = &work.live {
-            may_change(live, origin.source, &work)?;
-        }
-        match hub.door.rehearse(origin, work.live.as_deref(), &work.wished).await {
-            Ok(()) => return Ok(work),
-            Err(Error::Conflict { .. } | Error::Gone { .. }) => {
-                let namespace = work.wished.namespace().unwrap_or_default();
-                let found = hub.door.get(&namespace, &work.name).await;
-                work.live = found
-                    .map_err(|error| Refusal::Trouble(error.to_string()))?
-                    .map(Arc::new);
-            }
-            Err(error @ (Error::Invalid { .. } | Error::Forbidden { .. })) => {
-                return Err(Refusal::Problem(refused(&work.document, &error)));
-            }
-            Err(error) => return Err(Refusal::Trouble(error.to_string())),
-        }
-    }
-    Err(Refusal::Trouble(format!("{} changes all the time", work.name)))
-}
-
-/// Whether a cluster that exists is this source's.
-fn may_change(live: &CodisCluster, source: &str, work: &Work) -> Result<(), Refusal> {
-    if live.metadata.deletion_timestamp.is_some() {
-        let what = format!("{} is being deleted: it is made anew when it is gone", work.name);
-        return Err(Refusal::Trouble(what));
-    }
-    let Some(whose) = whose(live, source) else {
-        return Ok(());
-    };
-    let fix = match keeper(live, source) {
-        Keeper::Tool(_) => "remove it there, and its mark from the cluster".to_owned(),
-        _ => format!(
-            "to hand it over: kubectl label codiscluster {} {}={source} --overwrite",
-            work.name,
-            names::LABEL_SOURCE
-        ),
-    };
-    let message = format!("{} {whose}; {fix}", work.name);
-    Err(Refusal::Problem(work.document.problem(Some("metadata.name"), message)))
-}
-
-/// What the API server says about a document, at the field that it names.
-fn refused(document: &Document, error: &Error) -> Problem {
-    let text = error.to_string();
-    let field = text
-        .split([' ', '[', ','])
-        .find(|word| word.starts_with("spec") || word.starts_with("metadata."))
-        .map(|word| word.trim_end_matches(':').to_owned());
-    document.problem(field.as_deref(), text)
-}
-
-/// Applies one cluster, and tells in its status where it comes from.
-async fn enforce(hub: &Hub, origin: Origin<'_>, work: Work) -> Result<(String, Arc<Document>), String> {
-    let before: Option<Drift> = match &work.live {
-        Some(live) => drift(live, &work.wished).map_err(|error| error.to_string())?,
-        None => None,
-    };
-    let done = hub.door.enforce(origin, work.live.as_deref(), &work.wished).await;
-    let done = done.map_err(|error| error.to_string())?;
-    if done == Applied::Unchanged {
-        return Ok((work.name, work.document));
-    }
-    if let (Some(live), Some(drift)) = (&work.live, before.filter(|drift| drift.was_applied)) {
-        told(hub, live, &drift, origin.revision, &work.document.file).await;
-    }
-    tell(hub, origin, &work.wished, &work.document.file)
-        .await
-        .map_err(|error| error.to_string())?;
-    Ok((work.name, work.document))
-}
-
-/// Writes into a cluster's status where its spec comes from.
-pub(super) async fn tell(hub: &Hub, origin: Origin<'_>, cluster: &CodisCluster, path: &str) -> Result<(), Error> {
-    let status = GitopsStatus {
-        source: origin.source.to_owned(),
-        path: path.to_owned(),
-        revision: origin.revision.to_owned(),
-        applied_at: super::status::to_the_second(jiff::Timestamp::now()).to_string(),
-    };
-    let namespace = cluster.namespace().unwrap_or_default();
-    hub.door.patch_gitops(&namespace, &cluster.name_any(), &status).await
 }

@@ -9,12 +9,12 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_yaml::Deserializer;
 
 use super::{
+    keeper::FOREIGN_MARKS,
     locate::{self, Place, Places, Shape, Written},
     message,
 };
 use crate::{
     api::{CodisCluster, CodisClusterSpec, GROUP, names},
-    cluster::FOREIGN_MARKS,
     validate::validate,
 };
 

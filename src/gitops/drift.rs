@@ -10,13 +10,14 @@ use kube::ResourceExt;
 use tokio::time::Instant;
 
 use super::{
-    apply::tell,
     document::Document,
+    keeper::{Keeper, keeper, whose},
     source::{Hub, Kind, Source},
+    work::tell,
 };
 use crate::{
     api::{CodisCluster, CodisGitSource, names},
-    cluster::{Drift, Error, EventKind, Keeper, Origin, drift, keeper},
+    cluster::{Drift, Error, EventKind, Origin, drift},
 };
 
 /// This many edits of one cluster are put back at once; who goes on is answered more and more slowly.
@@ -34,6 +35,8 @@ pub(super) struct Repairs {
     done: BTreeMap<String, (u32, Instant)>,
     later: BTreeMap<String, Instant>,
     stuck: BTreeMap<String, String>,
+    /// Calls that failed in a row.
+    failed: BTreeMap<String, u32>,
 }
 
 impl Repairs {
@@ -50,16 +53,37 @@ impl Repairs {
         due
     }
 
-    /// Looks again soon: at a cluster, or (none) only at what is to be reported.
-    pub(super) fn again(&mut self, name: Option<&str>) {
-        self.later
-            .insert(name.unwrap_or_default().to_owned(), Instant::now() + AGAIN);
+    /// Looks at a cluster again after a call failed, later each time.
+    fn again(&mut self, name: &str) {
+        let failed = self.failed.entry(name.to_owned()).or_default();
+        let wait = AGAIN * (1 << (*failed).min(16));
+        *failed += 1;
+        self.later.insert(name.to_owned(), Instant::now() + wait.min(LONGEST));
     }
 
-    /// A cluster is no longer this source's concern.
-    fn forget(&mut self, name: &str) {
-        self.done.remove(name);
+    /// A cluster is left as it is, for this reason. It is looked at again, since what lets it go may not be seen.
+    fn hold(&mut self, name: &str, why: String, wait: Duration) {
+        self.stuck.insert(name.to_owned(), why);
+        self.later.insert(name.to_owned(), Instant::now() + wait);
+    }
+
+    /// Whether a cluster is looked at again by itself.
+    pub(super) fn is_waiting(&self, name: &str) -> bool {
+        self.later.contains_key(name)
+    }
+
+    /// All is well with a cluster.
+    fn settled(&mut self, name: &str) {
         self.stuck.remove(name);
+        self.failed.remove(name);
+    }
+
+    /// Only these are this source's concern.
+    pub(super) fn retain(&mut self, is_ours: impl Fn(&str) -> bool) {
+        self.done.retain(|name, _| is_ours(name));
+        self.later.retain(|name, _| is_ours(name));
+        self.stuck.retain(|name, _| is_ours(name));
+        self.failed.retain(|name, _| is_ours(name));
     }
 
     /// What can't be put back.
@@ -98,7 +122,7 @@ impl Source {
         for name in names {
             if let Err(error) = self.check(&name).await {
                 tracing::warn!(source = self.key(), cluster = name, %error, "a cluster can't be looked at");
-                self.repairs.again(Some(&name));
+                self.repairs.again(&name);
             }
         }
         self.report().await;
@@ -107,7 +131,7 @@ impl Source {
     async fn check(&mut self, name: &str) -> Result<(), Error> {
         let known = self.in_force.as_ref().and_then(|all| all.documents.get(name));
         let Some(document) = known.cloned() else {
-            self.repairs.forget(name);
+            self.repairs.retain(|known| known != name);
             return Ok(());
         };
         // It is about to be applied anyway.
@@ -118,17 +142,22 @@ impl Source {
         if let Some(live) = self.live(name)
             && self.is_settled(&live, &wished, &document)?
         {
-            self.repairs.stuck.remove(name);
+            self.repairs.settled(name);
             self.enforced.insert(name.to_owned(), document);
             return Ok(());
         }
         // The cache may be behind what was written a moment ago: this is asked only when something seems to be wrong.
         let live = self.hub.door.get(&self.namespace, name).await?;
-        if let Some(live) = &live
-            && (live.metadata.deletion_timestamp.is_some() || self.is_settled(live, &wished, &document)?)
-        {
-            self.repairs.stuck.remove(name);
-            return Ok(());
+        if let Some(live) = &live {
+            if live.metadata.deletion_timestamp.is_some() {
+                // Its end is seen. Until then there is nothing to do.
+                self.repairs.later.insert(name.to_owned(), Instant::now() + LONGEST);
+                return Ok(());
+            }
+            if self.is_settled(live, &wished, &document)? {
+                self.repairs.settled(name);
+                return Ok(());
+            }
         }
         let now = Instant::now();
         if let Some(wait) = self.repairs.wait(name, now) {
@@ -158,9 +187,8 @@ impl Source {
         let drift = match &live {
             Some(live) => match whose(live, &self.name) {
                 Some(whose) => {
-                    self.repairs
-                        .stuck
-                        .insert(name.to_owned(), format!("{name} {whose}: it is left alone"));
+                    let why = format!("{name} {whose}: it is left alone");
+                    self.repairs.hold(name, why, LONGEST);
                     return Ok(());
                 }
                 None => drift(live, wished)?,
@@ -178,12 +206,12 @@ impl Source {
                 return self.not_put_back(name, drift.as_ref(), error);
             }
             self.repairs.count(name, Instant::now());
-            self.repairs.stuck.remove(name);
+            self.repairs.settled(name);
             self.hub.metrics.git_repaired();
         }
         match (&live, &drift) {
             (Some(live), Some(drift)) if drift.was_applied => {
-                told(&self.hub, live, drift, &revision, &document.file).await;
+                announce(&self.hub, live, drift, &revision, &document.file).await;
             }
             (Some(_), _) => (),
             (None, _) => {
@@ -228,26 +256,15 @@ impl Source {
         let field = drift.map_or("it", |drift| drift.field.as_str());
         let what = format!("{name}: {field} was changed by {by} and can't be put back: {error}");
         tracing::warn!(source = self.key(), what, "held");
-        self.repairs.stuck.insert(name.to_owned(), what);
         self.repairs.count(name, Instant::now());
         let wait = self.repairs.wait(name, Instant::now()).unwrap_or(AGAIN);
-        self.repairs.later.insert(name.to_owned(), Instant::now() + wait);
+        self.repairs.hold(name, what, wait);
         Ok(())
     }
 }
 
-/// Who else keeps a cluster, in words.
-pub(super) fn whose(live: &CodisCluster, source: &str) -> Option<String> {
-    match keeper(live, source) {
-        Keeper::Us => None,
-        Keeper::Nobody => Some("exists, and isn't from this source".to_owned()),
-        Keeper::Source(other) => Some(format!("belongs to the source {other}")),
-        Keeper::Tool(tool) => Some(format!("is kept by {tool}")),
-    }
-}
-
 /// Says on a cluster whose edit was put back.
-pub(super) async fn told(hub: &Hub, live: &CodisCluster, drift: &Drift, revision: &str, path: &str) {
+pub(super) async fn announce(hub: &Hub, live: &CodisCluster, drift: &Drift, revision: &str, path: &str) {
     let by = drift.by.as_deref().unwrap_or("somebody");
     let note = format!(
         "{} was changed by {by}: put back as in {path} of {revision}",

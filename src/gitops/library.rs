@@ -1,4 +1,4 @@
-//! The files of the revision in force, parsed: of the next one only what it changed is read and parsed.
+//! The files of the last admitted revision, parsed: of the next one only what it changed is read and parsed.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -44,7 +44,7 @@ pub(super) struct Order {
     pub applied: Option<String>,
     /// The commit whose files are wanted too: a process that has just begun knows only its name.
     pub resumes: Option<String>,
-    /// The files of the revision in force.
+    /// Files that are known.
     pub library: Arc<Library>,
 }
 

@@ -4,7 +4,7 @@
 //! applied through the door `cluster`; what comes out of a repository is hostile until it is admitted.
 //!
 //! One task per source (`source`): it looks at its origin (`look`, `git`, `directory`), takes a revision as a whole or not
-//! at all (`library`, `document`, `admit`, `apply`), keeps what left it (`prune`), puts hand edits back (`drift`) and
+//! at all (`library`, `document`, `admit`, `apply`, `work`), keeps what left it (`prune`), puts hand edits back (`drift`) and
 //! reports (`status`).
 
 mod admit;
@@ -13,6 +13,7 @@ mod directory;
 mod document;
 mod drift;
 pub mod git;
+mod keeper;
 mod library;
 mod locate;
 mod look;
@@ -21,6 +22,7 @@ mod prune;
 mod run;
 mod source;
 mod status;
+mod work;
 
 use serde::{Deserialize, Serialize};
 

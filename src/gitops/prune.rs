@@ -2,11 +2,11 @@
 
 use kube::ResourceExt;
 
-use super::source::Source;
-use crate::{
-    api::{CodisCluster, names},
-    cluster::{Keeper, keeper},
+use super::{
+    keeper::{Keeper, keeper},
+    source::Source,
 };
+use crate::api::{CodisCluster, names};
 
 impl Source {
     /// What isn't as the repository says and is left so: clusters that left it, and edits that can't be put back.

@@ -149,7 +149,9 @@ impl Sources {
         {
             running.task.abort();
             self.running.remove(&key);
-            self.hub.git.forget(&format!("{}/{}", key.0, key.1));
+            // A whole repository may have to be removed: not on a thread that others need.
+            let (hub, key) = (Arc::clone(&self.hub), format!("{}/{}", key.0, key.1));
+            tokio::task::spawn_blocking(move || hub.git.forget(&key));
         }
         let Some(source) = found else { return };
         match self.running.get(&key) {

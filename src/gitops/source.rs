@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     Held,
-    apply::{Candidate, InForce},
+    apply::{Applied, Candidate, InForce},
     document::Document,
     drift::Repairs,
     git::{Credentials, Git},
@@ -28,7 +28,7 @@ use super::{
     status::{self, Holds, Report, Verdict, requested},
 };
 use crate::{
-    api::{CodisCluster, CodisGitSource, names},
+    api::{CodisCluster, CodisGitSource, CodisGitSourceStatus, names},
     cluster::{Cache, Cluster, EventKind},
     telemetry::Metrics,
 };
@@ -104,18 +104,16 @@ pub(super) struct Source {
     /// The state of the origin that was dealt with.
     seen: Option<String>,
     credentials: Option<Arc<Credentials>>,
-    /// The files of the revision in force.
+    /// The files of the last revision that its reader admitted.
     pub library: Arc<Library>,
     pub trouble: Option<Held>,
     pub verdict: Verdict,
     pub attempted: Option<String>,
-    pub applied: Option<String>,
-    /// Whether the next revision must build on the one applied last.
-    pub is_anchored: bool,
+    pub applied: Option<Applied>,
     /// What holds for the clusters: hand edits of them are put back.
     pub in_force: Option<InForce>,
-    /// The revision that the process before left in force, and whether it was applied whole.
-    pub resumes: Option<(String, bool)>,
+    /// What the process before left in force.
+    resumes: Option<Resumes>,
     /// What each cluster was brought to, or found at, by this process: nothing is compared twice.
     pub enforced: BTreeMap<String, Arc<Document>>,
     /// A revision that waits for the API server's consent.
@@ -129,6 +127,31 @@ pub(super) struct Source {
     next_look: Instant,
     /// Looks in a row that found trouble.
     failed_looks: u32,
+    /// When a status that couldn't be written is tried again, and after how long a wait.
+    report_again: Option<(Instant, Duration)>,
+}
+
+/// The name of what is in force: its documents have to be read again.
+#[derive(Clone, Debug)]
+pub(super) struct Resumes {
+    pub revision: String,
+    /// The repository, branch and path that it is from.
+    pub origin: String,
+    /// Whether all of it was applied.
+    pub is_whole: bool,
+}
+
+impl Resumes {
+    fn of(status: &CodisGitSourceStatus) -> Option<Self> {
+        let begun = status.applying_revision.clone().map(|revision| (revision, false));
+        let whole = || status.last_applied_revision.clone().map(|revision| (revision, true));
+        let (revision, is_whole) = begun.or_else(whole)?;
+        Some(Self {
+            revision,
+            origin: status.origin.clone()?,
+            is_whole,
+        })
+    }
 }
 
 /// A look that is under way, with the request and the generation that it is about.
@@ -136,13 +159,11 @@ type Look = BoxFuture<'static, (Looked, Option<String>, Option<i64>)>;
 
 impl Source {
     pub(super) fn new(hub: Arc<Hub>, kind: Kind, namespace: String, name: String, nudges: Arc<Nudges>) -> Self {
-        let (status, generation) = match &kind {
-            Kind::Object(object) => (object.status.clone().unwrap_or_default(), object.metadata.generation),
-            Kind::Folder(_) => Default::default(),
+        let status = match &kind {
+            Kind::Object(object) => object.status.clone().unwrap_or_default(),
+            Kind::Folder(_) => CodisGitSourceStatus::default(),
         };
-        let judged = status::judged(&status);
-        let begun = status.applying_revision.map(|revision| (revision, false));
-        let resumes = begun.or_else(|| status.last_applied_revision.clone().map(|revision| (revision, true)));
+        let applied = status.last_applied_revision.clone().zip(status.origin.clone());
         Self {
             hub,
             namespace,
@@ -154,20 +175,19 @@ impl Source {
             library: Arc::default(),
             trouble: None,
             verdict: Verdict::Unknown,
+            judged: status::judged(&status),
+            resumes: Resumes::of(&status),
             attempted: status.last_attempted_revision,
-            applied: status.last_applied_revision,
-            is_anchored: true,
+            applied: applied.map(|(revision, origin)| Applied { revision, origin }),
             in_force: None,
-            // Of another spec, with another path maybe, its files would be others.
-            resumes: resumes.filter(|_| judged == generation),
             enforced: BTreeMap::new(),
             pending: None,
             retry: None,
             repairs: Repairs::default(),
             handled: None,
-            judged,
             next_look: Instant::now(),
             failed_looks: 0,
+            report_again: None,
         }
     }
 
@@ -175,12 +195,15 @@ impl Source {
     pub(super) async fn run(mut self, mut updates: watch::Receiver<Kind>, changed: Arc<Notify>) {
         let mut looking: Option<Look> = None;
         let nudges = Arc::clone(&self.nudges);
+        self.report().await;
         loop {
             if self.is_suspended() {
                 looking = None;
             }
-            let may_look = looking.is_none() && !self.is_suspended();
+            let (may_look, may_work) = (looking.is_none() && !self.is_suspended(), self.may_work());
             tokio::select! {
+                // What people want, and what was found, before hand edits: those are compared with what is in force.
+                biased;
                 update = updates.changed() => {
                     if update.is_err() {
                         return;
@@ -191,7 +214,6 @@ impl Source {
                     }
                     self.report().await;
                 }
-                // What was found is dealt with before hand edits: they are compared with what is in force by then.
                 Some((looked, request, generation)) = OptionFuture::from(looking.as_mut()) => {
                     looking = None;
                     (self.handled, self.judged) = (request, generation);
@@ -199,19 +221,29 @@ impl Source {
                 }
                 () = sleep_until(self.next_look), if may_look => looking = Some(self.look()),
                 () = changed.notified(), if may_look => looking = Some(self.look()),
-                () = nudges.bell.notified(), if !self.is_suspended() => {
-                    let names = self.to_check(nudges.take());
-                    self.check_all(names).await;
-                }
-                () = sleep_until(self.next_repair()), if !self.is_suspended() => {
-                    let due = self.repairs.due(Instant::now());
-                    self.check_all(due).await;
-                }
-                () = sleep_until(self.next_retry()), if !self.is_suspended() && self.retry.is_some() => {
+                () = until(self.report_again.map(|(at, _)| at)) => self.report().await,
+                () = until(self.retry.map(|(at, _)| at)), if may_work => {
                     self.advance().await;
                     self.report().await;
                 }
+                () = until(self.repairs.next()), if may_work => {
+                    let due = self.repairs.due(Instant::now());
+                    self.check_all(due).await;
+                }
+                () = nudges.bell.notified(), if may_work => {
+                    let names = self.to_check(nudges.take());
+                    self.check_all(names).await;
+                }
             }
+        }
+    }
+
+    /// Whether clusters may be changed: not while it is suspended, and after a change of its spec not before a look has
+    /// shown what is wanted now.
+    fn may_work(&self) -> bool {
+        match &self.kind {
+            Kind::Object(object) => !self.is_suspended() && self.judged == object.metadata.generation,
+            Kind::Folder(_) => true,
         }
     }
 
@@ -227,17 +259,12 @@ impl Source {
             return false;
         };
         let accepts = |source: &CodisGitSource| source.annotations().get(names::ANNOTATION_ACCEPT_REWIND).cloned();
-        let another = old.spec.url != new.spec.url || old.spec.branch() != new.spec.branch();
         let changed = old.metadata.generation != new.metadata.generation || accepts(old) != accepts(new);
         let poked = requested(old) != requested(new);
         // What was written last is newer than what the watch tells.
         let mut fresh = CodisGitSource::clone(new);
         fresh.status.clone_from(&old.status);
         self.kind = Kind::Object(Arc::new(fresh));
-        if another {
-            // Another history: the commit in force isn't expected in it.
-            self.is_anchored = false;
-        }
         if changed {
             // It waited under another spec, and may not be wanted any more: the next look finds it again.
             (self.pending, self.retry) = (None, None);
@@ -280,11 +307,12 @@ impl Source {
         let origin = match &self.kind {
             Kind::Folder(folder) => Origin::Directory(folder.clone()),
             Kind::Object(object) => {
-                let prefix = format!("{}@sha1:", object.spec.branch());
+                let (here, prefix) = (self.origin(), format!("{}@sha1:", object.spec.branch()));
                 let commit = |revision: &String| revision.strip_prefix(&prefix).map(str::to_owned);
-                applied = self.applied.as_ref().filter(|_| self.is_anchored).and_then(commit);
-                let wanted = self.resumes.as_ref().filter(|_| self.in_force.is_none());
-                resumes = wanted.and_then(|(revision, _)| commit(revision));
+                // Another repository's commits aren't expected to build on it.
+                let anchor = self.applied.as_ref().filter(|applied| applied.origin == here);
+                applied = anchor.and_then(|applied| commit(&applied.revision));
+                resumes = self.resumes().and_then(|resumes| commit(&resumes.revision));
                 Origin::Git(Box::new(Branch {
                     spec: object.spec.clone(),
                     namespace: self.namespace.clone(),
@@ -301,6 +329,33 @@ impl Source {
             resumes,
             library: Arc::clone(&self.library),
         }
+    }
+
+    /// The repository, branch and path: a revision of another origin is another revision.
+    pub(super) fn origin(&self) -> String {
+        match &self.kind {
+            Kind::Folder(folder) => folder.display().to_string(),
+            Kind::Object(object) => {
+                let path = object.spec.path.as_deref().unwrap_or_default();
+                format!("{} {} {path}", object.spec.url, object.spec.branch())
+            }
+        }
+    }
+
+    /// What the process before left in force, as long as this one doesn't hold it and it is of the same origin.
+    pub(super) fn resumes(&self) -> Option<&Resumes> {
+        let wanted = self.resumes.as_ref().filter(|_| self.in_force.is_none());
+        wanted.filter(|resumes| resumes.origin == self.origin())
+    }
+
+    /// Whether the status says that this revision is being applied.
+    pub(super) fn is_told(&self, revision: &str) -> bool {
+        let Kind::Object(object) = &self.kind else { return true };
+        let told = object
+            .status
+            .as_ref()
+            .and_then(|status| status.applying_revision.as_deref());
+        told == Some(revision)
     }
 
     pub(super) fn key(&self) -> String {
@@ -359,7 +414,7 @@ impl Source {
         let whole = self.in_force.iter().filter(|in_force| in_force.is_whole);
         let names = whole.flat_map(|in_force| in_force.documents.keys());
         names
-            .filter(|name| !self.enforced.contains_key(*name))
+            .filter(|name| !self.enforced.contains_key(*name) && !self.repairs.is_waiting(name))
             .cloned()
             .collect()
     }
@@ -385,17 +440,6 @@ impl Source {
         }
     }
 
-    fn next_repair(&self) -> Instant {
-        // Far enough away, when there is none.
-        self.repairs
-            .next()
-            .unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
-    }
-
-    fn next_retry(&self) -> Instant {
-        self.retry.map_or_else(Instant::now, |(at, _)| at)
-    }
-
     /// Tries what isn't done again, later each time.
     pub(super) fn retry_later(&mut self) {
         let wait = self.retry.map_or(RETRY.0, |(_, wait)| (wait * 2).min(RETRY.1));
@@ -411,6 +455,7 @@ impl Source {
             verdict: self.verdict.clone(),
             attempted: self.attempted.clone(),
             applied: self.applied.clone(),
+            origin: self.in_force.as_ref().map(|in_force| in_force.origin.clone()),
             in_force: self.in_force.as_ref().map(|in_force| Holds {
                 revision: in_force.revision.clone(),
                 is_whole: in_force.is_whole,
@@ -423,11 +468,12 @@ impl Source {
         let status = status::of(object, &report);
         let news = status::news(object, &status);
         match self.hub.door.patch_source(object, &status).await {
-            Ok(false) => return,
-            Ok(true) => (),
+            Ok(false) => return self.report_again = None,
+            Ok(true) => self.report_again = None,
             Err(error) => {
                 tracing::warn!(source = self.key(), %error, "the status isn't written");
-                return self.repairs.again(None);
+                let wait = self.report_again.map_or(RETRY.0, |(_, wait)| (wait * 2).min(RETRY.1));
+                return self.report_again = Some((Instant::now() + wait, wait));
             }
         }
         if let Some((kind, reason, message)) = news {
@@ -448,5 +494,13 @@ impl Source {
         {
             tracing::warn!(source = self.key(), %error, "an event was lost");
         }
+    }
+}
+
+/// Waits until then; for ever, if there is no such time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

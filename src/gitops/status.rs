@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Held, document::Problem};
+use super::{Held, apply::Applied, document::Problem};
 use crate::{
     api::{CodisGitSource, CodisGitSourceStatus, SourceProblem, names, source_condition as condition},
     cluster::EventKind,
@@ -61,7 +61,9 @@ pub(super) struct Report {
     pub verdict: Verdict,
     /// The newest revision that was read, and the last one that was applied whole.
     pub attempted: Option<String>,
-    pub applied: Option<String>,
+    pub applied: Option<Applied>,
+    /// Where what is in force is from.
+    pub origin: Option<String>,
     /// What is in force, if this process knows.
     pub in_force: Option<Holds>,
     /// The request that was acted on last.
@@ -77,9 +79,13 @@ pub(super) fn of(source: &CodisGitSource, report: &Report) -> CodisGitSourceStat
         status.last_attempted_revision.clone_from(&report.attempted);
         status.last_attempted_at = report.attempted.is_some().then(|| now().to_string());
     }
-    if status.last_applied_revision != report.applied {
-        status.last_applied_revision.clone_from(&report.applied);
-        status.last_applied_at = report.applied.is_some().then(|| now().to_string());
+    let applied = report.applied.as_ref().map(|applied| applied.revision.clone());
+    if status.last_applied_revision != applied {
+        status.last_applied_at = applied.is_some().then(|| now().to_string());
+        status.last_applied_revision = applied;
+    }
+    if report.origin.is_some() {
+        status.origin.clone_from(&report.origin);
     }
     if report.handled.is_some() {
         status.last_handled_reconcile_at.clone_from(&report.handled);
@@ -109,11 +115,7 @@ fn conditions(source: &CodisGitSource, report: &Report) -> Option<Vec<Condition>
         (condition::RECONCILING, yes(word.is_working())),
         (condition::STALLED, yes(word.is_stalled)),
     ];
-    let of = |(type_, value)| {
-        let mut condition = condition_of(source, type_, value, word.reason, &word.message);
-        condition.observed_generation = report.judged;
-        condition
-    };
+    let of = |(type_, value)| condition_of(source, report.judged, type_, value, &word);
     Some(rows.into_iter().map(of).collect())
 }
 
@@ -141,7 +143,7 @@ impl Word {
             message,
         };
         if report.is_suspended {
-            let message = format!("suspended: neither commits nor hand edits are looked at{stays}");
+            let message = "spec.suspend is set: neither commits nor hand edits are looked at".to_owned();
             return Some(word("Unknown", false, SUSPENDED, message));
         }
         if let Some(held) = &report.trouble {
@@ -187,7 +189,7 @@ fn stays(report: &Report) -> String {
     match (&report.in_force, &report.applied) {
         (Some(Holds { revision, is_whole, .. }), _) if *is_whole => format!("; {revision} stays in force"),
         (Some(Holds { revision, .. }), _) => format!("; {revision} was begun, and is being finished"),
-        (None, Some(revision)) => {
+        (None, Some(Applied { revision, .. })) => {
             format!("; {revision} was applied last, but hand edits aren't put back until the repository can be read")
         }
         (None, None) => String::new(),
@@ -260,7 +262,7 @@ fn problem(problem: &Problem) -> SourceProblem {
 }
 
 /// A condition, with the time of its last transition kept.
-fn condition_of(source: &CodisGitSource, type_: &str, value: &str, reason: &str, message: &str) -> Condition {
+fn condition_of(source: &CodisGitSource, judged: Option<i64>, type_: &str, value: &str, word: &Word) -> Condition {
     let old = source.status.iter().flat_map(|status| &status.conditions);
     let since = old
         .filter(|old| old.type_ == type_ && old.status == value)
@@ -269,9 +271,9 @@ fn condition_of(source: &CodisGitSource, type_: &str, value: &str, reason: &str,
     Condition {
         type_: type_.to_owned(),
         status: value.to_owned(),
-        reason: reason.to_owned(),
-        message: cut(message),
-        observed_generation: source.metadata.generation,
+        reason: word.reason.to_owned(),
+        message: cut(&word.message),
+        observed_generation: judged,
         last_transition_time: since.unwrap_or_else(|| Time(to_the_second(Timestamp::now()))),
     }
 }
@@ -309,7 +311,10 @@ mod tests {
         Report {
             verdict,
             attempted: Some("main@sha1:b".into()),
-            applied: Some("main@sha1:a".into()),
+            applied: Some(Applied {
+                revision: "main@sha1:a".into(),
+                origin: "here".into(),
+            }),
             judged: Some(3),
             in_force: Some(Holds {
                 revision: "main@sha1:a".into(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use codis_git_server::Fault;
+use codis_git_server::{Fault, WorkTree, create_repository};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{
     Api, ResourceExt,
@@ -217,6 +217,12 @@ async fn a_suspended_source_does_nothing_until_it_is_resumed() {
     assert_eq!(proxies(&world.clusters().get("a").await.unwrap()), 3);
     patch(suspend(false)).await;
     world.cluster("a", "the pushed number", |c| proxies(c) == 5).await;
+    let (written, _) = world.spec_writes();
+    assert_eq!(
+        written.len(),
+        2,
+        "the edit was never put back to what was pushed before: {written:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,4 +365,43 @@ async fn a_request_during_a_look_is_not_lost() {
     world.tree.publish("clusters/a.yaml", file("a", 2)).unwrap();
     world.poke("fleet").await;
     world.cluster("a", "the commit", |c| proxies(c) == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_made_suspended_says_so() {
+    let Some(world) = World::new().await else { return };
+    world.source_with("fleet", json!({ "suspend": true })).await;
+    let status = world.reason("fleet", "Suspended").await;
+    assert_eq!(status.observed_generation, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_repositorys_commits_need_not_build_on_the_old_ones() {
+    let Some(world) = World::new().await else { return };
+    world.tree.publish("clusters/a.yaml", file("a", 1)).unwrap();
+    world.source().await;
+    world.reason("fleet", "Applied").await;
+    let other = format!("{}-other", world.repository);
+    create_repository(world.root, &other).unwrap();
+    let tree = WorkTree::clone(&world.git.url(&other), &world.root.join(format!("tree-{other}"))).unwrap();
+    tree.publish("clusters/a.yaml", "kind: Nonsense\n").unwrap();
+    let moved = Patch::Merge(json!({ "spec": { "url": world.git.url(&other) } }));
+    world
+        .sources()
+        .patch("fleet", &PatchParams::default(), &moved)
+        .await
+        .unwrap();
+    world.reason("fleet", "CommitRejected").await;
+    // What was applied from the old one goes on being in force.
+    world
+        .edit("a", json!({ "spec": { "codisProxy": { "replicas": 4 } } }))
+        .await;
+    world.cluster("a", "one proxy again", |c| proxies(c) == 1).await;
+    tree.publish("clusters/a.yaml", file("a", 3)).unwrap();
+    world.poke("fleet").await;
+    world
+        .cluster("a", "the other repository's number", |c| proxies(c) == 3)
+        .await;
+    let status = world.reason("fleet", "Applied").await;
+    assert!(status.origin.is_some_and(|origin| origin.contains(&other)));
 }

@@ -29,8 +29,11 @@ async fn a_cluster_made_by_hand_is_left_alone_until_a_person_hands_it_over() {
     let status = world.reason("fleet", "CommitRejected").await;
     let problem = &status.problems[0];
     assert_eq!((problem.file.as_str(), problem.line), ("clusters/a.yaml", Some(4)));
-    let command = "kubectl label codiscluster a codis.k8s.io/source=fleet --overwrite";
-    assert!(problem.message.contains(command), "{problem:?}");
+    let command = format!(
+        "kubectl label -n {} codiscluster a codis.k8s.io/source=fleet --overwrite",
+        world.namespace
+    );
+    assert!(problem.message.contains(&command), "{problem:?}");
     assert_eq!(proxies(&world.clusters().get("a").await.unwrap()), 2);
     assert!(world.clusters().get_opt("b").await.unwrap().is_none(), "all or nothing");
 

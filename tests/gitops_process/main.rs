@@ -138,6 +138,40 @@ async fn an_engine_that_begins_anew_writes_nothing_and_sees_what_was_changed_mea
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_begins_with_an_edit_that_cant_be_put_back_goes_on_with_the_others() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some(world) = World::unserved().await else { return };
+    world.tree.write("clusters/a.yaml", file("a", 1)).unwrap();
+    world.tree.publish("clusters/b.yaml", file("b", 1)).unwrap();
+    world.source().await;
+    let first = tokio::spawn(engine(world.server, root(&world), None));
+    world.reason("fleet", "Applied").await;
+    // A group that was added: the API server lets none be taken away.
+    world
+        .edit("a", json!({ "spec": { "codisServer": { "replicas": 6 } } }))
+        .await;
+    world.status("fleet", "something held", |s| !s.held.is_empty()).await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+
+    let second = tokio::spawn(engine(world.server, root(&world).join("second"), None));
+    world.poke("fleet").await;
+    world
+        .edit("b", json!({ "spec": { "codisProxy": { "replicas": 4 } } }))
+        .await;
+    world.cluster("b", "one proxy again", |c| proxies(c) == 1).await;
+    let status = world.reason("fleet", "Applied").await;
+    assert!(
+        status
+            .held
+            .iter()
+            .any(|held| held.starts_with("a: spec.codisServer.replicas")),
+        "{status:#?}"
+    );
+    second.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_begins_at_a_rejected_commit_enforces_the_one_before() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let Some(world) = World::unserved().await else { return };

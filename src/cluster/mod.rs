@@ -30,7 +30,7 @@ pub use self::{
     lease::{Candidate, Election, Move, Seen, Timing, evaluate},
     live::Live,
     own::EventKind,
-    source::{Drift, Origin, drift},
+    source::{Drift, Origin, drift, revision_of},
     watch::{Cache, Change},
 };
 use crate::{

@@ -4,6 +4,8 @@
 //! A cluster's spec belongs to its source whole: what others add to it is removed, not only what they change. Labels and
 //! annotations that the repository doesn't name are anybody's.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::{
     Resource, ResourceExt,
@@ -43,7 +45,10 @@ pub fn drift(live: &CodisCluster, wished: &CodisCluster) -> Result<Option<Drift>
     let wish = Wish::new(wished)?;
     let json = json_of(live)?;
     let was_applied = live.annotations().get(ANNOTATION_APPLIED) == Some(&wish.hash);
-    let field = difference(&wish.json, &json).or_else(|| surplus(&wish.json, &json).map(|(field, _)| field));
+    let field = unequal("spec", wish.json.get("spec"), json.get("spec")).or_else(|| {
+        let metadata = |whole: &Value| json!({ "metadata": whole.get("metadata") });
+        difference(&metadata(&wish.json), &metadata(&json))
+    });
     let field = match field {
         Some(field) => field,
         None if was_applied => return Ok(None),
@@ -154,7 +159,7 @@ impl Cluster {
             .map(drop)
     }
 
-    /// Writes where a cluster's spec comes from into its status, if it isn't there yet.
+    /// Writes where a cluster's spec comes from into its status.
     ///
     /// # Errors
     /// What the API server refuses.
@@ -206,6 +211,37 @@ fn json_of(cluster: &CodisCluster) -> Result<Value, Error> {
         call: Call::new("compare", "CodisCluster", cluster.name_any()),
         detail: "it has no JSON form".to_owned(),
     })
+}
+
+/// The first field at which two specs aren't the same. The server keeps a custom resource's spec as it was written, zeros
+/// and lists included, so nothing is overlooked here.
+fn unequal(at: &str, wished: Option<&Value>, live: Option<&Value>) -> Option<String> {
+    match (wished, live) {
+        (Some(Value::Object(wished)), Some(Value::Object(live))) => {
+            let fields: BTreeSet<&String> = wished.keys().chain(live.keys()).collect();
+            fields
+                .into_iter()
+                .find_map(|field| unequal(&format!("{at}.{field}"), wished.get(field), live.get(field)))
+        }
+        (wished, live) if wished == live => None,
+        _ => Some(at.to_owned()),
+    }
+}
+
+/// The revision that brought a cluster its spec, as its source wrote it: a hand's writing doesn't count.
+#[must_use]
+pub fn revision_of<'a>(live: &'a CodisCluster, source: &str) -> Option<&'a str> {
+    let ours = manager(source);
+    let key = format!("f:{}", names::ANNOTATION_REVISION);
+    let is_ours = live.managed_fields().iter().any(|entry| {
+        let fields = entry
+            .fields_v1
+            .as_ref()
+            .map(|fields| &fields.0["f:metadata"]["f:annotations"]);
+        entry.manager.as_deref() == Some(&ours) && fields.is_some_and(|fields| fields.get(&key).is_some())
+    });
+    let borne = live.annotations().get(names::ANNOTATION_REVISION).filter(|_| is_ours);
+    borne.map(String::as_str)
 }
 
 /// What the live spec has that the wished one doesn't: the first such field, and the merge patch that removes them all.
@@ -315,6 +351,27 @@ mod tests {
             json!({"spec": {"codisProxy": {"maxSurge": null}, "schedulerName": null}})
         );
         assert_eq!(surplus(&live, &wished), None);
+    }
+
+    #[test]
+    fn a_change_inside_a_list_and_a_zero_that_is_gone_are_drift() {
+        let spec = |tolerations: Value, surge: Value| {
+            let proxy = json!({"image": "i", "replicas": 1, "tolerations": tolerations, "maxSurge": surge});
+            cluster(json!({}), json!({ "codisProxy": proxy }))
+        };
+        let one = json!([{"key": "a", "operator": "Exists"}]);
+        let more = json!([{"key": "a", "operator": "Exists", "effect": "NoSchedule"}]);
+        let wished = spec(one.clone(), json!(0));
+        for (what, live, field) in [
+            (
+                "an element has more",
+                spec(more, json!(0)),
+                "spec.codisProxy.tolerations",
+            ),
+            ("a zero is gone", spec(one, Value::Null), "spec.codisProxy.maxSurge"),
+        ] {
+            assert_eq!(drift(&live, &wished).unwrap().unwrap().field, field, "{what}");
+        }
     }
 
     #[test]

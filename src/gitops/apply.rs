@@ -2,7 +2,7 @@
 //!
 //! What it costs follows what it changes: a document whose file is the same as before is neither compared nor sent.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use kube::ResourceExt;
@@ -21,6 +21,9 @@ use crate::{
     cluster::{Error, Origin, drift},
 };
 
+/// The longest wait before what can't be applied now is tried again; what was rejected is mended by a person.
+const AGAIN: Duration = Duration::from_secs(60);
+const REJECTED_AGAIN: Duration = Duration::from_secs(600);
 /// Calls to the API server at the same time, of one source.
 const CONCURRENCY: usize = 8;
 
@@ -156,10 +159,10 @@ impl Source {
             }
         }
         self.finish(ready).await;
-        if self.pending.is_some() || self.is_applying() {
-            self.retry_later();
-        } else {
-            self.retry = None;
+        match (self.is_applying(), &self.pending, &self.verdict) {
+            (false, None, _) => self.retry = None,
+            (false, Some(_), Verdict::Rejected(_)) => self.retry_later(REJECTED_AGAIN),
+            _ => self.retry_later(AGAIN),
         }
     }
 
@@ -235,10 +238,13 @@ impl Source {
             Some(work) => (work, None),
             None => self.rest().await,
         };
-        if !work.is_empty() && !self.is_told(&revision) {
+        if !work.is_empty() && !self.is_told() {
             // What is about to be done is told first: a process that ends in the middle is followed by one that knows.
             self.judge(Verdict::Applying);
             self.report().await;
+            if !self.is_told() {
+                return self.judge(Verdict::Failed("the status can't be written".to_owned()));
+            }
         }
         let origin = Origin {
             source: &self.name,
@@ -318,11 +324,18 @@ impl Source {
         }
     }
 
-    /// The clusters of a revision that are as they should be, and those that aren't. What is known isn't looked at again.
+    /// The clusters of a revision that need nothing, and those that do. What is known isn't looked at again.
     fn todo(&self, documents: &BTreeMap<String, Arc<Document>>) -> Result<Todo, Error> {
         let (mut settled, mut work) = (Vec::new(), Vec::new());
         for (name, document) in documents {
             if self.is_enforced(name, document) {
+                continue;
+            }
+            // What holds already is the watch's concern: a hand edit that can't be put back mustn't stop other changes.
+            let holds = self.in_force.as_ref().filter(|in_force| in_force.is_whole);
+            let same = holds.and_then(|in_force| in_force.documents.get(name));
+            if same.is_some_and(|same| same.cluster == document.cluster) {
+                settled.push((name.clone(), Arc::clone(document)));
                 continue;
             }
             let (wished, live) = (self.wished(document), self.live(name));

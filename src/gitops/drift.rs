@@ -16,8 +16,8 @@ use super::{
     work::tell,
 };
 use crate::{
-    api::{CodisCluster, CodisGitSource, names},
-    cluster::{Drift, Error, EventKind, Origin, drift},
+    api::{CodisCluster, CodisGitSource},
+    cluster::{Drift, Error, EventKind, Origin, drift, revision_of},
 };
 
 /// This many edits of one cluster are put back at once; who goes on is answered more and more slowly.
@@ -53,12 +53,20 @@ impl Repairs {
         due
     }
 
-    /// Looks at a cluster again after a call failed, later each time.
-    fn again(&mut self, name: &str) {
+    /// Looks at a cluster again after a call failed, later each time; from the second time on the status says so.
+    fn again(&mut self, name: &str, error: &Error) {
         let failed = self.failed.entry(name.to_owned()).or_default();
         let wait = AGAIN * (1 << (*failed).min(16));
+        if *failed > 0 {
+            self.stuck.insert(name.to_owned(), format!("{name}: {error}"));
+        }
         *failed += 1;
         self.later.insert(name.to_owned(), Instant::now() + wait.min(LONGEST));
+    }
+
+    /// Whether a cluster is left alone for a while, because calls about it failed.
+    fn rests(&self, name: &str, now: Instant) -> bool {
+        self.failed.contains_key(name) && self.later.get(name).is_some_and(|at| *at > now)
     }
 
     /// A cluster is left as it is, for this reason. It is looked at again, since what lets it go may not be seen.
@@ -121,8 +129,8 @@ impl Source {
     pub(super) async fn check_all(&mut self, names: BTreeSet<String>) {
         for name in names {
             if let Err(error) = self.check(&name).await {
-                tracing::warn!(source = self.key(), cluster = name, %error, "a cluster can't be looked at");
-                self.repairs.again(&name);
+                tracing::warn!(source = self.key(), cluster = name, %error, "a cluster can't be kept as it should be");
+                self.repairs.again(&name, &error);
             }
         }
         self.report().await;
@@ -146,6 +154,14 @@ impl Source {
             self.enforced.insert(name.to_owned(), document);
             return Ok(());
         }
+        let now = Instant::now();
+        if self.repairs.rests(name, now) {
+            return Ok(());
+        }
+        if let Some(wait) = self.repairs.wait(name, now) {
+            self.repairs.later.insert(name.to_owned(), now + wait);
+            return Ok(());
+        }
         // The cache may be behind what was written a moment ago: this is asked only when something seems to be wrong.
         let live = self.hub.door.get(&self.namespace, name).await?;
         if let Some(live) = &live {
@@ -159,20 +175,15 @@ impl Source {
                 return Ok(());
             }
         }
-        let now = Instant::now();
-        if let Some(wait) = self.repairs.wait(name, now) {
-            self.repairs.later.insert(name.to_owned(), now + wait);
-            return Ok(());
-        }
         self.put_back(name, live, &wished, &document).await
     }
 
     /// Whether a cluster is as its document says, and says so.
     fn is_settled(&self, live: &CodisCluster, wished: &CodisCluster, document: &Document) -> Result<bool, Error> {
         let told = live.status.as_ref().and_then(|status| status.gitops.as_ref());
-        let revision = live.annotations().get(names::ANNOTATION_REVISION);
+        let revision = revision_of(live, &self.name);
         let is_told = told.is_some_and(|told| {
-            told.source == self.name && told.path == document.file && revision.is_none_or(|is| *is == told.revision)
+            told.source == self.name && told.path == document.file && revision.is_none_or(|is| is == told.revision)
         });
         Ok(is_told && keeper(live, &self.name) == Keeper::Us && drift(live, wished)?.is_none())
     }
@@ -210,7 +221,7 @@ impl Source {
             self.hub.metrics.git_repaired();
         }
         match (&live, &drift) {
-            (Some(live), Some(drift)) if drift.was_applied => {
+            (Some(live), Some(drift)) if drift.was_applied || self.is_enforced(name, document) => {
                 announce(&self.hub, live, drift, &revision, &document.file).await;
             }
             (Some(_), _) => (),
@@ -242,9 +253,14 @@ impl Source {
     /// The revision that a cluster's spec is from: that which it bears, unless it has never been applied like this.
     fn revision_of(&self, live: Option<&CodisCluster>, drift: Option<&Drift>) -> String {
         let bears = live.filter(|_| drift.is_none_or(|drift| drift.was_applied));
-        let bears = bears.and_then(|live| live.annotations().get(names::ANNOTATION_REVISION));
-        let in_force = self.in_force.as_ref().map(|in_force| &in_force.revision);
-        bears.or(in_force).cloned().unwrap_or_default()
+        let bears = bears.and_then(|live| revision_of(live, &self.name));
+        let told = live
+            .and_then(|live| live.status.as_ref())
+            .and_then(|status| status.gitops.as_ref());
+        let told = told.filter(|told| told.source == self.name && drift.is_none_or(|drift| drift.was_applied));
+        let in_force = self.in_force.as_ref().map(|in_force| in_force.revision.as_str());
+        let known = bears.or(told.map(|told| told.revision.as_str())).or(in_force);
+        known.unwrap_or_default().to_owned()
     }
 
     /// An edit that the API server doesn't let back (a group more, say) is reported, and tried again, but not often.

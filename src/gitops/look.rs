@@ -44,6 +44,8 @@ pub(super) struct Order {
     pub applied: Option<String>,
     /// The commit whose files are wanted too: a process that has just begun knows only its name.
     pub resumes: Option<String>,
+    /// The commit in force, begun or whole: what was accepted once isn't asked about again.
+    pub holds: Option<String>,
     /// Files that are known.
     pub library: Arc<Library>,
 }
@@ -256,7 +258,9 @@ async fn read(git: &Git, order: &Order, branch: &Branch, remote: &Remote, commit
         None => None,
     };
     let accepted = branch.accept_rewind.as_deref();
-    let is_rewound = fetched.relation == Relation::Rewound && !accepted.is_some_and(|by| by.ends_with(&commit));
+    let is_rewound = fetched.relation == Relation::Rewound
+        && order.holds.as_ref() != Some(&commit)
+        && !accepted.is_some_and(|by| by.ends_with(&commit));
     let found = found(order, remote, commit, fetched.tree, is_rewound).await;
     Ok((found, in_force))
 }

@@ -37,8 +37,10 @@ use crate::{
 const FOLDER_INTERVAL: Duration = Duration::from_secs(30);
 /// How long after trouble the origin is looked at again; twice as long each time, up to the interval.
 const AFTER_TROUBLE: Duration = Duration::from_secs(5);
-/// Waits between tries of what can't be applied: the first, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The first wait before something is tried again; twice as long each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest wait before a status is written again.
+const LONGEST_REPORT: Duration = Duration::from_secs(300);
 
 /// What all sources share.
 pub(super) struct Hub {
@@ -125,6 +127,8 @@ pub(super) struct Source {
     /// The generation of the spec that the verdict is about.
     judged: Option<i64>,
     next_look: Instant,
+    /// The origin that was last looked at with success: what is wanted there is known.
+    shown: Option<String>,
     /// Looks in a row that found trouble.
     failed_looks: u32,
     /// When a status that couldn't be written is tried again, and after how long a wait.
@@ -186,6 +190,7 @@ impl Source {
             repairs: Repairs::default(),
             handled: None,
             next_look: Instant::now(),
+            shown: None,
             failed_looks: 0,
             report_again: None,
         }
@@ -238,13 +243,10 @@ impl Source {
         }
     }
 
-    /// Whether clusters may be changed: not while it is suspended, and after a change of its spec not before a look has
-    /// shown what is wanted now.
+    /// Whether clusters may be changed: not while it is suspended, and after that, or at another origin, not before a look
+    /// has shown what is wanted now.
     fn may_work(&self) -> bool {
-        match &self.kind {
-            Kind::Object(object) => !self.is_suspended() && self.judged == object.metadata.generation,
-            Kind::Folder(_) => true,
-        }
+        !self.is_suspended() && self.shown.as_ref() == Some(&self.origin())
     }
 
     fn to_check(&self, changed: Changed) -> BTreeSet<String> {
@@ -260,11 +262,14 @@ impl Source {
         };
         let accepts = |source: &CodisGitSource| source.annotations().get(names::ANNOTATION_ACCEPT_REWIND).cloned();
         let changed = old.metadata.generation != new.metadata.generation || accepts(old) != accepts(new);
-        let poked = requested(old) != requested(new);
+        let (poked, was_suspended) = (requested(old) != requested(new), old.spec.is_suspended());
         // What was written last is newer than what the watch tells.
         let mut fresh = CodisGitSource::clone(new);
         fresh.status.clone_from(&old.status);
         self.kind = Kind::Object(Arc::new(fresh));
+        if was_suspended {
+            self.shown = None;
+        }
         if changed {
             // It waited under another spec, and may not be wanted any more: the next look finds it again.
             (self.pending, self.retry) = (None, None);
@@ -303,7 +308,7 @@ impl Source {
     }
 
     fn order(&self) -> Order {
-        let (mut applied, mut resumes) = (None, None);
+        let (mut applied, mut resumes, mut holds) = (None, None, None);
         let origin = match &self.kind {
             Kind::Folder(folder) => Origin::Directory(folder.clone()),
             Kind::Object(object) => {
@@ -313,6 +318,10 @@ impl Source {
                 let anchor = self.applied.as_ref().filter(|applied| applied.origin == here);
                 applied = anchor.and_then(|applied| commit(&applied.revision));
                 resumes = self.resumes().and_then(|resumes| commit(&resumes.revision));
+                let in_force = self.in_force.as_ref().filter(|in_force| in_force.origin == here);
+                holds = in_force
+                    .and_then(|in_force| commit(&in_force.revision))
+                    .or_else(|| resumes.clone());
                 Origin::Git(Box::new(Branch {
                     spec: object.spec.clone(),
                     namespace: self.namespace.clone(),
@@ -327,6 +336,7 @@ impl Source {
             seen: self.seen.clone(),
             applied,
             resumes,
+            holds,
             library: Arc::clone(&self.library),
         }
     }
@@ -348,14 +358,15 @@ impl Source {
         wanted.filter(|resumes| resumes.origin == self.origin())
     }
 
-    /// Whether the status says that this revision is being applied.
-    pub(super) fn is_told(&self, revision: &str) -> bool {
-        let Kind::Object(object) = &self.kind else { return true };
-        let told = object
-            .status
-            .as_ref()
-            .and_then(|status| status.applying_revision.as_deref());
-        told == Some(revision)
+    /// Whether the status says that what is in force is being applied.
+    pub(super) fn is_told(&self) -> bool {
+        let (Kind::Object(object), Some(in_force)) = (&self.kind, &self.in_force) else {
+            return true;
+        };
+        object.status.as_ref().is_some_and(|status| {
+            status.applying_revision.as_ref() == Some(&in_force.revision)
+                && status.origin.as_ref() == Some(&in_force.origin)
+        })
     }
 
     pub(super) fn key(&self) -> String {
@@ -369,10 +380,11 @@ impl Source {
         if let Some(files) = looked.in_force {
             self.resume(&files);
         }
-        self.failed_looks = match &looked.found {
-            Found::Trouble(_) => self.failed_looks.saturating_add(1),
-            _ => 0,
-        };
+        if matches!(looked.found, Found::Trouble(_)) {
+            self.failed_looks = self.failed_looks.saturating_add(1);
+        } else {
+            (self.failed_looks, self.shown) = (0, Some(self.origin()));
+        }
         self.next_look = Instant::now() + self.pause();
         let trouble = self.trouble.take();
         match looked.found {
@@ -402,6 +414,9 @@ impl Source {
         if self.request() != self.handled {
             // It came during the look, which may have been too early for it.
             self.look_anew();
+        }
+        if !self.may_work() {
+            return self.report().await;
         }
         if self.retry.is_none() && self.is_applying() {
             self.advance().await;
@@ -441,8 +456,8 @@ impl Source {
     }
 
     /// Tries what isn't done again, later each time.
-    pub(super) fn retry_later(&mut self) {
-        let wait = self.retry.map_or(RETRY.0, |(_, wait)| (wait * 2).min(RETRY.1));
+    pub(super) fn retry_later(&mut self, longest: Duration) {
+        let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(longest));
         self.retry = Some((Instant::now() + wait, wait));
     }
 
@@ -472,7 +487,8 @@ impl Source {
             Ok(true) => self.report_again = None,
             Err(error) => {
                 tracing::warn!(source = self.key(), %error, "the status isn't written");
-                let wait = self.report_again.map_or(RETRY.0, |(_, wait)| (wait * 2).min(RETRY.1));
+                let longer = |(_, wait): (Instant, Duration)| (wait * 2).min(LONGEST_REPORT);
+                let wait = self.report_again.map_or(FIRST_RETRY, longer);
                 return self.report_again = Some((Instant::now() + wait, wait));
             }
         }

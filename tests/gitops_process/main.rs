@@ -168,6 +168,11 @@ async fn an_engine_that_begins_with_an_edit_that_cant_be_put_back_goes_on_with_t
             .any(|held| held.starts_with("a: spec.codisServer.replicas")),
         "{status:#?}"
     );
+    // Nor does it stand in the way of a commit that isn't about it.
+    world.tree.publish("clusters/b.yaml", file("b", 2)).unwrap();
+    world.poke("fleet").await;
+    world.cluster("b", "two proxies", |c| proxies(c) == 2).await;
+    world.reason("fleet", "Applied").await;
     second.abort();
 }
 

@@ -11,7 +11,7 @@ mod support;
 mod world;
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -53,12 +53,18 @@ async fn an_operator_killed_in_the_middle_of_a_commit_is_followed_by_one_that_ap
     let _second = Operator::start(&world, "second");
     let status = world.reason("fleet", "Applied").await;
     assert_eq!(status.clusters, Some(20));
-    let mut count = BTreeMap::<String, usize>::new();
-    for name in spec_writes(&world.server.served(User::Operator, &world.namespace)).0 {
-        *count.entry(name).or_default() += 1;
-    }
-    let once: BTreeMap<String, usize> = names.iter().map(|name| (name.clone(), 1)).collect();
-    assert_eq!(count, once, "each is written once");
+    // Each was created (201), and none written again (200). One that was under way when its client was killed may have
+    // been created without an answer, so it is missing here; that it is there is seen below.
+    let served = world.server.served(User::Operator, &world.namespace);
+    let (written, _) = spec_writes(&served);
+    let once: BTreeSet<&String> = written.iter().collect();
+    assert_eq!(once.len(), written.len(), "{written:?}");
+    let again: Vec<_> = served
+        .iter()
+        .filter(|logged| spec_writes(std::slice::from_ref(logged)).0.len() == 1)
+        .filter(|logged| logged.code != Some(201))
+        .collect();
+    assert!(again.is_empty(), "written again: {again:#?}");
     for name in &names {
         let whole = |c: &codis_operator::api::CodisCluster| c.status.as_ref().is_some_and(|s| s.gitops.is_some());
         world.cluster(name, "its origin", whole).await;

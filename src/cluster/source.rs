@@ -118,7 +118,7 @@ impl Cluster {
         let uid = live.uid().unwrap_or_default();
         self.patch_spec(source, &wish, body("uid", &uid), rehearsal).await?;
         // What others added: an apply leaves that alone.
-        if let Some((_, mut removal)) = surplus(&wish.json, &json_of(live)?) {
+        if let Some(mut removal) = surplus(&wish.json, &json_of(live)?) {
             removal["metadata"] = json!({ "uid": uid });
             self.remove_surplus(source, &wish, removal, rehearsal).await?;
         }
@@ -244,29 +244,26 @@ pub fn revision_of<'a>(live: &'a CodisCluster, source: &str) -> Option<&'a str> 
     borne.map(String::as_str)
 }
 
-/// What the live spec has that the wished one doesn't: the first such field, and the merge patch that removes them all.
-fn surplus(wished: &Value, live: &Value) -> Option<(String, Value)> {
-    let (field, removal) = surplus_of(wished.get("spec")?.as_object()?, live.get("spec")?.as_object()?)?;
-    Some((format!("spec.{field}"), json!({ "spec": removal })))
+/// The merge patch that removes what the live spec has and the wished one doesn't.
+fn surplus(wished: &Value, live: &Value) -> Option<Value> {
+    let removal = surplus_of(wished.get("spec")?.as_object()?, live.get("spec")?.as_object()?)?;
+    Some(json!({ "spec": removal }))
 }
 
-fn surplus_of(wished: &Map<String, Value>, live: &Map<String, Value>) -> Option<(String, Value)> {
-    let (mut first, mut removal) = (None, Map::new());
-    for (field, value) in live {
-        let found = match (wished.get(field), value) {
-            (None, _) => Some((field.clone(), Value::Null)),
-            (Some(Value::Object(wished)), Value::Object(live)) => {
-                surplus_of(wished, live).map(|(rest, removal)| (format!("{field}.{rest}"), removal))
-            }
-            // Lists are atomic here: the apply replaces them.
-            (Some(_), _) => None,
-        };
-        if let Some((path, value)) = found {
-            first.get_or_insert(path);
-            removal.insert(field.clone(), value);
-        }
-    }
-    first.map(|path| (path, Value::Object(removal)))
+fn surplus_of(wished: &Map<String, Value>, live: &Map<String, Value>) -> Option<Value> {
+    let removal: Map<String, Value> = live
+        .iter()
+        .filter_map(|(field, value)| {
+            let removal = match (wished.get(field), value) {
+                (None, _) => Some(Value::Null),
+                (Some(Value::Object(wished)), Value::Object(live)) => surplus_of(wished, live),
+                // Lists are atomic here: the apply replaces them.
+                (Some(_), _) => None,
+            };
+            removal.map(|removal| (field.clone(), removal))
+        })
+        .collect();
+    (!removal.is_empty()).then_some(Value::Object(removal))
 }
 
 /// Who wrote a field of the spec last. One that was removed has no owner: then the last writer is named, with a doubt.
@@ -344,8 +341,9 @@ mod tests {
             json!({"codisProxy": {"image": "i", "replicas": 1, "maxSurge": 2}, "schedulerName": "mine"}),
         ))
         .unwrap();
-        let (field, removal) = surplus(&wished, &live).unwrap();
-        assert_eq!(field, "spec.codisProxy.maxSurge");
+        let field = unequal("spec", wished.get("spec"), live.get("spec"));
+        assert_eq!(field.as_deref(), Some("spec.codisProxy.maxSurge"));
+        let removal = surplus(&wished, &live).unwrap();
         assert_eq!(
             removal,
             json!({"spec": {"codisProxy": {"maxSurge": null}, "schedulerName": null}})

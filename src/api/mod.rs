@@ -15,7 +15,9 @@ pub use source::{
     CodisGitSource, CodisGitSourceSpec, CodisGitSourceStatus, GitReference, LocalReference, SourceProblem,
     source_condition,
 };
-pub use status::{CodisClusterStatus, GitopsStatus, GroupStatus, ServerStatus, condition};
+pub use status::{
+    CodisClusterStatus, GitopsStatus, GroupStatus, ServerStatus, condition, condition_after, to_the_second,
+};
 
 /// The API group of every custom resource here.
 pub const GROUP: &str = "codis.k8s.io";

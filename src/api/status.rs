@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +23,35 @@ pub mod condition {
     pub const DEGRADED: &str = "Degraded";
     /// It is a person's turn.
     pub const STALLED: &str = "Stalled";
+}
+
+/// A condition that follows on those that were there: the time of its last transition is kept while its status is the
+/// same. Times are to the second, as the API server keeps them: an equal status must compare equal.
+#[must_use]
+pub fn condition_after(
+    old: &[Condition],
+    type_: &str,
+    status: &str,
+    reason: impl Into<String>,
+    message: impl Into<String>,
+    generation: Option<i64>,
+) -> Condition {
+    let same = old.iter().find(|old| old.type_ == type_ && old.status == status);
+    let now = || Time(to_the_second(Timestamp::now()));
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.into(),
+        message: message.into(),
+        observed_generation: generation,
+        last_transition_time: same.map_or_else(now, |old| old.last_transition_time.clone()),
+    }
+}
+
+/// A time as the API server keeps it.
+#[must_use]
+pub fn to_the_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or_default()
 }
 
 /// The observed state of a CodisCluster.

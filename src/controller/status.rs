@@ -1,13 +1,8 @@
 //! The status: a pure fold of what was seen and decided. An unchanged cluster gives an equal status.
 
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
-};
-
 use super::facts;
 use crate::{
-    api::{CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, condition},
+    api::{CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, condition, condition_after},
     build::Facts,
     domain::{Address, DashboardView, Group, Observed, Replication, ServerView},
     plan::{Decision, Desired, Health, Note, reason},
@@ -158,7 +153,16 @@ fn conclude(cluster: &CodisCluster, status: &mut CodisClusterStatus, truth: &Tru
     ];
     status.conditions = rows
         .into_iter()
-        .map(|(type_, value, (reason, message))| condition(cluster, type_, value, reason, message))
+        .map(|(type_, value, (reason, message))| {
+            condition_after(
+                &status.conditions,
+                type_,
+                value,
+                reason,
+                message,
+                cluster.metadata.generation,
+            )
+        })
         .collect();
     status.observed_generation = cluster.metadata.generation;
     status.message = (!message.is_empty()).then_some(message);
@@ -187,28 +191,6 @@ fn phase(truth: &Truth, decision: &Decision) -> &'static str {
             serving: Some(true), ..
         } => "Degraded",
         _ => "Progressing",
-    }
-}
-
-/// A condition, with the time of its last transition kept.
-fn condition(cluster: &CodisCluster, type_: &str, value: &str, reason: String, message: String) -> Condition {
-    let old = cluster
-        .status
-        .iter()
-        .flat_map(|status| &status.conditions)
-        .find(|old| old.type_ == type_);
-    let since = old
-        .filter(|old| old.status == value)
-        .map(|old| old.last_transition_time.clone());
-    // To the second, as the API server keeps it: an equal status must compare equal.
-    let now = || Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default());
-    Condition {
-        type_: type_.to_owned(),
-        status: value.to_owned(),
-        reason,
-        message,
-        observed_generation: cluster.metadata.generation,
-        last_transition_time: since.unwrap_or_else(now),
     }
 }
 

@@ -1,14 +1,14 @@
 //! What a source reports: a pure fold. An unchanged source gives an equal status, so an idle one writes nothing.
 
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::ResourceExt;
 
 use super::{Held, apply::Applied, document::Problem};
 use crate::{
-    api::{CodisGitSource, CodisGitSourceStatus, SourceProblem, names, source_condition as condition},
+    api::{
+        CodisGitSource, CodisGitSourceStatus, SourceProblem, condition_after, names, source_condition as condition,
+        to_the_second,
+    },
     cluster::EventKind,
 };
 
@@ -115,7 +115,8 @@ fn conditions(source: &CodisGitSource, report: &Report) -> Option<Vec<Condition>
         (condition::RECONCILING, yes(word.is_working())),
         (condition::STALLED, yes(word.is_stalled)),
     ];
-    let of = |(type_, value)| condition_of(source, report.judged, type_, value, &word);
+    let old = source.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let of = |(type_, value)| condition_after(old, type_, value, word.reason, cut(&word.message), report.judged);
     Some(rows.into_iter().map(of).collect())
 }
 
@@ -259,28 +260,6 @@ fn problem(problem: &Problem) -> SourceProblem {
         field: problem.field.clone(),
         message: cut(&problem.message),
     }
-}
-
-/// A condition, with the time of its last transition kept.
-fn condition_of(source: &CodisGitSource, judged: Option<i64>, type_: &str, value: &str, word: &Word) -> Condition {
-    let old = source.status.iter().flat_map(|status| &status.conditions);
-    let since = old
-        .filter(|old| old.type_ == type_ && old.status == value)
-        .map(|old| old.last_transition_time.clone())
-        .next();
-    Condition {
-        type_: type_.to_owned(),
-        status: value.to_owned(),
-        reason: word.reason.to_owned(),
-        message: cut(&word.message),
-        observed_generation: judged,
-        last_transition_time: since.unwrap_or_else(|| Time(to_the_second(Timestamp::now()))),
-    }
-}
-
-/// As the API server keeps times: an equal status must compare equal.
-pub(super) fn to_the_second(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or_default()
 }
 
 fn cut(text: &str) -> String {

@@ -15,14 +15,8 @@ use sha2::{Digest, Sha256};
 
 pub use watch::{Watch, watch};
 
-use super::{Blob, Content};
+use super::{Blob, Content, FILE_CAP, FILES_CAP, TOTAL_CAP};
 
-/// Bytes of one file.
-const MAX_FILE: u64 = 256 << 10;
-/// Bytes of all files.
-const MAX_BYTES: usize = 16 << 20;
-/// Files.
-const MAX_FILES: usize = 2_000;
 /// Names of any kind: somebody may have mounted `/`.
 const MAX_NAMES: usize = 20_000;
 /// Readings until two in a row must agree.
@@ -107,8 +101,8 @@ fn read_all(directory: &Path) -> Result<Listing, DirectoryError> {
                 (Content::Refused(reason), hash)
             }
         };
-        if bytes > MAX_BYTES {
-            return Err(DirectoryError::TooMuch(format!("{} MiB of files", MAX_BYTES >> 20)));
+        if bytes > TOTAL_CAP {
+            return Err(DirectoryError::TooMuch(format!("{} MiB of files", TOTAL_CAP >> 20)));
         }
         files.push(Blob {
             path,
@@ -203,8 +197,8 @@ impl Scan {
                 },
             ));
         }
-        if self.files.len() > MAX_FILES {
-            return Err(DirectoryError::TooMuch(format!("{MAX_FILES} files")));
+        if self.files.len() > FILES_CAP {
+            return Err(DirectoryError::TooMuch(format!("{FILES_CAP} files")));
         }
         Ok(None)
     }
@@ -234,9 +228,9 @@ impl Found {
         }
         let mut bytes = Vec::new();
         let file = fs::File::open(&path).map_err(DirectoryError::read(&self.path))?;
-        let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
-        if read.map_err(DirectoryError::read(&self.path))? as u64 > MAX_FILE {
-            return Ok(Err(format!("is larger than {} KiB", MAX_FILE >> 10)));
+        let read = file.take(FILE_CAP as u64 + 1).read_to_end(&mut bytes);
+        if read.map_err(DirectoryError::read(&self.path))? > FILE_CAP {
+            return Ok(Err(format!("is larger than {} KiB", FILE_CAP >> 10)));
         }
         Ok(String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned()))
     }

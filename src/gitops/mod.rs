@@ -28,6 +28,13 @@ use serde::{Deserialize, Serialize};
 
 pub use run::{Settings, run};
 
+/// The largest spec file, bytes. These three hold for every origin.
+const FILE_CAP: usize = 256 << 10;
+/// The most spec files.
+const FILES_CAP: usize = 2_000;
+/// The most bytes of spec files.
+const TOTAL_CAP: usize = 16 << 20;
+
 /// A spec file of a revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {

@@ -5,14 +5,11 @@ use std::collections::BTreeSet;
 use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, TreeEntry};
 
 use super::connection::Failure;
-use crate::gitops::git::{Blob, Content, Error, ErrorKind, Tree};
+use crate::gitops::{
+    FILE_CAP, FILES_CAP, TOTAL_CAP,
+    git::{Blob, Content, Error, ErrorKind, Tree},
+};
 
-/// The largest spec file, bytes.
-const FILE_CAP: usize = 256 << 10;
-/// The most spec files.
-const FILES_CAP: usize = 2_000;
-/// The most bytes of spec files.
-const TOTAL_CAP: usize = 16 << 20;
 /// The most entries of trees that are looked at: trees can contain one another in vast numbers.
 const ENTRIES_CAP: usize = 200_000;
 /// The deepest directory under the path.

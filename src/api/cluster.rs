@@ -10,7 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CodisClusterStatus, Quantity};
+use super::{CodisClusterStatus, ConfigOverrides, PodOptions, Quantity, SecretKeyReference};
 
 /// A Codis cluster: proxies, groups of redis servers, a dashboard, sentinels and a web front end.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -66,6 +66,36 @@ pub struct CodisClusterSpec {
     /// The sentinels, which detect dead masters. Without them the operator itself promotes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentinel: Option<SentinelSpec>,
+    /// What a write's acknowledgement stands for. available (the default): the master has it. bounded: a master takes
+    /// writes only while at least one replica is at most 10 s behind, so that a cut-off master stops by itself; a group
+    /// without a replica then takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self in ['available', 'bounded']").message("durability must be available or bounded"))]
+    pub durability: Option<String>,
+    /// Whether the operator moves a master by itself for a drain, a rolling change or a better spread: automatic (the
+    /// default), or supervised: it waits for `kubectl codis promote`. Failovers of dead masters don't ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self in ['automatic', 'supervised']").message("maintenance must be automatic or supervised"))]
+    pub maintenance: Option<String>,
+    /// No change of what runs until it is false again. Dead members are still replaced and failed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+    /// No pods; volumes and topology are kept. Data that isn't on volumes is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hibernate: Option<bool>,
+    /// Manage (the default), or Observe: nothing is written but the status, which tells the next step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self in ['Manage', 'Observe']").message("management must be Manage or Observe"))]
+    pub management: Option<String>,
+    /// Whether the API server refuses to delete this object (by the ValidatingAdmissionPolicy of deploy/).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_protection: Option<bool>,
+    /// A node that hasn't been ready for this long doesn't come back, like 5m; at least 1m. 5m if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(\\\\.[0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1m') && duration(self) <= duration('24h')")
+        .message("nodeLossAfter must be a duration like 90s, 5m or 1h, from 1m to 24h"))]
+    pub node_loss_after: Option<String>,
 }
 
 /// Amounts of compute resources and, for components with data, of storage.
@@ -101,7 +131,9 @@ pub struct HpaSpec {
 }
 
 /// The proxies.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("!(has(self.sessionAuth) && self.sessionAuth != '' && has(self.sessionAuthSecretRef))")
+    .message("codisProxy: give either sessionAuth or sessionAuthSecretRef"))]
 #[serde(rename_all = "camelCase")]
 pub struct ProxySpec {
     /// The container image.
@@ -145,14 +177,23 @@ pub struct ProxySpec {
     /// Taints that are tolerated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerations: Option<Vec<Toleration>>,
+    /// Labels, annotations, affinity and the like of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodOptions>,
+    /// Keys of proxy.toml beyond or instead of the operator's choice, like `proxy_max_clients: 1000`. Keys that the operator needs are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigOverrides>,
+    /// The Secret that holds the password of the proxies' clients, instead of sessionAuth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_auth_secret_ref: Option<SecretKeyReference>,
 }
 
 /// The redis servers, in groups of one master and its replicas.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.replicas % self.groupReplicas == 0")
     .message("codisServer.replicas must be a multiple of codisServer.groupReplicas: every group has groupReplicas servers"))]
-#[x_kube(validation = Rule::new("self.groupReplicas >= oldSelf.groupReplicas && self.replicas / self.groupReplicas >= oldSelf.replicas / oldSelf.groupReplicas")
-    .message("codisServer can't be scaled in in this version: neither fewer groups (replicas / groupReplicas) nor fewer servers in a group"))]
+#[x_kube(validation = Rule::new("self.replicas / self.groupReplicas >= oldSelf.replicas / oldSelf.groupReplicas")
+    .message("codisServer can't be scaled in to fewer groups (replicas / groupReplicas) in this version"))]
 #[serde(rename_all = "camelCase")]
 pub struct ServerSpec {
     /// The container image.
@@ -186,10 +227,22 @@ pub struct ServerSpec {
     /// Taints that are tolerated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerations: Option<Vec<Toleration>>,
+    /// Labels, annotations, affinity and the like of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodOptions>,
+    /// Keys of redis.conf beyond or instead of the operator's choice, like `maxmemory-policy: allkeys-lru`. Keys that the operator needs are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigOverrides>,
+    /// Whether data volumes stay when the cluster is deleted: Retain (the default) or Delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self in ['Retain', 'Delete']").message("volumeRetention must be Retain or Delete"))]
+    pub volume_retention: Option<String>,
 }
 
 /// The dashboard, the single writer of the topology.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("!(has(self.productAuth) && self.productAuth != '' && has(self.productAuthSecretRef))")
+    .message("codisDashboard: give either productAuth or productAuthSecretRef"))]
 #[serde(rename_all = "camelCase")]
 pub struct DashboardSpec {
     /// The container image.
@@ -212,6 +265,21 @@ pub struct DashboardSpec {
     /// What the dashboard may use at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Resources>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints that are tolerated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerations: Option<Vec<Toleration>>,
+    /// Labels, annotations, affinity and the like of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodOptions>,
+    /// Keys of dashboard.toml beyond or instead of the operator's choice, like `migration_timeout: 30s`. Keys that the operator needs are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigOverrides>,
+    /// The Secret that holds the password of the servers, instead of productAuth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product_auth_secret_ref: Option<SecretKeyReference>,
 }
 
 /// The web front end.
@@ -239,6 +307,15 @@ pub struct FeSpec {
     /// What it may use at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Resources>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints that are tolerated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerations: Option<Vec<Toleration>>,
+    /// Labels, annotations, affinity and the like of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodOptions>,
 }
 
 /// The sentinels, which detect dead masters and fail over.
@@ -269,4 +346,10 @@ pub struct SentinelSpec {
     /// Taints that are tolerated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerations: Option<Vec<Toleration>>,
+    /// Labels, annotations, affinity and the like of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodOptions>,
+    /// Keys of sentinels beyond or instead of the operator's choice, like `down-after-milliseconds: 3000`, `failover-timeout` or `parallel-syncs`. Keys that the operator needs are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigOverrides>,
 }

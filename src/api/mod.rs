@@ -3,6 +3,7 @@
 //! May enter: serde, schemars, kube's derive. Stays out: every other room. A change here is a change of a contract.
 
 mod cluster;
+mod options;
 mod quantity;
 mod source;
 mod status;
@@ -10,13 +11,15 @@ mod status;
 pub use cluster::{
     CodisCluster, CodisClusterSpec, DashboardSpec, FeSpec, HpaSpec, ProxySpec, Resources, SentinelSpec, ServerSpec,
 };
+pub use options::{ConfigOverrides, ConfigValue, PodOptions, SecretKeyReference, Verbatim};
 pub use quantity::{ParseQuantityError, Quantity};
 pub use source::{
-    CodisGitSource, CodisGitSourceSpec, CodisGitSourceStatus, GitReference, LocalReference, SourceProblem,
+    CodisGitSource, CodisGitSourceSpec, CodisGitSourceStatus, GitReference, LocalReference, SourceProblem, go_duration,
     source_condition,
 };
 pub use status::{
-    CodisClusterStatus, GitopsStatus, GroupStatus, ServerStatus, condition, condition_after, to_the_second,
+    CodisClusterStatus, GitopsStatus, GroupStatus, PromotionStatus, ServerStatus, SwitchoverStatus, condition,
+    condition_after, to_the_second,
 };
 
 /// The API group of every custom resource here.
@@ -44,6 +47,12 @@ pub mod names {
     pub const ANNOTATION_REQUESTED_AT: &str = "codis.k8s.io/requestedAt";
     /// Annotation of a CodisGitSource by which a person accepts that its branch went back: its value is the commit.
     pub const ANNOTATION_ACCEPT_REWIND: &str = "codis.k8s.io/accept-rewind";
+    /// Label of a server's pod: master or replica, as the topology has it. No immutable selector uses it.
+    pub const LABEL_ROLE: &str = "codis.k8s.io/role";
+    /// Annotation by which a person asks for a switchover: `<group>[/<pod>]@<anything new>`.
+    pub const ANNOTATION_PROMOTE: &str = "codis.k8s.io/promote";
+    /// Annotation by which a person stops changes for a while: JSON with `until` (RFC 3339), `reason` and `scope`.
+    pub const ANNOTATION_HOLD: &str = "codis.k8s.io/hold";
     /// Finalizer that stops a cluster's pods in order before its objects are collected.
     pub const FINALIZER: &str = "codis.k8s.io/teardown";
     /// Field manager of everything that the cluster controller applies.

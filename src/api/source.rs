@@ -144,7 +144,13 @@ impl CodisGitSourceSpec {
 
 /// A duration in Go's notation, whose form the API server has checked.
 fn duration(text: Option<&str>) -> Option<Duration> {
-    let parsed: jiff::SignedDuration = text?.parse().ok()?;
+    go_duration(text?)
+}
+
+/// A duration in Go's notation, like 90s or 1h30m; none for zero and for what isn't one.
+#[must_use]
+pub fn go_duration(text: &str) -> Option<Duration> {
+    let parsed: jiff::SignedDuration = text.parse().ok()?;
     Duration::try_from(parsed).ok().filter(|duration| !duration.is_zero())
 }
 

@@ -92,6 +92,21 @@ pub struct CodisClusterStatus {
     /// Fields of the spec that are accepted but don't take effect yet, or not any more, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without_effect: Vec<String>,
+    /// The switchover under way: written before the first lock, gone when the group is whole again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<SwitchoverStatus>,
+    /// What became of the last promotion that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<PromotionStatus>,
+    /// What keeps changes back: paused, hibernate, Observe, a hold and its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brakes: Vec<String>,
+    /// Nodes that are being drained or are lost, each with what that waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// Servers that run what the spec says / wished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<String>,
     /// Where in Git its spec comes from. Written by the Git sources with a field manager of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gitops: Option<GitopsStatus>,
@@ -124,9 +139,48 @@ pub struct GroupStatus {
     pub master: Option<String>,
     /// Whether a member whose volume is empty must not start as a master (design, decision 6).
     pub bootstrapped: bool,
+    /// Whether its servers must be on different nodes (required) or are where possible (preferred). Decided when the
+    /// group is made, and never changed: a change would restart its servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anti_affinity: Option<String>,
+    /// When its master was replaced by a failover, in UTC, the last ten minutes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failovers: Vec<String>,
     /// The members, master first, as the topology has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<ServerStatus>,
+}
+
+/// A planned change of a group's master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SwitchoverStatus {
+    /// The group.
+    pub group: i32,
+    /// The pod that was master.
+    pub from: String,
+    /// The pod that is to be master.
+    pub to: String,
+    /// How far it came: Locking, Promoting or Undoing.
+    pub phase: String,
+    /// Why.
+    pub reason: String,
+    /// When it began, in UTC.
+    pub started_at: String,
+}
+
+/// What became of a promotion that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PromotionStatus {
+    /// The request: the value of the annotation codis.k8s.io/promote.
+    pub request: String,
+    /// Done or Refused.
+    pub outcome: String,
+    /// Who is master now, or why it was refused.
+    pub message: String,
+    /// When, in UTC.
+    pub at: String,
 }
 
 /// One codis-server.

@@ -111,6 +111,7 @@ async fn effect(context: &Context, codis: &Codis, known: &Known<'_>, step: &Step
             armed.extend(groups);
             return set_gates(context, known, armed).await.map(Some);
         }
+        Step::Switchover { .. } | Step::Undo(_) | Step::Restart { .. } => {}
         Step::StartEmpty { group, pods } => return start_empty(context, known, *group, pods).await.map(Some),
     }
     Ok(None)

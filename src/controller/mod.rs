@@ -16,6 +16,7 @@ mod teardown;
 
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 pub use error::Error;
@@ -138,6 +139,8 @@ async fn settle(
         known_hosts: facts.addresses.values().cloned().collect(),
         persistent: facts::persistent(valid, &facts),
         has_password: facts.auth.product.is_some(),
+        now: Timestamp::now(),
+        promotion: None,
         allow_stand_in: context.allow_stand_in,
     };
     let codis = Codis::new(

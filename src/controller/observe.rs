@@ -48,6 +48,10 @@ pub(super) async fn observe(
         servers,
         sentinels,
         server_pods: server_pods(desired, live, now),
+        sentinel_pods: BTreeMap::new(),
+        nodes: BTreeMap::new(),
+        intent: None,
+        failed_moves: BTreeMap::new(),
         proxy_pods: of_component(live, Component::Proxy.name())
             .map(|pod| proxy_pod(pod, now))
             .collect(),
@@ -83,6 +87,10 @@ fn member_pod(pod: &Pod, now: Timestamp) -> MemberPod {
     MemberPod {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        outdated: false,
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        not_running: false,
         ready: is_ready(pod),
         unready_for: unready_for(pod, now),
         at_gate: container(pod).is_some_and(is_at_the_gate) && !is_ready(pod),

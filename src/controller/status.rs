@@ -226,6 +226,8 @@ fn groups(view: &View<'_>) -> Vec<GroupStatus> {
         id: group.id.get().into(),
         slots: i32::try_from(topology.slots_of(group.id)).unwrap_or(i32::MAX),
         master: group.master().and_then(name),
+        anti_affinity: None,
+        failovers: Vec::new(),
         bootstrapped: view.facts.bootstrapped.contains(&group.id),
         servers: group
             .servers

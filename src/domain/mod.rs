@@ -9,7 +9,8 @@ mod topology;
 
 pub use address::{Address, ParseAddressError};
 pub use observed::{
-    DashboardView, MemberPod, Observed, ProxyPod, Replication, SentinelMaster, SentinelView, ServerView,
+    DashboardView, Intent, MemberPod, NodeView, Observed, ProxyPod, Replication, SentinelMaster, SentinelView,
+    ServerView,
 };
 pub use slot::{GroupId, OutOfRange, SLOT_COUNT, SlotId, even_layout, slot_of_key};
 pub use topology::{ActionState, Group, ProxyRecord, Sentinels, Server, SlotMapping, Topology};

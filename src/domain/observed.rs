@@ -15,6 +15,14 @@ pub struct Observed {
     pub sentinels: BTreeMap<Address, Result<SentinelView, String>>,
     /// The pods of the servers by their address, where a pod exists.
     pub server_pods: BTreeMap<Address, MemberPod>,
+    /// The pods of the sentinels by their address, where a pod exists.
+    pub sentinel_pods: BTreeMap<Address, MemberPod>,
+    /// The nodes of Kubernetes, by name. Those that pods name and that aren't here are gone.
+    pub nodes: BTreeMap<String, NodeView>,
+    /// The switchover that was begun, as the status has it.
+    pub intent: Option<Intent>,
+    /// Groups whose last switchover failed: how often in a row, and how many seconds ago.
+    pub failed_moves: BTreeMap<GroupId, (u32, u64)>,
     /// The pods of the proxies.
     pub proxy_pods: Vec<ProxyPod>,
     /// Groups whose start gate is armed (design, decision 6).
@@ -114,6 +122,14 @@ pub struct MemberPod {
     pub name: String,
     /// Its uid: a new one means a new emptyDir.
     pub uid: String,
+    /// The node that it was given to.
+    pub node: Option<String>,
+    /// Whether it was made from another template than the one that is wished now.
+    pub outdated: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Proof that no process of it runs: the kubelet's word, or its node is gone or out of service (design, decision 7).
+    pub not_running: bool,
     /// The kubelet's word that it serves.
     pub ready: bool,
     /// For how many seconds it hasn't served, by the kubelet's word; none while it does.
@@ -122,6 +138,30 @@ pub struct MemberPod {
     pub at_gate: bool,
     /// The kubelet's word that it is at the gate and that nothing runs in it now: this copy is gone.
     pub stopped_empty: bool,
+}
+
+/// A node, as far as it matters to what runs on it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct NodeView {
+    /// Why pods are to leave it, like `is cordoned` or a taint; none while they may stay.
+    pub leaving: Option<String>,
+    /// For how many seconds its kubelet hasn't been heard; none while it is.
+    pub silent_for: Option<u64>,
+    /// A person's or a machine's word that nothing runs there any more: the taint `out-of-service`.
+    pub out_of_service: bool,
+    /// Its zone.
+    pub zone: Option<String>,
+}
+
+/// A switchover that was begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// The group.
+    pub group: GroupId,
+    /// Who was master.
+    pub from: Address,
+    /// Who was to be.
+    pub to: Address,
 }
 
 /// The pod of a proxy, as Kubernetes has it.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::{
     build::Addresses,
     domain::{Address, Group, GroupId, Observed, Replication, ServerView, Topology},
@@ -21,6 +23,10 @@ pub struct Desired<'a> {
     pub persistent: BTreeSet<GroupId>,
     /// Whether servers ask for a password.
     pub has_password: bool,
+    /// What time it is: for holds that end.
+    pub now: Timestamp,
+    /// The switchover that a person asks for, while it isn't dealt with.
+    pub promotion: Option<(GroupId, Option<Address>)>,
     /// Whether the stand-in for Codis may be run.
     pub allow_stand_in: bool,
 }
@@ -59,6 +65,11 @@ impl Input<'_> {
             let is_known = |address: &Address| known.is_some_and(|known| known.iter().any(|s| s.address == *address));
             servers.iter().all(is_known)
         })
+    }
+
+    /// Whether no process of a server runs, by the proofs of design, decision 7.
+    pub(super) fn is_provably_gone(&self, server: &Address) -> bool {
+        self.observed.server_pods.get(server).is_some_and(|pod| pod.not_running)
     }
 
     pub(super) fn is_up_master(&self, address: &Address) -> bool {

@@ -10,12 +10,14 @@ mod gate;
 mod heal;
 mod health;
 mod input;
+mod moves;
 mod proxies;
 mod sentinels;
 mod step;
 
 pub use health::{Health, health};
 pub use input::Desired;
+pub use moves::verdict;
 pub use step::{Decision, Note, Step, reason};
 
 use crate::domain::{DashboardView, Observed};
@@ -30,7 +32,8 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 18] = [
+    moves::undo,
     gate::unfence,
     sentinels::relink,
     proxies::remove_dead,
@@ -47,6 +50,7 @@ const RULES: [Rule; 16] = [
     sentinels::monitor,
     bootstrap::slots,
     proxies::online,
+    moves::requested,
 ];
 
 /// The next step towards what is desired.

@@ -57,7 +57,7 @@ pub(super) fn resync(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
 }
 
 /// Whoever isn't there, or isn't in its role, for `resync-all`.
-fn missing(input: &Input<'_>) -> Vec<String> {
+pub(super) fn missing(input: &Input<'_>) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
     // Those that the dashboard knows, too: it asks them all.
     let wished = input.desired.addresses.sentinels.iter();
@@ -73,7 +73,9 @@ fn missing(input: &Input<'_>) -> Vec<String> {
             continue;
         }
         let replicas = group.servers.iter().skip(1).map(|server| &server.address);
-        for replica in replicas.filter(|replica| !is_linked(input, replica)) {
+        // What provably doesn't run takes no part: it is attached anew when it is back (identity-experiment S2).
+        let is_missing = |replica: &&Address| !is_linked(input, replica) && !input.is_provably_gone(replica);
+        for replica in replicas.filter(is_missing) {
             missing.push(format!("replica {replica}"));
         }
     }

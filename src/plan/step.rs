@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::{Address, GroupId, SlotId};
+use crate::domain::{Address, GroupId, Intent, SlotId};
 
 /// Reasons, as conditions and events show them.
 pub mod reason {
@@ -10,6 +10,22 @@ pub mod reason {
     pub const PODS_NOT_READY: &str = "PodsNotReady";
     /// The dashboard doesn't answer, or waits for its lock.
     pub const DASHBOARD_NOT_READY: &str = "DashboardNotReady";
+    /// A person stopped it: paused, or a hold.
+    pub const HELD: &str = "Held";
+    /// Masters are moved only when a person asks.
+    pub const SUPERVISED: &str = "Supervised";
+    /// A master can't be moved yet.
+    pub const SWITCHOVER: &str = "Switchover";
+    /// A promotion that was asked for can't be.
+    pub const PROMOTION_REFUSED: &str = "PromotionRefused";
+    /// A node is being drained.
+    pub const DRAINING: &str = "Draining";
+    /// A node doesn't come back.
+    pub const NODE_LOST: &str = "NodeLost";
+    /// Servers are being replaced by ones of the changed spec.
+    pub const ROLLING: &str = "Rolling";
+    /// A group's master was replaced three times within ten minutes.
+    pub const FLAPPING: &str = "Flapping";
     /// Servers don't answer yet.
     pub const SERVERS_NOT_READY: &str = "ServersNotReady";
     /// Replicas aren't in sync yet.
@@ -120,6 +136,28 @@ pub enum Step {
     Unfence(Address),
     /// Arm the start gate of groups: from now on no member starts as a master without data.
     ArmGate(Vec<GroupId>),
+    /// Make a replica its group's master without losing a write (design, decision 4).
+    Switchover {
+        /// The group.
+        group: GroupId,
+        /// The master.
+        from: Address,
+        /// The replica that is to be.
+        to: Address,
+        /// Why.
+        why: String,
+    },
+    /// Leave no trace of a switchover that was begun: no lock, no fence, no intent.
+    Undo(Intent),
+    /// Have Kubernetes make a pod anew.
+    Restart {
+        /// The pod's name.
+        pod: String,
+        /// Its uid: of one that was made since, nothing is known.
+        uid: String,
+        /// Why.
+        why: String,
+    },
     /// Assign slots in bulk.
     AssignSlots(Vec<(SlotId, GroupId)>),
     /// Have the dashboard take a proxy online.
@@ -146,6 +184,9 @@ impl Step {
             Self::ArmGate(_) => "ArmStartGate",
             Self::AssignSlots(_) => "AssignSlots",
             Self::OnlineProxy(_) => "OnlineProxy",
+            Self::Switchover { .. } => "Switchover",
+            Self::Undo(_) => "UndoSwitchover",
+            Self::Restart { .. } => "RestartPod",
         }
     }
 }
@@ -189,6 +230,15 @@ impl fmt::Display for Step {
             Self::ArmGate(groups) => {
                 write!(f, "arm the start gate of groups {}", list(groups))
             }
+            Self::Switchover { group, from, to, why } => {
+                write!(f, "hand group {group} over from {from} to {to}: {why}")
+            }
+            Self::Undo(intent) => write!(
+                f,
+                "clear away a switchover of group {} from {} to {}",
+                intent.group, intent.from, intent.to
+            ),
+            Self::Restart { pod, why, .. } => write!(f, "make pod {pod} anew: {why}"),
             Self::AssignSlots(slots) => write!(f, "assign {} slots", slots.len()),
             Self::OnlineProxy(admin) => write!(f, "take proxy {admin} online"),
         }

@@ -26,6 +26,7 @@ struct World {
     observed: Observed,
     topology: Topology,
     persistent: bool,
+    promotion: Option<(GroupId, Option<Address>)>,
     allow_stand_in: bool,
     version: String,
 }
@@ -159,9 +160,8 @@ impl World {
                             uid: format!("uid-{name}"),
                             name,
                             ready: true,
-                            unready_for: None,
-                            at_gate: false,
-                            stopped_empty: false,
+                            node: Some(format!("node-{o}")),
+                            ..MemberPod::default()
                         },
                     )
                 })
@@ -189,6 +189,7 @@ impl World {
             observed,
             topology,
             persistent: true,
+            promotion: None,
             allow_stand_in: false,
             version: "3.2.2".into(),
         }
@@ -236,6 +237,8 @@ impl World {
                 BTreeSet::new()
             },
             has_password: true,
+            now: "2026-11-23T12:00:00Z".parse().unwrap(),
+            promotion: self.promotion.clone(),
             allow_stand_in: self.allow_stand_in,
         }
     }

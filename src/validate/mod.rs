@@ -3,14 +3,16 @@
 //! May enter: api, domain. Stays out: clients. The API server refuses most bad input by the rules in `api`; they are
 //! repeated here for objects that came another way (an older CRD, a Git repository).
 
+mod brakes;
 mod component;
 mod names;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::Toleration;
 use kube::ResourceExt;
 
+pub use brakes::{Brakes, Hold, PromotionRequest};
 pub use component::{Component, ProxySizing, Service, Volume};
 pub use names::Names;
 
@@ -106,6 +108,18 @@ pub struct ValidCluster {
     pub adopt: bool,
     /// The token of a loss that a person accepted.
     pub accepted_loss: Option<String>,
+    /// What a person stopped.
+    pub brakes: Brakes,
+    /// The switchover that a person asks for.
+    pub promotion: Option<PromotionRequest>,
+    /// A node that hasn't been ready for this long doesn't come back.
+    pub node_loss_after: Duration,
+    /// Servers whose number is lower aren't rolled, counted over all groups (design, decision 2).
+    pub partition: u16,
+    /// Replicas that must be close behind for a master to take writes: 1 with bounded durability, else 0.
+    pub good_replicas: u32,
+    /// Whether data volumes go with the cluster.
+    pub deletes_volumes: bool,
     /// Fields that are accepted but have no effect yet.
     pub without_effect: Vec<String>,
 }
@@ -166,6 +180,18 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
             "must not be greater than maxReplicas",
         );
     }
+    let brakes = Brakes::of(cluster, &mut errors);
+    let node_loss_after = errors.take(brakes::node_loss_after(spec.node_loss_after.as_deref()));
+    let is_bounded = errors.take(choice(
+        "spec.durability",
+        spec.durability.as_deref(),
+        ["available", "bounded"],
+    ));
+    let deletes_volumes = errors.take(choice(
+        "spec.codisServer.volumeRetention",
+        spec.codis_server.volume_retention.as_deref(),
+        ["Retain", "Delete"],
+    ));
     let parts = component::Parts::of(spec, group_size, &mut errors);
     errors.into_result()?;
     Ok(ValidCluster {
@@ -188,6 +214,12 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
             .get(annotations::ANNOTATION_ADOPT)
             .is_some_and(|value| value == "true"),
         accepted_loss: cluster.annotations().get(annotations::ANNOTATION_ACCEPT_LOSS).cloned(),
+        brakes,
+        promotion: PromotionRequest::of(cluster),
+        node_loss_after,
+        partition: u16::try_from(spec.codis_server.partition.unwrap_or(0)).unwrap_or(u16::MAX),
+        good_replicas: u32::from(is_bounded),
+        deletes_volumes,
         without_effect: without_effect(cluster),
     })
 }
@@ -211,6 +243,15 @@ impl Errors {
 
     fn into_result(self) -> Result<(), Vec<Invalid>> {
         if self.0.is_empty() { Ok(()) } else { Err(self.0) }
+    }
+}
+
+/// Whether the second of two words was chosen; the first is the default.
+fn choice(field: &str, value: Option<&str>, [default, other]: [&str; 2]) -> Result<bool, Invalid> {
+    match value.unwrap_or(default) {
+        value if value == default => Ok(false),
+        value if value == other => Ok(true),
+        _ => Err(Invalid::new(field, format!("must be {default} or {other}"))),
     }
 }
 
@@ -309,11 +350,6 @@ fn without_effect(cluster: &CodisCluster) -> Vec<String> {
         spec.codis_proxy.hpa_spec.is_some(),
         "spec.codisProxy.hpaSpec",
         "not in this version: replicas is used",
-    );
-    note(
-        spec.codis_server.partition.is_some_and(|partition| partition > 0),
-        "spec.codisServer.partition",
-        "not in this version: servers take a changed spec when they are next restarted",
     );
     if let Some(sentinel) = &spec.sentinel {
         let storage =

@@ -30,6 +30,8 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
         known_hosts: BTreeSet::new(),
         persistent: BTreeSet::new(),
         has_password: true,
+        now: "2026-11-23T12:00:00Z".parse().unwrap(),
+        promotion: None,
         allow_stand_in: false,
     };
     let observed = Observed {

@@ -1,0 +1,194 @@
+//! Planned moves of masters: one way for all who want one (a person, a drain, a rolling change), with one set of
+//! conditions, and the clearing away of moves that were begun.
+
+use super::{
+    Decision, Step,
+    input::{Input, Word},
+    reason, sentinels,
+};
+use crate::domain::{Address, Group, GroupId, MemberPod, Replication, ServerView};
+
+/// After a failed switchover the next one waits so many seconds, doubled with each failure in a row.
+const PATIENCE: u64 = 5;
+/// But never longer than this.
+const MOST_PATIENCE: u64 = 60;
+/// A replica that is further behind than this, in bytes, wouldn't catch up while clients wait.
+const NEAR: u64 = 4 << 20;
+
+/// Who wants a master moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A person asked for this one: neither supervised maintenance nor a hold is in its way.
+    ByPerson,
+    /// The operator's own wish.
+    ByRule,
+}
+
+/// A switchover that was begun and of which nobody knows how far it came: an operator died, or it failed half way. It
+/// leaves no lock, no fence and no intent behind.
+pub(super) fn undo(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    input.observed.intent.clone().map(Step::Undo)
+}
+
+/// The switchover that a person asks for.
+pub(super) fn requested(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    let (group, target) = input.open_request()?;
+    let fit = |server: &Address| target.is_none_or(|target| target == server);
+    away(input, decision, group, "it was asked for", Wanted::ByPerson, &fit)
+}
+
+/// The step that hands a group over to another of its servers, one that is `fit`; or none, with a note of what that
+/// waits for. A promotion has the dashboard configure sentinels anew, so it has the conditions of that, too
+/// (design, decisions 4 and 5).
+pub(super) fn away(
+    input: &Input<'_>,
+    decision: &mut Decision,
+    group: &Group,
+    why: &str,
+    wanted: Wanted,
+    fit: &dyn Fn(&Address) -> bool,
+) -> Option<Step> {
+    match obstacle(input, group, wanted).and_then(|()| successor(input, group, fit)) {
+        Ok((from, to)) => Some(Step::Switchover {
+            group: group.id,
+            from: from.clone(),
+            to: to.clone(),
+            why: why.to_owned(),
+        }),
+        Err((reason, obstacle)) => {
+            decision.wait(
+                reason,
+                format!("group {} is to get another master ({why}): {obstacle}", group.id),
+            );
+            None
+        }
+    }
+}
+
+type Obstacle = (&'static str, String);
+
+/// Why no master of a group may be moved now.
+fn obstacle(input: &Input<'_>, group: &Group, wanted: Wanted) -> Result<(), Obstacle> {
+    let brakes = &input.desired.cluster.brakes;
+    if wanted == Wanted::ByRule {
+        if let Some(held) = brakes.stops("moves", input.desired.now) {
+            return Err((reason::HELD, held));
+        }
+        if brakes.supervised {
+            let what = format!(
+                "spec.maintenance is supervised: kubectl codis promote {} {}",
+                input.desired.cluster.names.cluster, group.id
+            );
+            return Err((reason::SUPERVISED, what));
+        }
+    }
+    if let Some((times, ago)) = input.observed.failed_moves.get(&group.id) {
+        let patience = (PATIENCE << times.saturating_sub(1).min(8)).min(MOST_PATIENCE);
+        if *ago < patience {
+            let what = format!("the last try failed {ago} s ago, the next one is after {patience} s");
+            return Err((reason::SWITCHOVER, what));
+        }
+    }
+    let moving = input.topology.slots.iter().filter(|slot| slot.migrating).count();
+    if moving > 0 {
+        return Err((reason::SWITCHOVER, format!("{moving} slots are being moved")));
+    }
+    let missing = sentinels::missing(input);
+    if !missing.is_empty() {
+        return Err((reason::SWITCHOVER, format!("it must wait for {}", missing.join(", "))));
+    }
+    if input.desired.cluster.sentinel.is_some() && input.topology.sentinels.out_of_sync {
+        return Err((reason::SWITCHOVER, "sentinels are to be configured first".to_owned()));
+    }
+    if input.word_on(group) != Word::For {
+        return Err((
+            reason::SWITCHOVER,
+            "too few sentinels stand behind its master".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// The master and the replica that is to follow it: in touch, near, staying, and of the fit ones the furthest.
+fn successor<'i>(
+    input: &'i Input<'_>,
+    group: &'i Group,
+    fit: &dyn Fn(&Address) -> bool,
+) -> Result<(&'i Address, &'i Address), Obstacle> {
+    let err = |what: &str| (reason::SWITCHOVER, what.to_owned());
+    let master = input
+        .serving_master(group)
+        .ok_or_else(|| err("its master doesn't serve"))?;
+    let Some(ServerView::Up { offset: head, .. }) = input.server(master) else {
+        return Err(err("its master doesn't serve"));
+    };
+    let replicas = group.servers.iter().skip(1).map(|server| &server.address);
+    let candidates = replicas
+        .filter(|server| fit(server) && may_stay(input, server))
+        .filter_map(|server| {
+            let behind = match input.server(server) {
+                Some(ServerView::Up {
+                    replication:
+                        Replication::Replica {
+                            master: followed,
+                            link_up: true,
+                        },
+                    offset,
+                    ..
+                }) if followed == master => head.saturating_sub(*offset),
+                _ => return None,
+            };
+            (behind <= NEAR).then_some((behind, server))
+        });
+    let best = candidates.min_by_key(|(behind, _)| *behind);
+    let best = best.ok_or_else(|| err("no replica that may stay where it is is in step with the master"))?;
+    Ok((master, best.1))
+}
+
+/// Whether a server's pod is well and its node keeps it.
+pub(super) fn may_stay(input: &Input<'_>, server: &Address) -> bool {
+    let pod = input.observed.server_pods.get(server);
+    pod.is_some_and(|pod| pod.ready && !pod.terminating && !is_leaving(input, pod))
+}
+
+/// Whether the pod's node is being drained, lost or gone.
+pub(super) fn is_leaving(input: &Input<'_>, pod: &MemberPod) -> bool {
+    let Some(node) = &pod.node else { return false };
+    // Where nodes can't be seen nothing is known against them.
+    if input.observed.nodes.is_empty() {
+        return false;
+    }
+    let view = input.observed.nodes.get(node);
+    view.is_none_or(|view| view.leaving.is_some() || view.out_of_service || view.silent_for.is_some())
+}
+
+impl Input<'_> {
+    /// The group, and the server if one is named, of a request for a switchover that hasn't been dealt with. Requests
+    /// that can't be met are the controller's to refuse.
+    pub(super) fn open_request(&self) -> Option<(&Group, Option<&Address>)> {
+        let (group, pod) = self.desired.promotion.as_ref()?;
+        let group = self.topology.groups.get(group)?;
+        Some((group, pod.as_ref()))
+    }
+}
+
+/// What became of a request, where it is dealt with without a switchover: met already, or impossible.
+#[must_use]
+pub fn verdict(
+    wish: &Result<(u16, Option<String>), String>,
+    servers_by_pod: &std::collections::BTreeMap<String, (GroupId, Address)>,
+    masters: &std::collections::BTreeMap<GroupId, Address>,
+) -> Result<Option<(GroupId, Option<Address>)>, String> {
+    let (group, pod) = wish.clone()?;
+    let id = GroupId::try_from(u64::from(group))
+        .ok()
+        .filter(|id| masters.contains_key(id));
+    let id = id.ok_or_else(|| format!("there is no group {group}"))?;
+    let Some(pod) = pod else { return Ok(Some((id, None))) };
+    match servers_by_pod.get(&pod) {
+        Some((of, address)) if *of == id => {
+            Ok((masters.get(&id) != Some(address)).then(|| (id, Some(address.clone()))))
+        }
+        _ => Err(format!("{pod} is no server of group {group}")),
+    }
+}

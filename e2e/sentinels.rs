@@ -90,7 +90,9 @@ async fn partitioned(cluster: &Cluster) -> Result<()> {
         }
         Err(_) => Ok(()),
     };
-    connected(sentinel, true).await?;
+    // Its container may have been started anew; its network is the same.
+    let now = Snapshot::take(cluster).await?;
+    connected(pod(&now, &name)?, true).await?;
     let (new, load) = switched?;
     let stayed = stays_master(cluster, load, &new).await;
     tidied.and(stayed)

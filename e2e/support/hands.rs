@@ -17,7 +17,7 @@ const PACE: Duration = Duration::from_millis(10);
 /// After a failure, so that a broken cluster isn't drowned in connections.
 const RETRY: Duration = Duration::from_millis(50);
 /// A reply that takes longer won't come.
-const PATIENCE: Duration = secs(5);
+const PATIENCE: Duration = secs(3);
 /// Errors by which a server or a proxy says that it did nothing.
 const REFUSALS: [&str; 5] = ["NOREPLICAS", "READONLY", "LOADING", "MASTERDOWN", "not ready"];
 
@@ -46,7 +46,7 @@ pub struct Reader {
 impl Line {
     async fn ready(&mut self) -> Result<&mut Connection, String> {
         if self.open.is_none() {
-            let opened = Connection::open(self.address, SESSION, secs(2)).await;
+            let opened = Connection::open(self.address, SESSION, PATIENCE).await;
             self.open = Some(opened.map_err(|error| format!("no connection: {}", error.root_cause()))?);
         }
         self.open.as_mut().ok_or_else(|| "no connection".to_owned())

@@ -314,10 +314,10 @@ impl Ledger {
         self.verdict.acknowledged
     }
 
-    /// Nothing more happens.
-    pub fn end(&mut self) {
+    /// Nothing more happens: the clients were told to stop at this moment.
+    pub fn end(&mut self, told: Instant) {
         for (group, pulse) in &self.pulses {
-            let longest = pulse.longest.max(pulse.last.elapsed());
+            let longest = pulse.longest.max(told.saturating_duration_since(pulse.last));
             self.verdict.pauses.insert(*group, longest);
         }
         self.latencies.sort_unstable();

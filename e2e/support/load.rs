@@ -109,11 +109,12 @@ impl Load {
 
     /// Ends all connections.
     pub async fn stop(self) -> Result<Ended> {
+        let told = Instant::now();
         self.stop.send(true).context("nobody writes any more")?;
         for task in self.tasks {
             task.await?;
         }
-        open(&self.ledger).end();
+        open(&self.ledger).end(told);
         let ledger = std::mem::take(&mut *open(&self.ledger));
         Ok(Ended {
             address: self.address,

@@ -24,7 +24,7 @@ impl Loss {
     pub async fn begin(self, node: &str) -> Result<()> {
         match self {
             Self::Paused => docker(&["pause", node]).await,
-            Self::Stopped => docker(&["stop", "--time", "1", node]).await,
+            Self::Stopped => docker(&["stop", "-t", "1", node]).await,
         }
     }
 }

@@ -426,6 +426,6 @@ async fn a_fence_is_seen_and_lifted() {
         )
     };
     assert!(fenced().await);
-    door().unfence(&server.address).await.unwrap();
+    door().unfence(&server.address, 0).await.unwrap();
     assert!(!fenced().await);
 }

@@ -3,7 +3,9 @@
 mod bootstrap;
 mod gate;
 mod heal;
+mod moves;
 mod proxies;
+mod roll;
 mod sentinels;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,6 +117,8 @@ impl World {
         };
         let proxies = [1, 2].map(|n| (format!("token-{n}"), format!("10.244.0.{n}")));
         let topology = Topology {
+            migrations_disabled: false,
+            migration_running: false,
             groups: (1..=2).map(|id| (gid(id), group(id))).collect(),
             slots: even_layout(&[gid(1), gid(2)])
                 .into_iter()
@@ -169,6 +173,7 @@ impl World {
             proxy_pods: proxies
                 .iter()
                 .map(|(token, ip)| ProxyPod {
+                    uid: format!("uid-{token}"),
                     name: token.clone(),
                     ip: Some(ip.clone()),
                     ready: true,
@@ -184,6 +189,7 @@ impl World {
             addresses: Addresses {
                 dashboard: Address::new("10.96.0.1", 18080),
                 servers,
+                leaving: BTreeMap::new(),
                 sentinels,
             },
             observed,
@@ -226,6 +232,7 @@ impl World {
             .servers
             .values()
             .flatten()
+            .chain(self.addresses.leaving.values().flatten())
             .chain(&self.addresses.sentinels);
         Desired {
             cluster: &self.cluster,

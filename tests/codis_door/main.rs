@@ -19,6 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod proxies;
+mod servers;
+
 use codis_operator::{
     codis::{Codis, Error, SentinelSettings, Timeouts, names},
     domain::{Address, GroupId, Replication, ServerView},

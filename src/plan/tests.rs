@@ -117,8 +117,6 @@ impl World {
         };
         let proxies = [1, 2].map(|n| (format!("token-{n}"), format!("10.244.0.{n}")));
         let topology = Topology {
-            migrations_disabled: false,
-            migration_running: false,
             groups: (1..=2).map(|id| (gid(id), group(id))).collect(),
             slots: even_layout(&[gid(1), gid(2)])
                 .into_iter()

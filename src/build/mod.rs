@@ -13,7 +13,10 @@ mod sentinel;
 mod server;
 mod services;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
@@ -41,6 +44,8 @@ pub struct Facts {
     pub bootstrapped: BTreeSet<GroupId>,
     /// The passwords in force: a change in the spec can't be applied to one process at a time.
     pub auth: Auth,
+    /// How many servers a group still has, where that is more than is wished.
+    pub group_sizes: BTreeMap<GroupId, u16>,
     /// The claim templates of the StatefulSets that exist, by name: they are immutable.
     pub volumes: BTreeMap<String, Option<Volume>>,
 }
@@ -68,15 +73,35 @@ pub struct Addresses {
     pub dashboard: Address,
     /// The servers of each group, by ordinal.
     pub servers: BTreeMap<GroupId, Vec<Address>>,
+    /// Those of higher ordinals that aren't wished any more and are still members.
+    pub leaving: BTreeMap<GroupId, Vec<Address>>,
     /// The sentinels, by ordinal.
     pub sentinels: Vec<Address>,
 }
 
-/// The Services of a cluster. `recorded` addresses are asked for again, so that a Service that is made anew is the
+impl Addresses {
+    /// Every server, leaving ones included.
+    pub fn members(&self) -> impl Iterator<Item = &Address> {
+        self.servers.values().chain(self.leaving.values()).flatten()
+    }
+}
+
+/// The Services of a cluster. Recorded addresses are asked for again, so that a Service that is made anew is the
 /// same one to Codis.
 #[must_use]
-pub fn services(cluster: &ValidCluster, recorded: &BTreeMap<String, String>) -> Vec<Service> {
-    services::build(cluster, recorded)
+pub fn services(cluster: &ValidCluster, facts: &Facts) -> Vec<Service> {
+    services::build(cluster, facts)
+}
+
+impl Facts {
+    /// How many servers a group has, leaving ones included.
+    pub(crate) fn group_size(&self, cluster: &ValidCluster, group: GroupId) -> u16 {
+        self.group_sizes
+            .get(&group)
+            .copied()
+            .unwrap_or(0)
+            .max(cluster.group_size)
+    }
 }
 
 /// The addresses of all members.
@@ -89,8 +114,8 @@ pub fn addresses(cluster: &ValidCluster, facts: &Facts) -> Result<Addresses, Mis
         Some(ip) => Ok(Address::new(ip.clone(), port)),
         None => Err(MissingAddress(service)),
     };
-    let servers_of = |group: GroupId| {
-        let pods = (0..cluster.group_size).map(|ordinal| names.server_pod(group, ordinal));
+    let servers_of = |group: GroupId, ordinals: Range<u16>| {
+        let pods = ordinals.map(|ordinal| names.server_pod(group, ordinal));
         pods.map(|pod| address(pod, ports::SERVER))
             .collect::<Result<Vec<_>, _>>()
     };
@@ -98,7 +123,12 @@ pub fn addresses(cluster: &ValidCluster, facts: &Facts) -> Result<Addresses, Mis
         dashboard: address(names.dashboard(), ports::DASHBOARD)?,
         servers: cluster
             .group_ids()
-            .map(|group| Ok((group, servers_of(group)?)))
+            .map(|group| Ok((group, servers_of(group, 0..cluster.group_size)?)))
+            .collect::<Result<_, _>>()?,
+        leaving: facts
+            .group_sizes
+            .iter()
+            .map(|(group, size)| Ok((*group, servers_of(*group, cluster.group_size..*size)?)))
             .collect::<Result<_, _>>()?,
         sentinels: (0..cluster.sentinel_count())
             .map(|ordinal| address(names.sentinel_pod(ordinal), ports::SENTINEL))

@@ -65,7 +65,7 @@ pub(super) async fn services(
     facts: &Facts,
 ) -> Result<Option<Addresses>, Error> {
     let mut is_new = false;
-    for service in build::services(valid, &facts.addresses) {
+    for service in build::services(valid, facts) {
         let found = service.metadata.name.as_ref().and_then(|name| live.services.get(name));
         is_new |= context.cluster.apply(found, &service).await? == Applied::Created;
     }

@@ -34,12 +34,36 @@ pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -
         addresses,
         bootstrapped,
         auth: live.secret.as_ref().map_or_else(|| valid.auth.clone(), auth_in_force),
+        group_sizes: group_sizes(cluster, valid, live),
         volumes: live
             .stateful_sets
             .iter()
             .map(|(name, set)| (name.clone(), volume_of(set)))
             .collect(),
     }
+}
+
+/// Groups that still have more servers than is wished: by the topology that the last pass saw, else by their pods.
+fn group_sizes(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -> BTreeMap<GroupId, u16> {
+    let groups = cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
+    let size = |group: GroupId| {
+        let set = valid.names.group(group);
+        let ordinal = |pod: &str| pod.strip_prefix(&format!("{set}-"))?.parse::<u16>().ok();
+        match groups.iter().find(|known| known.id == i32::from(group.get())) {
+            Some(known) if !known.servers.is_empty() => known
+                .servers
+                .iter()
+                .filter_map(|server| ordinal(&server.name))
+                .max()
+                .map(|highest| highest + 1),
+            _ => {
+                let replicas = live.stateful_sets.get(&set)?.spec.as_ref()?.replicas?;
+                u16::try_from(replicas).ok()
+            }
+        }
+    };
+    let larger = valid.group_ids().filter_map(|group| Some((group, size(group)?)));
+    larger.filter(|(_, size)| *size > valid.group_size).collect()
 }
 
 /// Groups whose servers keep their data on volumes.

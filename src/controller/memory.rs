@@ -1,18 +1,59 @@
 //! What is kept between two passes. All of it may be forgotten: it then takes longer until somebody acts.
 
-use std::{collections::HashMap, sync::Mutex, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
-use crate::domain::Address;
+use crate::domain::{Address, GroupId};
 
-/// Since when servers have been silent.
+/// Namespace and name of a cluster.
+pub(super) type Key = (String, String);
+
 #[derive(Default)]
-pub(super) struct Memory(Mutex<HashMap<(String, String), HashMap<Address, Instant>>>);
+struct Known {
+    /// Since when servers have been silent.
+    silent: HashMap<Address, Instant>,
+    /// Switchovers that failed: how often in a row, and when last.
+    failed_moves: HashMap<GroupId, (u32, Instant)>,
+}
+
+/// What is remembered of each cluster.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<HashMap<Key, Known>>);
 
 impl Memory {
+    fn all(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A group's switchover failed.
+    pub(super) fn move_failed(&self, key: Key, group: GroupId, now: Instant) {
+        let mut all = self.all();
+        let moves = &mut all.entry(key).or_default().failed_moves;
+        let (times, last) = moves.entry(group).or_insert((0, now));
+        (*times, *last) = (*times + 1, now);
+    }
+
+    /// A group's switchover succeeded.
+    pub(super) fn moved(&self, key: Key, group: GroupId) {
+        self.all().entry(key).or_default().failed_moves.remove(&group);
+    }
+
+    /// Groups whose last switchover failed: how often in a row, and how many seconds ago.
+    pub(super) fn failed_moves(&self, key: &Key, now: Instant) -> BTreeMap<GroupId, (u32, u64)> {
+        let all = self.all();
+        let moves = all.get(key).into_iter().flat_map(|known| &known.failed_moves);
+        moves
+            .map(|(group, (times, last))| (*group, (*times, now.duration_since(*last).as_secs())))
+            .collect()
+    }
+
     /// Notes who is silent now, and returns for how many seconds in a row each has been.
     pub(super) fn silent(&self, namespace: &str, name: &str, now: Instant, silent: &[Address]) -> Vec<(Address, u64)> {
-        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let since = all.entry((namespace.to_owned(), name.to_owned())).or_default();
+        let mut all = self.all();
+        let since = &mut all.entry((namespace.to_owned(), name.to_owned())).or_default().silent;
         since.retain(|address, _| silent.contains(address));
         let seconds = |address: &Address, since: &mut HashMap<Address, Instant>| {
             now.duration_since(*since.entry(address.clone()).or_insert(now))
@@ -25,8 +66,7 @@ impl Memory {
     }
 
     pub(super) fn forget(&self, namespace: &str, name: &str) {
-        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.remove(&(namespace.to_owned(), name.to_owned()));
+        self.all().remove(&(namespace.to_owned(), name.to_owned()));
     }
 }
 

@@ -10,8 +10,10 @@ mod error;
 mod facts;
 mod memory;
 mod observe;
+mod promotion;
 mod run;
 mod status;
+mod switchover;
 mod teardown;
 
 use std::{sync::Arc, time::Duration};
@@ -23,10 +25,11 @@ pub use error::Error;
 pub use run::{Settings, run};
 
 use crate::{
-    api::CodisCluster,
+    api::{CodisCluster, PromotionStatus, SwitchoverStatus},
     build::{self, Facts},
     cluster::{Cluster, EventKind, Live},
     codis::{self, Codis},
+    domain::{GroupId, Observed},
     plan::{self, Decision, Desired, Health, reason},
     telemetry::{Effects, Metrics},
     validate::{ValidCluster, validate},
@@ -124,7 +127,7 @@ async fn settle(
     valid: &ValidCluster,
     live: &Live,
 ) -> Result<Requeue, Error> {
-    let mut facts = facts::facts(cluster, valid, live);
+    let facts = facts::facts(cluster, valid, live);
     let addresses = match apply::services(context, valid, live, &facts).await {
         Ok(Some(addresses)) => addresses,
         Ok(None) => return Ok(Requeue::NOW),
@@ -133,7 +136,7 @@ async fn settle(
     if let Err(error) = apply::workloads(context, valid, live, &facts, &addresses).await {
         return taken_or(context, cluster, error).await;
     }
-    let desired = Desired {
+    let mut desired = Desired {
         cluster: valid,
         addresses: &addresses,
         known_hosts: facts.addresses.values().cloned().collect(),
@@ -150,17 +153,32 @@ async fn settle(
         context.effects.clone(),
         codis::Timeouts::default(),
     )?;
-    let observed = observe::observe(context, &codis, &desired, live, &facts).await;
+    let observed = observe::observe(context, &codis, &desired, live, &facts, cluster).await;
+    let mut turn = Turn {
+        cluster: cluster.clone(),
+        codis: &codis,
+        observed: &observed,
+        live,
+        facts,
+        addresses: &addresses,
+        carried: Carried::of(cluster),
+    };
+    if let Err(error) = switchover::sweep(&turn).await {
+        tracing::warn!(%error, "locks of a failed switchover may be left");
+    }
+    promotion::weigh(&mut desired, &mut turn);
     let mut decision = plan::decide(&desired, &observed);
-    let outcome = act::act(context, cluster, &codis, &desired, live, &mut facts, &mut decision).await?;
+    let outcome = act::act(context, &desired, &mut turn, &mut decision).await?;
     let health = plan::health(&desired, &observed);
     let view = status::View {
-        cluster,
+        cluster: &turn.cluster,
         desired: &desired,
-        observed: &observed,
-        facts: &facts,
+        observed: turn.observed,
+        facts: &turn.facts,
+        carried: &turn.carried,
     };
-    report(context, cluster, &status::of(&view, &health, &decision), &decision).await?;
+    let told = status::of(&view, &health, &mut decision);
+    report(context, &turn.cluster, &told, &decision).await?;
     Ok(outcome.unwrap_or_else(|| next(&health, &decision)))
 }
 
@@ -227,10 +245,39 @@ async fn event(context: &Context, cluster: &CodisCluster, kind: EventKind, reaso
 }
 
 /// What a step may need: everything that this pass knows.
-struct Known<'a> {
-    cluster: &'a CodisCluster,
-    valid: &'a ValidCluster,
+struct Turn<'a> {
+    /// The cluster as the API server has it: an intent that was written in this pass is in it.
+    cluster: CodisCluster,
+    codis: &'a Codis,
+    observed: &'a Observed,
     live: &'a Live,
-    facts: &'a Facts,
+    facts: Facts,
     addresses: &'a build::Addresses,
+    carried: Carried,
+}
+
+/// What the status keeps from pass to pass, as it is to be after this one.
+#[derive(Clone, Debug, Default)]
+struct Carried {
+    switchover: Option<SwitchoverStatus>,
+    promotion: Option<PromotionStatus>,
+    /// A group that was handed over in this pass, and to whom: what was observed is from before.
+    handed_over: Option<(GroupId, String)>,
+}
+
+impl Carried {
+    fn of(cluster: &CodisCluster) -> Self {
+        let status = cluster.status.clone().unwrap_or_default();
+        Self {
+            switchover: status.switchover,
+            promotion: status.promotion,
+            handed_over: None,
+        }
+    }
+
+    /// The new master of a group that was handed over in this pass.
+    fn master_of(&self, group: GroupId) -> Option<String> {
+        let (of, pod) = self.handed_over.as_ref()?;
+        (*of == group).then(|| pod.clone())
+    }
 }

@@ -21,13 +21,15 @@ pub struct Observed {
     pub nodes: BTreeMap<String, NodeView>,
     /// The switchover that was begun, as the status has it.
     pub intent: Option<Intent>,
+    /// Workloads whose controllers are rolling them, like `proxy 1/3`.
+    pub rolling: Vec<String>,
     /// Groups whose last switchover failed: how often in a row, and how many seconds ago.
     pub failed_moves: BTreeMap<GroupId, (u32, u64)>,
     /// The pods of the proxies.
     pub proxy_pods: Vec<ProxyPod>,
     /// Groups whose start gate is armed (design, decision 6).
     pub bootstrapped: BTreeSet<GroupId>,
-    /// For how many seconds in a row a server hasn't answered.
+    /// For how many seconds in a row a server, a sentinel or a proxy (its administrative address) hasn't answered.
     pub down_for: BTreeMap<Address, u64>,
     /// Components whose wished pods aren't all ready, like `proxy 2/3`.
     pub unready: Vec<String>,
@@ -126,6 +128,8 @@ pub struct MemberPod {
     pub node: Option<String>,
     /// Whether it was made from another template than the one that is wished now.
     pub outdated: bool,
+    /// Whether it never became ready.
+    pub never_ready: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
     /// Proof that no process of it runs: the kubelet's word, or its node is gone or out of service (design, decision 7).
@@ -169,6 +173,8 @@ pub struct Intent {
 pub struct ProxyPod {
     /// Its name.
     pub name: String,
+    /// Its uid.
+    pub uid: String,
     /// Its address, once it has one.
     pub ip: Option<String>,
     /// The kubelet's word that it serves.

@@ -31,6 +31,34 @@ pub struct Desired<'a> {
     pub allow_stand_in: bool,
 }
 
+impl Desired<'_> {
+    /// The pod of a server, by its address.
+    #[must_use]
+    pub fn pod_at(&self, address: &Address) -> Option<String> {
+        let (pod, _) = self.servers().find(|(_, (_, known))| known == address)?;
+        Some(pod)
+    }
+
+    /// The address of a server, by its pod.
+    #[must_use]
+    pub fn address_of(&self, pod: &str) -> Option<Address> {
+        let (_, (_, address)) = self.servers().find(|(known, _)| known == pod)?;
+        Some(address)
+    }
+
+    /// Every wished server: its pod, its group and its address.
+    pub fn servers(&self) -> impl Iterator<Item = (String, (GroupId, Address))> {
+        let of_group = |(group, servers): (&GroupId, &Vec<Address>)| {
+            let names = &self.cluster.names;
+            let leaving = self.addresses.leaving.get(group).into_iter().flatten();
+            let all = (0..).zip(servers.iter().chain(leaving));
+            let all = all.map(|(ordinal, address)| (names.server_pod(*group, ordinal), (*group, address.clone())));
+            all.collect::<Vec<_>>()
+        };
+        self.addresses.servers.iter().flat_map(of_group)
+    }
+}
+
 /// What the sentinels say of a group's official master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
@@ -80,6 +108,21 @@ impl Input<'_> {
                 ..
             })
         )
+    }
+
+    /// Whether a member is its group's serving master, or follows it with the link up.
+    pub(super) fn is_in_role(&self, group: &Group, address: &Address) -> bool {
+        match self.server(address) {
+            Some(ServerView::Up {
+                replication: Replication::Master,
+                ..
+            }) => group.master() == Some(address),
+            Some(ServerView::Up {
+                replication: Replication::Replica { master, link_up },
+                ..
+            }) => *link_up && group.master() == Some(master),
+            _ => false,
+        }
     }
 
     /// The official master, if it is one and answers.

@@ -12,7 +12,9 @@ mod health;
 mod input;
 mod moves;
 mod proxies;
+mod roll;
 mod sentinels;
+mod shrink;
 mod step;
 
 pub use health::{Health, health};
@@ -32,7 +34,7 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 24] = [
     moves::undo,
     gate::unfence,
     sentinels::relink,
@@ -50,7 +52,13 @@ const RULES: [Rule; 18] = [
     sentinels::monitor,
     bootstrap::slots,
     proxies::online,
+    proxies::replace_silent,
+    sentinels::replace_silent,
+    roll::replace_broken,
     moves::requested,
+    shrink::leave,
+    roll::sentinels,
+    roll::servers,
 ];
 
 /// The next step towards what is desired.
@@ -67,7 +75,9 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
                 reason::DASHBOARD_NOT_READY,
                 format!("the dashboard is not ready: {why}"),
             );
-            decision.step = gate::unfence_by_sentinels(desired, observed);
+            // A fence of a switchover must stay until the dashboard says how far it came; the locks needn't.
+            let undo = observed.intent.clone().map(Step::Undo);
+            decision.step = undo.or_else(|| gate::unfence_by_sentinels(desired, observed));
             return decision;
         }
     };

@@ -94,6 +94,13 @@ pub enum Step {
         /// The server.
         server: Address,
     },
+    /// Take a replica out of its group.
+    RemoveServer {
+        /// The group.
+        group: GroupId,
+        /// The server.
+        server: Address,
+    },
     /// Make a replica its group's master.
     Promote {
         /// The group.
@@ -173,6 +180,7 @@ impl Step {
             Self::StartEmpty { .. } => "GroupStartsEmpty",
             Self::CreateGroup(_) => "CreateGroup",
             Self::AddServer { .. } => "AddServer",
+            Self::RemoveServer { .. } => "RemoveServer",
             Self::Promote { .. } => "Promote",
             Self::ResyncGroup(_) => "ResyncGroup",
             Self::Attach { .. } => "AttachReplica",
@@ -200,6 +208,7 @@ impl fmt::Display for Step {
             }
             Self::CreateGroup(group) => write!(f, "create group {group}"),
             Self::AddServer { group, server } => write!(f, "add {server} to group {group}"),
+            Self::RemoveServer { group, server } => write!(f, "take {server} out of group {group}"),
             Self::Promote { group, server } => write!(f, "promote {server} to master of group {group}"),
             Self::ResyncGroup(group) => write!(f, "make the order of group {group} official at the proxies"),
             Self::Attach { group, server } => write!(f, "attach {server} to the master of group {group}"),

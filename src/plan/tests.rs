@@ -3,7 +3,9 @@
 mod bootstrap;
 mod gate;
 mod heal;
+mod moves;
 mod proxies;
+mod roll;
 mod sentinels;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,6 +141,8 @@ impl World {
                     error: None,
                 })
                 .collect(),
+            migrations_disabled: false,
+            migration_running: false,
         };
         let observed = Observed {
             servers: (1..=2)
@@ -169,6 +173,7 @@ impl World {
             proxy_pods: proxies
                 .iter()
                 .map(|(token, ip)| ProxyPod {
+                    uid: format!("uid-{token}"),
                     name: token.clone(),
                     ip: Some(ip.clone()),
                     ready: true,
@@ -184,6 +189,7 @@ impl World {
             addresses: Addresses {
                 dashboard: Address::new("10.96.0.1", 18080),
                 servers,
+                leaving: BTreeMap::new(),
                 sentinels,
             },
             observed,
@@ -226,6 +232,7 @@ impl World {
             .servers
             .values()
             .flatten()
+            .chain(self.addresses.leaving.values().flatten())
             .chain(&self.addresses.sentinels);
         Desired {
             cluster: &self.cluster,

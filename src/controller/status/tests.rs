@@ -22,6 +22,7 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
     let addresses = Addresses {
         dashboard: Address::new("d", 1),
         servers: Default::default(),
+        leaving: Default::default(),
         sentinels: Vec::new(),
     };
     let desired = Desired {
@@ -46,8 +47,9 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
         desired: &desired,
         observed: &observed,
         facts: &Facts::default(),
+        carried: &Carried::default(),
     };
-    of(&view, health, decision)
+    of(&view, health, &mut decision.clone())
 }
 
 fn whole() -> Health {

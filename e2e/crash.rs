@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use codis_operator::domain::slot_of_key;
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{Api, Resource, api::ListParams};
 
 use crate::{
     deeds::ask_to_promote,

@@ -59,9 +59,10 @@ async fn killed(cluster: &Cluster, many: usize) -> Result<()> {
         Ok(took)
     };
     // Looked for all the while, on every node.
+    let workers = cluster.lab().workers().await?;
     let all: Result<Vec<Duration>> = tokio::select! {
         all = all => all,
-        two = never_two(cluster, &cluster.lab().workers().await?) => Err(two),
+        two = never_two(cluster, &workers) => Err(two),
     };
     let verdict = load.check().await?;
     let mut took = all?;

@@ -3,6 +3,7 @@
 //! May enter: validate, k8s-openapi. Stays out: clients, clocks. What only the API server knows, or what may never
 //! change again, comes in as facts. Services are built first: workloads need every assigned address.
 
+mod budgets;
 mod config;
 mod dashboard;
 mod fe;
@@ -21,8 +22,10 @@ use std::{
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     core::v1::{Secret, Service},
+    policy::v1::PodDisruptionBudget,
 };
 
+pub use budgets::{MASTER, REPLICA};
 pub use config::{KEY_BOOTSTRAPPED, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH, sentinel_id};
 pub use meta::{Component, DATA_CLAIM};
 pub use sentinel::{DOWN_AFTER_MS, FAILOVER_TIMEOUT_MS, PARALLEL_SYNCS};
@@ -44,6 +47,8 @@ pub struct Facts {
     pub bootstrapped: BTreeSet<GroupId>,
     /// The passwords in force: a change in the spec can't be applied to one process at a time.
     pub auth: Auth,
+    /// Groups that have all their servers, in step.
+    pub whole: BTreeSet<GroupId>,
     /// How many servers a group still has, where that is more than is wished.
     pub group_sizes: BTreeMap<GroupId, u16>,
     /// The claim templates of the StatefulSets that exist, by name: they are immutable.
@@ -84,6 +89,12 @@ impl Addresses {
     pub fn members(&self) -> impl Iterator<Item = &Address> {
         self.servers.values().chain(self.leaving.values()).flatten()
     }
+}
+
+/// Which pods may be evicted.
+#[must_use]
+pub fn budgets(cluster: &ValidCluster, facts: &Facts) -> Vec<PodDisruptionBudget> {
+    budgets::build(cluster, facts)
 }
 
 /// The Services of a cluster. Recorded addresses are asked for again, so that a Service that is made anew is the

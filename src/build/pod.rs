@@ -14,8 +14,14 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 
-use super::meta::{self, Component, DATA_CLAIM};
-use crate::validate::{self, ValidCluster};
+use super::{
+    budgets::REPLICA,
+    meta::{self, Component, DATA_CLAIM},
+};
+use crate::{
+    api::names::LABEL_ROLE,
+    validate::{self, ValidCluster},
+};
 
 /// The user and group of every process: a fixed one, so that volumes stay readable.
 const UID: i64 = 1000;
@@ -49,7 +55,10 @@ pub(super) enum Data {
 
 impl Pod<'_> {
     pub(super) fn template(self, cluster: &ValidCluster) -> PodTemplateSpec {
-        let labels = meta::selector_labels(&cluster.names, self.component);
+        let mut labels = meta::selector_labels(&cluster.names, self.component);
+        if let Component::Server(_) = self.component {
+            labels.insert(LABEL_ROLE.to_owned(), REPLICA.to_owned());
+        }
         let placement = &self.spec.placement;
         PodTemplateSpec {
             metadata: Some(ObjectMeta {

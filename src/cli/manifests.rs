@@ -119,8 +119,12 @@ fn rbac() -> Vec<Value> {
         { "apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "create", "patch"] },
         // By name only: a cluster's passwords are nobody else's.
         { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"] },
-        { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "delete"] },
+        { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "delete"] },
         { "apiGroups": [""], "resources": ["nodes"], "verbs": ["list"] },
+        // What went with a node: see `plan::loss`.
+        { "apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "delete"] },
+        { "apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get"] },
+        { "apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ["get", "list", "create", "patch", "delete"] },
         { "apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs": ["get", "list"] },
         { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
     ]);

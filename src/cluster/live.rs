@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     core::v1::{Pod, Secret, Service},
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{Resource, ResourceExt, api::ListParams};
 
@@ -23,6 +24,8 @@ pub struct Live {
     pub stateful_sets: BTreeMap<String, StatefulSet>,
     /// Deployments.
     pub deployments: BTreeMap<String, Deployment>,
+    /// PodDisruptionBudgets.
+    pub budgets: BTreeMap<String, PodDisruptionBudget>,
     /// The Secret `<name>-config`.
     pub secret: Option<Secret>,
     /// Pods, terminating ones included.
@@ -49,16 +52,18 @@ impl Cluster {
             self.list::<Service>(namespace, &labelled),
             self.list::<StatefulSet>(namespace, &labelled),
             self.list::<Deployment>(namespace, &labelled),
+            self.list::<PodDisruptionBudget>(namespace, &labelled),
             self.read::<Secret>(namespace, &config),
             self.list::<Pod>(namespace, &labelled),
             self.list::<StatefulSet>(namespace, &predecessor),
             self.list::<Deployment>(namespace, &predecessor),
         )?;
-        let (services, sets, deployments, config, pods, old_sets, old) = found;
+        let (services, sets, deployments, budgets, config, pods, old_sets, old) = found;
         Ok(Live {
             services: owned(services, uid),
             stateful_sets: owned(sets, uid),
             deployments: owned(deployments, uid),
+            budgets: owned(budgets, uid),
             secret: config.filter(|secret| controller_of(secret.meta()) == Some(uid)),
             pods,
             predecessor: described(&old_sets).chain(described(&old)).collect(),

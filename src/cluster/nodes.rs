@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use kube::{Api, ResourceExt, api::ListParams};
 use tokio::{sync::Mutex, time::Instant};
 
@@ -34,6 +34,20 @@ impl Cluster {
         };
         *last = Some((Instant::now(), Arc::clone(&nodes)));
         nodes
+    }
+
+    /// A volume, by its name.
+    ///
+    /// # Errors
+    /// When the API server can't be asked.
+    pub async fn volume(&self, name: &str) -> Result<Option<PersistentVolume>, Error> {
+        let api = Api::<PersistentVolume>::all(self.client.clone());
+        bounded(
+            CALL_TIMEOUT,
+            Call::new("get", "PersistentVolume", name),
+            api.get_opt(name),
+        )
+        .await
     }
 
     async fn list_nodes(&self) -> Result<BTreeMap<String, Node>, Error> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 
 use super::{Context, Error, Requeue, Turn, event, switchover};
@@ -64,7 +64,7 @@ pub(super) async fn act(
 
 fn kind(step: &Step) -> EventKind {
     match step {
-        Step::StartEmpty { .. } | Step::Undo(_) => EventKind::Warning,
+        Step::StartEmpty { .. } | Step::Undo(_) | Step::ForgetVolume { .. } => EventKind::Warning,
         _ => EventKind::Normal,
     }
 }
@@ -120,6 +120,21 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
             switchover::run(context, desired, turn, &intent, why).await?;
         }
         Step::Undo(intent) => switchover::clear(context, desired, turn, intent).await?,
+        Step::RemovePod { pod, uid, .. } => {
+            let namespace = &desired.cluster.names.namespace;
+            context
+                .cluster
+                .delete::<Pod>(namespace, pod, uid, Propagation::Now)
+                .await?;
+        }
+        Step::ForgetVolume { claim, uid, .. } => {
+            let namespace = &desired.cluster.names.namespace;
+            let deleted =
+                context
+                    .cluster
+                    .delete::<PersistentVolumeClaim>(namespace, claim, uid, Propagation::Background);
+            deleted.await?;
+        }
         Step::Restart { pod, uid, .. } => delete_pod(context, turn, pod, uid).await?,
     }
     Ok(())

@@ -1,13 +1,13 @@
 //! Objects to the API server: Services first, workloads once every address is known.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, policy::v1::PodDisruptionBudget};
 use kube::ResourceExt;
 
 use super::{Context, Error, nodes, observe};
 use crate::{
     api::names::LABEL_COMPONENT,
     build::{self, Addresses, Component, Facts},
-    cluster::{Applied, Live},
+    cluster::{Applied, Live, Propagation},
     codis,
     plan::{Decision, reason},
     validate::{Coordinator, ValidCluster},
@@ -109,6 +109,26 @@ pub(super) async fn workloads(
             continue;
         }
         changed |= context.cluster.apply(found, &deployment).await? == Applied::Changed;
+    }
+    Ok(())
+}
+
+/// Applies which pods may be evicted, and removes what is no longer wished.
+pub(super) async fn budgets(context: &Context, valid: &ValidCluster, live: &Live, facts: &Facts) -> Result<(), Error> {
+    let wished = build::budgets(valid, facts);
+    for budget in &wished {
+        let found = budget.metadata.name.as_ref().and_then(|name| live.budgets.get(name));
+        context.cluster.apply(found, budget).await?;
+    }
+    for (name, budget) in &live.budgets {
+        let is_wished = wished.iter().any(|wished| wished.metadata.name.as_ref() == Some(name));
+        if let Some(uid) = budget.uid().filter(|_| !is_wished) {
+            let namespace = &valid.names.namespace;
+            context
+                .cluster
+                .delete::<PodDisruptionBudget>(namespace, name, &uid, Propagation::Background)
+                .await?;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Secret};
 
 use crate::{
-    api::CodisCluster,
+    api::{CodisCluster, GroupStatus, ServerStatus},
     build::{DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH},
     cluster::Live,
     domain::GroupId,
@@ -34,6 +34,7 @@ pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -
         addresses,
         bootstrapped,
         auth: live.secret.as_ref().map_or_else(|| valid.auth.clone(), auth_in_force),
+        whole: whole(cluster, valid),
         group_sizes: group_sizes(cluster, valid, live),
         volumes: live
             .stateful_sets
@@ -41,6 +42,20 @@ pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -
             .map(|(name, set)| (name.clone(), volume_of(set)))
             .collect(),
     }
+}
+
+/// Groups that had all their servers, in step, when they were last looked at.
+fn whole(cluster: &CodisCluster, valid: &ValidCluster) -> BTreeSet<GroupId> {
+    let groups = cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
+    let is_well = |server: &ServerStatus| server.role == "master" || server.link_up == Some(true);
+    let is_whole = |group: &&GroupStatus| {
+        group.servers.len() >= usize::from(valid.group_size) && group.servers.iter().all(is_well)
+    };
+    let ids = groups
+        .iter()
+        .filter(is_whole)
+        .filter_map(|group| u64::try_from(group.id).ok());
+    ids.filter_map(|id| GroupId::try_from(id).ok()).collect()
 }
 
 /// Groups that still have more servers than is wished: by the topology that the last pass saw, else by their pods.

@@ -1,7 +1,7 @@
 //! What is kept between two passes. All of it may be forgotten: it then takes longer until somebody acts.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -15,6 +15,8 @@ pub(super) type Key = (String, String);
 struct Known {
     /// Since when servers have been silent.
     silent: HashMap<Address, Instant>,
+    /// Since when nodes that pods name have been missing.
+    missing_nodes: HashMap<String, Instant>,
     /// Switchovers that failed: how often in a row, and when last.
     failed_moves: HashMap<GroupId, (u32, Instant)>,
 }
@@ -26,6 +28,18 @@ pub(super) struct Memory(Mutex<HashMap<Key, Known>>);
 impl Memory {
     fn all(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes which nodes are missing now, and returns for how many seconds in a row each has been.
+    pub(super) fn missing(&self, key: Key, missing: BTreeSet<String>, now: Instant) -> BTreeMap<String, u64> {
+        let mut all = self.all();
+        let since = &mut all.entry(key).or_default().missing_nodes;
+        since.retain(|node, _| missing.contains(node));
+        let seconds = |node: String| {
+            let since = *since.entry(node.clone()).or_insert(now);
+            (node, now.duration_since(since).as_secs())
+        };
+        missing.into_iter().map(seconds).collect()
     }
 
     /// A group's switchover failed.

@@ -12,10 +12,12 @@ mod memory;
 mod nodes;
 mod observe;
 mod promotion;
+mod roles;
 mod run;
 mod status;
 mod switchover;
 mod teardown;
+mod volumes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -137,6 +139,7 @@ async fn settle(
     if let Err(error) = apply::workloads(context, valid, live, &facts, &addresses).await {
         return taken_or(context, cluster, error).await;
     }
+    apply::budgets(context, valid, live, &facts).await?;
     let mut desired = Desired {
         cluster: valid,
         addresses: &addresses,
@@ -167,6 +170,7 @@ async fn settle(
     if let Err(error) = switchover::sweep(&turn).await {
         tracing::warn!(%error, "locks of a failed switchover may be left");
     }
+    roles::label(context, &desired, &turn).await?;
     promotion::weigh(&mut desired, &mut turn);
     let mut decision = plan::decide(&desired, &observed);
     let outcome = act::act(context, &desired, &mut turn, &mut decision).await?;

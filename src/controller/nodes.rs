@@ -1,6 +1,6 @@
 //! What Kubernetes says of the nodes and of the pods on them, and what that proves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Node, Pod, Taint},
@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use crate::{cluster::Live, domain::NodeView};
+use crate::{cluster::Live, domain::NodeView, plan::GONE_AFTER};
 
 /// Taints by which kubectl, the Cluster Autoscaler, Karpenter and cloud providers say that a node is to be emptied.
 const LEAVING: [&str; 6] = [
@@ -33,6 +33,14 @@ pub(super) fn views(nodes: &BTreeMap<String, Node>, now: Timestamp) -> BTreeMap<
         .collect()
 }
 
+/// The nodes that pods name and that aren't there, where nodes can be seen at all.
+pub(super) fn missing(live: &Live, views: &BTreeMap<String, NodeView>) -> BTreeSet<String> {
+    let named = live.pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone());
+    named
+        .filter(|name| !views.is_empty() && !views.contains_key(name))
+        .collect()
+}
+
 fn view(node: &Node, now: Timestamp) -> NodeView {
     let spec = node.spec.clone().unwrap_or_default();
     let taints: Vec<Taint> = spec.taints.unwrap_or_default();
@@ -41,6 +49,7 @@ fn view(node: &Node, now: Timestamp) -> NodeView {
     NodeView {
         leaving: cordoned.or_else(|| tainted.map(|taint| format!("has the taint {}", taint.key))),
         silent_for: silent_for(node, now),
+        gone_for: None,
         out_of_service: taints.iter().any(|taint| taint.key == OUT_OF_SERVICE),
         zone: node.labels().get(ZONE).cloned(),
     }
@@ -62,14 +71,17 @@ fn silent_for(node: &Node, now: Timestamp) -> Option<u64> {
 /// isn't heard.
 pub(super) fn is_proven_gone(pod: &Pod, nodes: &BTreeMap<String, NodeView>) -> bool {
     let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) else {
-        let none_is_silent = nodes
-            .values()
-            .all(|node| node.silent_for.is_none() || node.out_of_service);
+        let is_heard = |node: &NodeView| node.silent_for.is_none() && node.gone_for.is_none() || node.out_of_service;
+        let none_is_silent = nodes.values().all(is_heard);
         return !nodes.is_empty() && none_is_silent;
     };
     match nodes.get(name) {
-        None => !nodes.is_empty(),
+        None => false,
         Some(node) if node.out_of_service => true,
+        Some(NodeView {
+            gone_for: Some(seconds),
+            ..
+        }) => *seconds >= GONE_AFTER,
         Some(node) if node.silent_for.is_some() => false,
         Some(_) => {
             let statuses = pod
@@ -168,7 +180,16 @@ mod tests {
             !is_proven_gone(&pod(Some("silent"), "terminated"), &nodes),
             "an old word"
         );
-        assert!(is_proven_gone(&pod(Some("gone"), "running"), &nodes));
+        let gone = |seconds| NodeView {
+            gone_for: Some(seconds),
+            ..NodeView::default()
+        };
+        let with = |seconds| BTreeMap::from([("gone".to_owned(), gone(seconds))]);
+        assert!(is_proven_gone(&pod(Some("gone"), "running"), &with(GONE_AFTER)));
+        assert!(
+            !is_proven_gone(&pod(Some("gone"), "running"), &with(1)),
+            "it may be too new to be seen"
+        );
         assert!(
             !is_proven_gone(&pod(Some("gone"), "running"), &BTreeMap::new()),
             "nodes can't be seen"

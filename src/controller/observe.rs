@@ -8,14 +8,17 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Context, nodes, switchover};
+use super::{Context, nodes, switchover, volumes};
 use crate::{
     api::{CodisCluster, names},
     build::{Component, Facts, GATE_MESSAGE},
     cluster::Live,
     codis::Codis,
-    domain::{Address, DashboardView, MemberPod, NodeView, Observed, ProxyPod, SentinelView, ServerView},
-    plan::Desired,
+    domain::{
+        Address, DashboardView, LostClaim, MemberPod, NodeView, Observed, ProxyPod, SentinelView, ServerView,
+        StatelessPod,
+    },
+    plan::{Desired, GONE_AFTER},
 };
 
 pub(super) async fn observe(
@@ -41,7 +44,7 @@ pub(super) async fn observe(
         .memory
         .silent(&names.namespace, &names.cluster, Instant::now(), &silent);
     let now = Timestamp::now();
-    let nodes = nodes::views(&*context.cluster.nodes().await, now);
+    let (nodes, lost_claims) = node_views(context, desired, live, now).await;
     Observed {
         dashboard,
         servers,
@@ -53,7 +56,6 @@ pub(super) async fn observe(
             desired.servers().map(|(pod, (_, address))| (pod, address)),
         ),
         sentinel_pods: pods_at(live, &nodes, now, desired.sentinels()),
-        nodes,
         intent: switchover::intent_of(cluster, desired),
         rolling: rolling(live),
         failed_moves: context
@@ -62,6 +64,16 @@ pub(super) async fn observe(
         proxy_pods: of_component(live, Component::Proxy.name())
             .map(|pod| proxy_pod(pod, now))
             .collect(),
+        dashboard_pod: of_component(live, Component::Dashboard.name())
+            .next()
+            .map(|pod| member_pod(pod, live, &nodes, now)),
+        stateless_pods: [Component::Proxy, Component::Fe]
+            .iter()
+            .flat_map(|component| of_component(live, component.name()))
+            .map(stateless_pod)
+            .collect(),
+        lost_claims,
+        nodes,
         bootstrapped: facts.bootstrapped.clone(),
         down_for: down_for.into_iter().collect(),
         unready: unready(desired, live),
@@ -141,6 +153,46 @@ fn of_component<'a>(live: &'a Live, component: &'a str) -> impl Iterator<Item = 
             .get(names::LABEL_COMPONENT)
             .is_some_and(|value| value == component)
     })
+}
+
+/// The nodes, those that are missing included, and the claims that were lost with them.
+async fn node_views(
+    context: &Context,
+    desired: &Desired<'_>,
+    live: &Live,
+    now: Timestamp,
+) -> (BTreeMap<String, NodeView>, BTreeMap<Address, LostClaim>) {
+    let names = &desired.cluster.names;
+    let nodes = context.cluster.nodes().await;
+    let mut views = nodes::views(&nodes, now);
+    let lost = volumes::lost(context, desired, live, &nodes).await;
+    let mut missing = nodes::missing(live, &views);
+    missing.extend(lost.iter().map(|(_, claim)| claim.node.clone()));
+    let key = (names.namespace.clone(), names.cluster.clone());
+    let missing = context.memory.missing(key, missing, Instant::now());
+    // One that is only away for a moment isn't gone.
+    let is_gone = |node: &String| missing.get(node).is_some_and(|seconds| *seconds >= GONE_AFTER);
+    let lost = lost.into_iter().filter(|(_, claim)| is_gone(&claim.node)).collect();
+    views.extend(missing.into_iter().map(|(node, seconds)| {
+        let gone_for = Some(seconds);
+        (
+            node,
+            NodeView {
+                gone_for,
+                ..NodeView::default()
+            },
+        )
+    }));
+    (views, lost)
+}
+
+fn stateless_pod(pod: &Pod) -> StatelessPod {
+    StatelessPod {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+    }
 }
 
 /// The pods of servers or sentinels, by the members' addresses.

@@ -97,6 +97,7 @@ pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision) -> C
     }
     status.switchover = view.carried.switchover.clone();
     status.promotion = view.carried.promotion.clone();
+    status.nodes.clone_from(&decision.nodes);
     status.brakes = wished.brakes.told(view.desired.now);
     status.addresses = view.facts.addresses.clone();
     status.without_effect = facts::without_effect(wished, view.facts);

@@ -23,6 +23,12 @@ pub struct Observed {
     pub intent: Option<Intent>,
     /// Workloads whose controllers are rolling them, like `proxy 1/3`.
     pub rolling: Vec<String>,
+    /// The dashboard's pod, where one exists.
+    pub dashboard_pod: Option<MemberPod>,
+    /// The pods of proxies and front ends.
+    pub stateless_pods: Vec<StatelessPod>,
+    /// Claims of servers whose volumes were on nodes that are gone.
+    pub lost_claims: BTreeMap<Address, LostClaim>,
     /// Groups whose last switchover failed: how often in a row, and how many seconds ago.
     pub failed_moves: BTreeMap<GroupId, (u32, u64)>,
     /// The pods of the proxies.
@@ -151,10 +157,36 @@ pub struct NodeView {
     pub leaving: Option<String>,
     /// For how many seconds its kubelet hasn't been heard; none while it is.
     pub silent_for: Option<u64>,
+    /// For how many seconds its object has been missing, while pods still name it.
+    pub gone_for: Option<u64>,
     /// A person's or a machine's word that nothing runs there any more: the taint `out-of-service`.
     pub out_of_service: bool,
     /// Its zone.
     pub zone: Option<String>,
+}
+
+/// A pod that keeps nothing: any other one is as good.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct StatelessPod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The node that it was given to.
+    pub node: Option<String>,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+}
+
+/// A claim whose volume went with its node.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LostClaim {
+    /// Its name.
+    pub claim: String,
+    /// Its uid.
+    pub uid: String,
+    /// The node.
+    pub node: String,
 }
 
 /// A switchover that was begun.

@@ -6,10 +6,12 @@
 //! it waits for, one that must never act by itself says why it is blocked; the status shows both.
 
 mod bootstrap;
+mod drain;
 mod gate;
 mod heal;
 mod health;
 mod input;
+mod loss;
 mod moves;
 mod proxies;
 mod roll;
@@ -19,6 +21,7 @@ mod step;
 
 pub use health::{Health, health};
 pub use input::Desired;
+pub use loss::GONE_AFTER;
 pub use moves::verdict;
 pub use step::{Decision, Note, Step, reason};
 
@@ -34,11 +37,12 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const RULES: [Rule; 24] = [
+const RULES: [Rule; 28] = [
     moves::undo,
     gate::unfence,
     sentinels::relink,
     proxies::remove_dead,
+    loss::remove_dead,
     gate::start_empty,
     bootstrap::arm,
     bootstrap::topology_lost,
@@ -52,10 +56,13 @@ const RULES: [Rule; 24] = [
     sentinels::monitor,
     bootstrap::slots,
     proxies::online,
+    loss::replace_stateless,
+    loss::forget_volumes,
     proxies::replace_silent,
     sentinels::replace_silent,
     roll::replace_broken,
     moves::requested,
+    drain::evacuate,
     shrink::leave,
     roll::sentinels,
     roll::servers,
@@ -77,7 +84,9 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
             );
             // A fence of a switchover must stay until the dashboard says how far it came; the locks needn't.
             let undo = observed.intent.clone().map(Step::Undo);
-            decision.step = undo.or_else(|| gate::unfence_by_sentinels(desired, observed));
+            decision.step = undo
+                .or_else(|| loss::remove(observed))
+                .or_else(|| gate::unfence_by_sentinels(desired, observed));
             return decision;
         }
     };
@@ -99,6 +108,7 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
         decision.block(reason::COORDINATOR_IN_USE, what);
         return decision;
     }
+    decision.nodes = drain::told(&input);
     for rule in RULES {
         if let Some(step) = rule(&input, &mut decision) {
             decision.step = Some(step);

@@ -184,12 +184,10 @@ pub(super) fn may_stay(input: &Input<'_>, server: &Address) -> bool {
 /// Whether the pod's node is being drained, lost or gone.
 pub(super) fn is_leaving(input: &Input<'_>, pod: &MemberPod) -> bool {
     let Some(node) = &pod.node else { return false };
-    // Where nodes can't be seen nothing is known against them.
-    if input.observed.nodes.is_empty() {
-        return false;
-    }
     let view = input.observed.nodes.get(node);
-    view.is_none_or(|view| view.leaving.is_some() || view.out_of_service || view.silent_for.is_some())
+    view.is_some_and(|view| {
+        view.leaving.is_some() || view.out_of_service || view.silent_for.is_some() || view.gone_for.is_some()
+    })
 }
 
 impl Input<'_> {

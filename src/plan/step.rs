@@ -165,6 +165,24 @@ pub enum Step {
         /// Why.
         why: String,
     },
+    /// Remove a pod object whose process is provably gone: nobody will confirm its end.
+    RemovePod {
+        /// The pod's name.
+        pod: String,
+        /// Its uid.
+        uid: String,
+        /// Why.
+        why: String,
+    },
+    /// Give up a volume that went with its node: its server is made anew elsewhere.
+    ForgetVolume {
+        /// The claim.
+        claim: String,
+        /// Its uid.
+        uid: String,
+        /// The node.
+        node: String,
+    },
     /// Assign slots in bulk.
     AssignSlots(Vec<(SlotId, GroupId)>),
     /// Have the dashboard take a proxy online.
@@ -195,6 +213,8 @@ impl Step {
             Self::Switchover { .. } => "Switchover",
             Self::Undo(_) => "UndoSwitchover",
             Self::Restart { .. } => "RestartPod",
+            Self::RemovePod { .. } => "RemovePod",
+            Self::ForgetVolume { .. } => "ForgetVolume",
         }
     }
 }
@@ -247,6 +267,10 @@ impl fmt::Display for Step {
                 "clear away a switchover of group {} from {} to {}",
                 intent.group, intent.from, intent.to
             ),
+            Self::RemovePod { pod, why, .. } => write!(f, "remove pod {pod}: {why}"),
+            Self::ForgetVolume { claim, node, .. } => {
+                write!(f, "give up the claim {claim}, whose volume went with node {node}")
+            }
             Self::Restart { pod, why, .. } => write!(f, "make pod {pod} anew: {why}"),
             Self::AssignSlots(slots) => write!(f, "assign {} slots", slots.len()),
             Self::OnlineProxy(admin) => write!(f, "take proxy {admin} online"),
@@ -279,6 +303,8 @@ pub struct Decision {
     pub blocked: Vec<Note>,
     /// What is worth telling and changes nothing.
     pub alarms: Vec<Note>,
+    /// Nodes that are being emptied or are lost, each with what that waits for.
+    pub nodes: Vec<String>,
 }
 
 impl Decision {

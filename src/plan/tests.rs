@@ -1,6 +1,7 @@
 //! A cluster in which everything is in its place; tests change what they are about.
 
 mod bootstrap;
+mod drain;
 mod gate;
 mod heal;
 mod moves;

@@ -3,10 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::domain::{Address, GroupId};
+
+/// A cluster that stops serving within this time after a step that could have waited fell by it.
+const BLAMED_FOR: Duration = Duration::from_secs(60);
+/// For so long nobody takes such a step after several clusters fell.
+const STOPPED_FOR: Duration = Duration::from_secs(600);
+/// So many clusters are several.
+const TOO_MANY: usize = 2;
 
 /// Namespace and name of a cluster.
 pub(super) type Key = (String, String);
@@ -15,6 +22,10 @@ pub(super) type Key = (String, String);
 struct Known {
     /// Since when servers have been silent.
     silent: HashMap<Address, Instant>,
+    /// When a step that could have waited was last taken.
+    voluntary: Option<Instant>,
+    /// When it stopped serving soon after one.
+    fell: Option<Instant>,
     /// Since when nodes that pods name have been missing.
     missing_nodes: HashMap<String, Instant>,
     /// Switchovers that failed: how often in a row, and when last.
@@ -28,6 +39,38 @@ pub(super) struct Memory(Mutex<HashMap<Key, Known>>);
 impl Memory {
     fn all(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how a cluster fares: whether a step that could have waited is taken now, and whether it serves.
+    pub(super) fn fares(&self, key: Key, steps: bool, serves: bool, now: Instant) {
+        let mut all = self.all();
+        let known = all.entry(key).or_default();
+        if steps {
+            known.voluntary = Some(now);
+        }
+        let is_after_a_step = known.voluntary.is_some_and(|at| now.duration_since(at) < BLAMED_FOR);
+        if !serves && is_after_a_step {
+            known.fell = Some(now);
+        }
+    }
+
+    /// Why no cluster takes a step that could wait: several stopped serving soon after theirs.
+    pub(super) fn stopped(&self, now: Instant) -> Option<String> {
+        let all = self.all();
+        let fell = all
+            .iter()
+            .filter(|(_, known)| known.fell.is_some_and(|at| now.duration_since(at) < STOPPED_FOR));
+        let mut fell: Vec<String> = fell
+            .map(|((namespace, name), _)| format!("{namespace}/{name}"))
+            .collect();
+        fell.sort();
+        (fell.len() >= TOO_MANY).then(|| {
+            let minutes = STOPPED_FOR.as_secs() / 60;
+            format!(
+                "changes that can wait are stopped for {minutes} min: {} stopped serving after theirs",
+                fell.join(", ")
+            )
+        })
     }
 
     /// Notes which nodes are missing now, and returns for how many seconds in a row each has been.
@@ -87,7 +130,22 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    #[test]
+    fn when_two_clusters_stop_serving_after_their_steps_all_steps_that_can_wait_stop_for_a_while() {
+        let (memory, start) = (Memory::default(), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let key = |name: &str| ("ns".to_owned(), name.to_owned());
+        for name in ["a", "b", "c"] {
+            memory.fares(key(name), name != "c", true, at(0));
+        }
+        memory.fares(key("a"), false, false, at(10));
+        memory.fares(key("c"), false, false, at(10));
+        assert_eq!(memory.stopped(at(11)), None, "one fell by a step, the other by itself");
+        memory.fares(key("b"), false, false, at(20));
+        assert!(memory.stopped(at(21)).is_some_and(|why| why.contains("ns/a, ns/b")));
+        assert_eq!(memory.stopped(at(700)), None);
+    }
 
     #[test]
     fn silence_is_counted_from_its_beginning_and_anew_after_an_answer() {

@@ -19,7 +19,10 @@ mod switchover;
 mod teardown;
 mod volumes;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -147,6 +150,7 @@ async fn settle(
         persistent: facts::persistent(valid, &facts),
         has_password: facts.auth.product.is_some(),
         now: Timestamp::now(),
+        stopped: context.memory.stopped(Instant::now()),
         promotion: None,
         allow_stand_in: context.allow_stand_in,
     };
@@ -182,6 +186,12 @@ async fn settle(
         facts: &turn.facts,
         carried: &turn.carried,
     };
+    context.memory.fares(
+        valid.names.key(),
+        decision.is_voluntary,
+        health.is_serving(),
+        Instant::now(),
+    );
     let told = status::of(&view, &health, &mut decision);
     report(context, &turn.cluster, &told, &decision).await?;
     Ok(outcome.unwrap_or_else(|| next(&health, &decision)))

@@ -25,6 +25,8 @@ pub struct Desired<'a> {
     pub has_password: bool,
     /// What time it is: for holds that end.
     pub now: Timestamp,
+    /// Why no step is taken that could wait: other clusters fared badly after theirs.
+    pub stopped: Option<String>,
     /// The switchover that a person asks for, while it isn't dealt with.
     pub promotion: Option<(GroupId, Option<Address>)>,
     /// Whether the stand-in for Codis may be run.

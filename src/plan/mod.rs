@@ -2,7 +2,7 @@
 //!
 //! May enter: domain, validate, build's addresses. Stays out: clients, clocks (time comes in as durations).
 //!
-//! The rules of [`RULES`] are asked in order; the first that knows a step wins. A rule that must not act yet says what
+//! The rules of [`HEALING`] and then of [`VOLUNTARY`] are asked in order; the first that knows a step wins. A rule that must not act yet says what
 //! it waits for, one that must never act by itself says why it is blocked; the status shows both.
 
 mod bootstrap;
@@ -17,6 +17,7 @@ mod proxies;
 mod roll;
 mod sentinels;
 mod shrink;
+mod spread;
 mod step;
 
 pub use health::{Health, health};
@@ -37,7 +38,7 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const RULES: [Rule; 28] = [
+const HEALING: [Rule; 24] = [
     moves::undo,
     gate::unfence,
     sentinels::relink,
@@ -62,10 +63,15 @@ const RULES: [Rule; 28] = [
     sentinels::replace_silent,
     roll::replace_broken,
     moves::requested,
+];
+
+/// What can wait: changes that nobody's data or service depends on now.
+const VOLUNTARY: [Rule; 5] = [
     drain::evacuate,
     shrink::leave,
     roll::sentinels,
     roll::servers,
+    spread::balance,
 ];
 
 /// The next step towards what is desired.
@@ -109,11 +115,14 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
         return decision;
     }
     decision.nodes = drain::told(&input);
-    for rule in RULES {
-        if let Some(step) = rule(&input, &mut decision) {
-            decision.step = Some(step);
-            break;
-        }
+    decision.step = HEALING.iter().find_map(|rule| rule(&input, &mut decision));
+    if decision.step.is_none() {
+        decision.step = VOLUNTARY.iter().find_map(|rule| rule(&input, &mut decision));
+        decision.is_voluntary = decision.step.is_some();
+    }
+    if let (true, Some(why), Some(step)) = (decision.is_voluntary, &desired.stopped, &decision.step) {
+        decision.wait(reason::HELD, format!("{step}: {why}"));
+        decision.step = None;
     }
     decision
 }

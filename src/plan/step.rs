@@ -297,6 +297,8 @@ pub struct Note {
 pub struct Decision {
     /// What to do now.
     pub step: Option<Step>,
+    /// Whether the step could wait.
+    pub is_voluntary: bool,
     /// What is waited for.
     pub waits: Vec<Note>,
     /// What a person has to decide.

@@ -32,6 +32,7 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
         persistent: BTreeSet::new(),
         has_password: true,
         now: "2026-11-23T12:00:00Z".parse().unwrap(),
+        stopped: None,
         promotion: None,
         allow_stand_in: false,
     };

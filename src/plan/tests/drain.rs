@@ -2,8 +2,7 @@ use super::*;
 use crate::domain::{LostClaim, NodeView, StatelessPod};
 
 fn with_node(name: &str, view: NodeView) -> World {
-    let mut world = World::settled();
-    world.observed.nodes = (0..2).map(|n| (format!("node-{n}"), NodeView::default())).collect();
+    let mut world = World::settled().placed();
     world.observed.nodes.insert(name.to_owned(), view);
     world
 }

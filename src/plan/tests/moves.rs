@@ -82,7 +82,7 @@ fn a_replica_that_provably_does_not_run_is_not_waited_for() {
 
 #[test]
 fn a_replica_on_a_node_that_is_drained_is_no_successor() {
-    let mut world = World::settled();
+    let mut world = World::settled().placed();
     asked(&mut world, None);
     let drained = NodeView {
         leaving: Some("is cordoned".into()),

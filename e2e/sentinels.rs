@@ -90,11 +90,12 @@ async fn partitioned(cluster: &Cluster) -> Result<()> {
         }
         Err(_) => Ok(()),
     };
-    // Its container may have been started anew; its network is the same.
+    connected(sentinel, true).await?;
     let now = Snapshot::take(cluster).await?;
-    connected(pod(&now, &name)?, true).await?;
+    let same = pod(&now, &name)?.container == sentinel.container;
     let (new, load) = switched?;
     let stayed = stays_master(cluster, load, &new).await;
+    ensure!(same, "the kubelet started it anew: it wasn't only cut off");
     tidied.and(stayed)
 }
 

@@ -62,7 +62,7 @@ pub struct Workloads {
     pub config: Secret,
     /// Dashboard, groups and sentinels.
     pub stateful_sets: Vec<StatefulSet>,
-    /// Proxies and front end.
+    /// Front end and proxies, in the order of their change.
     pub deployments: Vec<Deployment>,
 }
 
@@ -146,8 +146,8 @@ pub fn workloads(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -
             .map(|group| server::stateful_set(cluster, facts, group)),
     );
     stateful_sets.extend(sentinel::stateful_set(cluster));
-    let mut deployments = vec![proxy::deployment(cluster)];
-    deployments.extend(fe::deployment(cluster));
+    let mut deployments: Vec<Deployment> = fe::deployment(cluster).into_iter().collect();
+    deployments.push(proxy::deployment(cluster));
     Workloads {
         config: config::secret(cluster, facts, addresses),
         stateful_sets,

@@ -1,8 +1,12 @@
 //! Objects to the API server: Services first, workloads once every address is known.
 
-use super::{Context, Error};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::{Context, Error, nodes, observe};
 use crate::{
-    build::{self, Addresses, Facts},
+    api::names::LABEL_COMPONENT,
+    build::{self, Addresses, Component, Facts},
     cluster::{Applied, Live},
     codis,
     plan::{Decision, reason},
@@ -91,17 +95,36 @@ pub(super) async fn workloads(
         deployments,
     } = build::workloads(valid, facts, addresses);
     context.cluster.apply(live.secret.as_ref(), &config).await?;
+    let mut changed = false;
     for set in stateful_sets {
         let found = set.metadata.name.as_ref().and_then(|name| live.stateful_sets.get(name));
-        context.cluster.apply(found, &set).await?;
+        let applied = context.cluster.apply(found, &set).await?;
+        changed |= applied == Applied::Changed;
     }
     for deployment in deployments {
-        let found = deployment
-            .metadata
-            .name
-            .as_ref()
-            .and_then(|name| live.deployments.get(name));
-        context.cluster.apply(found, &deployment).await?;
+        let name = deployment.metadata.name.clone().unwrap_or_default();
+        let found = live.deployments.get(&name);
+        // Changes go one component after another; what is missing is made at once.
+        if found.is_some() && (changed || rolls_later(&name, valid, live)) {
+            continue;
+        }
+        changed |= context.cluster.apply(found, &deployment).await? == Applied::Changed;
     }
     Ok(())
+}
+
+/// Whether a Deployment's turn hasn't come: the dashboard is rolled first, then the front end, the sentinels and the
+/// proxies; servers are last (`plan`). A new dashboard that doesn't come up so stops everything behind it.
+fn rolls_later(name: &str, valid: &ValidCluster, live: &Live) -> bool {
+    let rolling = observe::rolling(live);
+    let names = &valid.names;
+    let is_proxy = *name == names.proxy();
+    let is_outdated_sentinel = |pod: &Pod| {
+        pod.labels()
+            .get(LABEL_COMPONENT)
+            .is_some_and(|component| component == Component::Sentinel.name())
+            && nodes::is_outdated(pod, live)
+    };
+    rolling.contains(&names.dashboard())
+        || is_proxy && (rolling.contains(&names.fe()) || live.pods.iter().any(is_outdated_sentinel))
 }

@@ -9,6 +9,7 @@ mod apply;
 mod error;
 mod facts;
 mod memory;
+mod nodes;
 mod observe;
 mod promotion;
 mod run;

@@ -8,13 +8,13 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Context, switchover};
+use super::{Context, nodes, switchover};
 use crate::{
     api::{CodisCluster, names},
     build::{Component, Facts, GATE_MESSAGE},
     cluster::Live,
     codis::Codis,
-    domain::{Address, DashboardView, MemberPod, Observed, ProxyPod, SentinelView, ServerView},
+    domain::{Address, DashboardView, MemberPod, NodeView, Observed, ProxyPod, SentinelView, ServerView},
     plan::Desired,
 };
 
@@ -41,13 +41,19 @@ pub(super) async fn observe(
         .memory
         .silent(&names.namespace, &names.cluster, Instant::now(), &silent);
     let now = Timestamp::now();
+    let nodes = nodes::views(&*context.cluster.nodes().await, now);
     Observed {
         dashboard,
         servers,
         sentinels,
-        server_pods: server_pods(desired, live, now),
-        sentinel_pods: BTreeMap::new(),
-        nodes: BTreeMap::new(),
+        server_pods: pods_at(
+            live,
+            &nodes,
+            now,
+            desired.servers().map(|(pod, (_, address))| (pod, address)),
+        ),
+        sentinel_pods: pods_at(live, &nodes, now, desired.sentinels()),
+        nodes,
         intent: switchover::intent_of(cluster, desired),
         rolling: rolling(live),
         failed_moves: context
@@ -137,26 +143,29 @@ fn of_component<'a>(live: &'a Live, component: &'a str) -> impl Iterator<Item = 
     })
 }
 
-fn server_pods(desired: &Desired<'_>, live: &Live, now: Timestamp) -> BTreeMap<Address, MemberPod> {
+/// The pods of servers or sentinels, by the members' addresses.
+fn pods_at(
+    live: &Live,
+    nodes: &BTreeMap<String, NodeView>,
+    now: Timestamp,
+    members: impl Iterator<Item = (String, Address)>,
+) -> BTreeMap<Address, MemberPod> {
     let by_name: BTreeMap<String, &Pod> = live.pods.iter().map(|pod| (pod.name_any(), pod)).collect();
-    let mut pods = BTreeMap::new();
-    for (name, (_, address)) in desired.servers() {
-        if let Some(pod) = by_name.get(&name) {
-            pods.insert(address, member_pod(pod, now));
-        }
-    }
-    pods
+    let found = members.filter_map(|(name, address)| Some((address, by_name.get(&name)?)));
+    found
+        .map(|(address, pod)| (address, member_pod(pod, live, nodes, now)))
+        .collect()
 }
 
-fn member_pod(pod: &Pod, now: Timestamp) -> MemberPod {
+fn member_pod(pod: &Pod, live: &Live, nodes: &BTreeMap<String, NodeView>, now: Timestamp) -> MemberPod {
     MemberPod {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        outdated: false,
+        outdated: nodes::is_outdated(pod, live),
         never_ready: never_ready(pod),
         terminating: pod.metadata.deletion_timestamp.is_some(),
-        not_running: false,
+        not_running: nodes::is_proven_gone(pod, nodes),
         ready: is_ready(pod),
         unready_for: unready_for(pod, now),
         at_gate: container(pod).is_some_and(is_at_the_gate) && !is_ready(pod),

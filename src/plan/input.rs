@@ -46,6 +46,12 @@ impl Desired<'_> {
         Some(address)
     }
 
+    /// Every wished sentinel: its pod and its address.
+    pub fn sentinels(&self) -> impl Iterator<Item = (String, Address)> {
+        let all = (0..).zip(&self.addresses.sentinels);
+        all.map(|(ordinal, address)| (self.cluster.names.sentinel_pod(ordinal), address.clone()))
+    }
+
     /// Every wished server: its pod, its group and its address.
     pub fn servers(&self) -> impl Iterator<Item = (String, (GroupId, Address))> {
         let of_group = |(group, servers): (&GroupId, &Vec<Address>)| {

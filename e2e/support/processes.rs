@@ -50,8 +50,8 @@ pub async fn connected(pod: &PodView, connected: bool) -> Result<()> {
 
 /// How many processes of a node have this in their command line. (Zombies have none.)
 pub async fn count(node: &str, part: &str) -> Result<usize> {
-    // The script itself must not be counted: its own command line names the part only through a variable.
-    let script = "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <\"$file\" 2>/dev/null; echo; done | grep -v '^sh -c' | grep -cF -- \"$part\" || true";
+    // The search itself must not be counted: grep has the part in its own command line.
+    let script = "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <\"$file\" 2>/dev/null; echo; done | grep -v -e '^sh -c' -e '^grep ' | grep -cF -- \"$part\" || true";
     let mut command = Command::new("docker");
     command.args(["exec", "-e", &format!("part={part}"), node, "sh", "-c", script]);
     Ok(run(command).await?.trim().parse()?)

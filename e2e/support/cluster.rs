@@ -220,6 +220,23 @@ pub fn ready(cluster: &CodisCluster) -> Result<()> {
     Ok(())
 }
 
+/// The same, where a group whose master was replaced often is no more than that: for ten minutes a cluster that is whole
+/// isn't Ready for this alone.
+pub fn ready_or_flapping(cluster: &CodisCluster) -> Result<()> {
+    let all = conditions(cluster);
+    let is = |type_: &str, status: &str, reason: &str| {
+        let mut of_type = all.iter().filter(|condition| condition.type_ == type_);
+        of_type.any(|condition| condition.status == status && (reason.is_empty() || condition.reason == reason))
+    };
+    let observed = cluster.status.as_ref().and_then(|status| status.observed_generation);
+    let only_flaps = is("Ready", "False", "Flapping")
+        && is("Serving", "True", "")
+        && is("Progressing", "False", "")
+        && is("Blocked", "False", "")
+        && observed == cluster.metadata.generation;
+    if only_flaps { Ok(()) } else { ready(cluster) }
+}
+
 /// Conditions in a line.
 pub fn tell(conditions: &[Condition]) -> String {
     let line = |condition: &Condition| {

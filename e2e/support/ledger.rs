@@ -164,7 +164,7 @@ impl Ledger {
             number: 0,
             began: Instant::now(),
         };
-        if turn % 2 == 0 {
+        if turn.is_multiple_of(2) {
             op.key = self.new_key(hand, 'u');
             op.value = Some(op.key.clone());
         } else if turn % 4 == 1 {
@@ -174,7 +174,7 @@ impl Ledger {
             op.counter = Some(index);
             op.number = counter.sent;
             op.key = counter.key.clone();
-            op.value = (counter.sent % DELETES != 0).then(|| format!("{}={}", counter.key, counter.sent));
+            op.value = (!counter.sent.is_multiple_of(DELETES)).then(|| format!("{}={}", counter.key, counter.sent));
         } else {
             self.hands[hand].tally.sent += 1;
             op.counts = true;
@@ -246,7 +246,7 @@ impl Ledger {
             .collect();
         let number = *hands.get(turn % hands.len().max(1))?;
         let hand = &self.hands[number];
-        if turn % 3 == 0 {
+        if turn.is_multiple_of(3) {
             let counter = &hand.counters[turn % COUNTERS];
             return Some(Expected {
                 key: counter.key.clone(),

@@ -7,7 +7,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -46,8 +46,8 @@ pub struct Ended {
 }
 
 impl Load {
-    /// Begins to write and read in every group, and waits until each has acknowledged some writes. `run` makes the
-    /// keys unique.
+    /// Begins to write and read in every group, and waits until each has acknowledged some writes. The keys begin with
+    /// `run` and the time: no other load had them.
     pub async fn start(cluster: &Cluster, run: &str) -> Result<Self> {
         let snapshot = Snapshot::take(cluster).await?;
         Self::on(cluster.client_address().await?, &snapshot.topology.slots, run).await
@@ -55,7 +55,9 @@ impl Load {
 
     /// The same, where the group of each slot is known.
     pub async fn on(address: SocketAddr, owners: &[i64], run: &str) -> Result<Self> {
-        let ledger = Arc::new(Mutex::new(Ledger::new(owners, WRITERS_PER_GROUP, run)));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let run = format!("{run}:{}", now.as_millis());
+        let ledger = Arc::new(Mutex::new(Ledger::new(owners, WRITERS_PER_GROUP, &run)));
         let (stop, stopped) = watch::channel(false);
         let groups = open(&ledger).groups();
         let mut tasks = Vec::new();

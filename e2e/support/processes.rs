@@ -29,25 +29,29 @@ pub async fn on_node(node: &str, script: &str) -> Result<String> {
     run(command).await
 }
 
-/// Cuts a pod off the network, or connects it again. Its processes go on.
+/// Cuts a pod off the network, or connects it again. Its processes go on, and only the kubelet beside it reaches them,
+/// whose probes would start them anew otherwise.
 pub async fn connected(pod: &PodView, connected: bool) -> Result<()> {
+    ensure!(!pod.ip.is_empty(), "the pod has no address");
     let verb = if connected { "-D" } else { "-I" };
+    // The network is found by the address: containers may come and go in it.
     let script = format!(
-        "pid=$(ctr --namespace k8s.io task list | awk '$1 == \"{}\" {{ print $2 }}'); \
-         for rule in 'INPUT -i eth0' 'OUTPUT -o eth0'; do nsenter -t \"$pid\" -n iptables {verb} $rule -j DROP || exit 1; done",
-        pod.container
+        "for net in /var/run/netns/*; do \
+           nsenter --net=$net ip -4 address show eth0 2>/dev/null | grep -qF 'inet {}/' || continue; \
+           gateway=$(nsenter --net=$net ip route | awk '/^default/ {{ print $3 }}'); \
+           nsenter --net=$net iptables {verb} INPUT -i eth0 ! -s $gateway -j DROP && \
+           nsenter --net=$net iptables {verb} OUTPUT -o eth0 ! -d $gateway -j DROP && exit 0; \
+         done; exit 1",
+        pod.ip
     );
-    ensure!(!pod.container.is_empty(), "the pod has no container");
-    on_node(&pod.node, &script)
-        .await
-        .map(drop)
-        .context("iptables in the pod's network")
+    let done = on_node(&pod.node, &script).await;
+    done.map(drop).context("iptables in the pod's network")
 }
 
 /// How many processes of a node have this in their command line. (Zombies have none.)
 pub async fn count(node: &str, part: &str) -> Result<usize> {
-    // The script itself must not be counted: its own command line names the part only through a variable.
-    let script = "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <\"$file\" 2>/dev/null; echo; done | grep -v '^sh -c' | grep -cF -- \"$part\" || true";
+    // The search itself must not be counted: grep has the part in its own command line.
+    let script = "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <\"$file\" 2>/dev/null; echo; done | grep -v -e '^sh -c' -e '^grep ' | grep -cF -- \"$part\" || true";
     let mut command = Command::new("docker");
     command.args(["exec", "-e", &format!("part={part}"), node, "sh", "-c", script]);
     Ok(run(command).await?.trim().parse()?)

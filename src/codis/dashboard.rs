@@ -146,6 +146,54 @@ impl Codis {
         forgive(done, &format!("proxy-[{token}] doesn't exist"))
     }
 
+    /// Starts or pauses migrations. A pause keeps pending ones from starting and halts the one that runs; it ends with
+    /// the dashboard's process (contract §5.5), and a step that runs may outlast it:
+    /// [`migration_running`](crate::domain::Topology::migration_running) tells.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn set_migrations(&self, enabled: bool) -> Result<(), Error> {
+        let disabled = if enabled { "0" } else { "1" };
+        self.put(names::SET_MIGRATIONS, &["slots", "action", "disabled"], &[disabled])
+            .await
+    }
+
+    /// Removes a server from its group; it may be dead. Its replication is left as it is. A master leaves only as the
+    /// last one of a group without slots (contract §7). No such server, or no such group, is a success.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn remove_server(&self, group: GroupId, server: &Address) -> Result<(), Error> {
+        let parameters = [&*group.to_string(), &server.to_string()];
+        let done = self.put(names::REMOVE_SERVER, &["group", "del"], &parameters).await;
+        let done = forgive(done, &format!("group-[{group}] doesn't have server-[{server}]"));
+        forgive(done, &format!("group-[{group}] doesn't exist"))
+    }
+
+    /// Removes a group without servers. No such group is a success.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn remove_group(&self, group: GroupId) -> Result<(), Error> {
+        let done = self
+            .put(names::REMOVE_GROUP, &["group", "remove"], &[&group.to_string()])
+            .await;
+        forgive(done, &format!("group-[{group}] doesn't exist"))
+    }
+
+    /// Has a sentinel forget the product's masters and removes it; `force` removes one that doesn't answer, too. Sets
+    /// the sentinels' `out_of_sync` (contract §5.6). No such sentinel is a success.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn remove_sentinel(&self, sentinel: &Address, force: bool) -> Result<(), Error> {
+        let parameters = [&*sentinel.to_string(), if force { "1" } else { "0" }];
+        let done = self
+            .put(names::REMOVE_SENTINEL, &["sentinels", "del"], &parameters)
+            .await;
+        forgive(done, &format!("sentinel-[{sentinel}] not found"))
+    }
+
     async fn put(&self, effect: &'static str, path: &[&str], parameters: &[&str]) -> Result<(), Error> {
         self.put_body(effect, path, parameters, None::<&()>).await
     }

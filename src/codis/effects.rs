@@ -25,8 +25,24 @@ pub mod names {
     pub const ONLINE_PROXY: &str = "online_proxy";
     /// Dashboard: remove a proxy's record.
     pub const REMOVE_PROXY: &str = "remove_proxy";
-    /// Server: take writes without a replica again.
+    /// Dashboard: start or pause migrations.
+    pub const SET_MIGRATIONS: &str = "set_migrations";
+    /// Dashboard: remove a server from its group.
+    pub const REMOVE_SERVER: &str = "remove_server";
+    /// Dashboard: remove an empty group.
+    pub const REMOVE_GROUP: &str = "remove_group";
+    /// Dashboard: remove a sentinel.
+    pub const REMOVE_SENTINEL: &str = "remove_sentinel";
+    /// Proxy: have the commands of a group's slots wait.
+    pub const LOCK_SLOTS: &str = "lock_slots";
+    /// Proxy: let the commands of a group's slots go on.
+    pub const UNLOCK_SLOTS: &str = "unlock_slots";
+    /// Server: refuse writes.
+    pub const FENCE: &str = "fence";
+    /// Server: take writes again.
     pub const UNFENCE: &str = "unfence";
+    /// Server: set a parameter of its configuration.
+    pub const SET_CONFIG: &str = "set_config";
     /// Sentinel: watch a group's master.
     pub const MONITOR: &str = "monitor";
 }

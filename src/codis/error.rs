@@ -23,7 +23,7 @@ pub enum Error {
         /// How long it had.
         after: Duration,
     },
-    /// It answered that it won't (status 800 of a dashboard, an error reply of a sentinel).
+    /// It answered that it won't (status 800 of a dashboard or proxy, an error reply of a redis or sentinel).
     #[error("{peer} refused: {cause}")]
     Refused {
         /// Who was called.

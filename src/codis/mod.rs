@@ -1,4 +1,4 @@
-//! The one door to Codis: dashboard, sentinel and redis on the wire. It does I/O and decides nothing: what to do is
+//! The one door to Codis: dashboard, proxies, sentinel and redis on the wire. It does I/O and decides nothing: what to do is
 //! [`plan`](crate::plan)'s, when to try again is the controller's.
 //!
 //! May enter: domain, reqwest, redis. Stays out: kube, clocks, decisions.
@@ -12,6 +12,7 @@ mod coordinator;
 mod dashboard;
 mod effects;
 mod error;
+mod proxy;
 mod redis;
 mod sentinel;
 mod topom;

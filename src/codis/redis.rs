@@ -1,24 +1,34 @@
-//! A codis-server, asked directly: `AUTH` and `INFO` (contract §12).
+//! A codis-server, asked directly: `AUTH`, `INFO` (contract §12) and `CONFIG`.
 
-use std::{collections::BTreeMap, future::Future};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use futures::future::join_all;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo,
     RedisError, aio::MultiplexedConnection, cmd,
 };
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Codis, Error, error::innermost, names};
 use crate::domain::{Address, Replication, ServerView};
+
+/// How many replicas a master must have to take writes. Redis 7 still knows it by this name, the only one in 3.2.
+const MIN_REPLICAS: &str = "min-slaves-to-write";
+
+/// More than any group has.
+const FENCE: u32 = 100;
+
+/// How often offsets are compared. Clients wait meanwhile.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The parameters whose values are passwords.
+const SECRET: [&str; 2] = ["requirepass", "masterauth"];
 
 impl Codis {
     /// What a server says of itself.
     pub async fn server(&self, address: &Address) -> ServerView {
         let info = self.converse(address, async {
-            let mut connection = connect(address).await?;
-            if let Some(password) = &self.0.product_auth {
-                let () = cmd("AUTH").arg(password).query_async(&mut connection).await?;
-            }
+            let mut connection = self.open(address).await?;
             cmd("INFO").query_async::<String>(&mut connection).await
         });
         match info.await {
@@ -36,23 +46,128 @@ impl Codis {
         views.into_iter().map(|(view, address)| (address, view)).collect()
     }
 
-    /// Lets a master take writes without a replica again: lifts the fence of its entry script.
+    /// Waits until a replica has all of its master's writes: whether their offsets were equal at once before `until`.
+    /// False as soon as one isn't the master, or the other doesn't follow it with its link up. The master should be
+    /// fenced; its offset grows by pings and by keys that expire even so.
+    ///
+    /// # Errors
+    /// Any [`Error`] of one that doesn't answer; it is no effect.
+    pub async fn replication_offsets(
+        &self,
+        master: &Address,
+        replica: &Address,
+        until: Instant,
+    ) -> Result<bool, Error> {
+        let met = timeout_at(until, self.meet(master, replica)).await;
+        met.unwrap_or(Ok(false))
+    }
+
+    async fn meet(&self, master: &Address, replica: &Address) -> Result<bool, Error> {
+        let opened = tokio::join!(
+            self.converse(master, self.open(master)),
+            self.converse(replica, self.open(replica))
+        );
+        let (mut at_master, mut at_replica) = (opened.0?, opened.1?);
+        loop {
+            // The master first: what it had then is all there is to reach, whatever it pings in between.
+            let goal = self.converse(master, replication(&mut at_master)).await?;
+            let reached = self.converse(replica, replication(&mut at_replica)).await?;
+            match (parse_info(&goal), parse_info(&reached)) {
+                (Ok(goal), Ok(reached)) => match have_met(&goal, &reached, master) {
+                    Some(false) => sleep(POLL).await,
+                    Some(true) => return Ok(true),
+                    None => return Ok(false),
+                },
+                (Err(cause), _) => return Err(unexpected(master, cause)),
+                (_, Err(cause)) => return Err(unexpected(replica, cause)),
+            }
+        }
+    }
+
+    /// The values of some parameters by the names that were asked for; one that the server doesn't know is left out.
+    /// Those of passwords are passwords.
+    ///
+    /// # Errors
+    /// Any [`Error`]; it is no effect.
+    pub async fn config_of(&self, address: &Address, keys: &[&str]) -> Result<BTreeMap<String, String>, Error> {
+        let mut ask = redis::pipe();
+        for key in keys {
+            ask.cmd("CONFIG").arg("GET").arg(key);
+        }
+        if keys.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let conversation = async {
+            let mut connection = self.open(address).await?;
+            ask.query_async::<Vec<BTreeMap<String, String>>>(&mut connection).await
+        };
+        let replies = self.converse(address, conversation).await?;
+        // A key with a `*` is a pattern for redis, not for us.
+        let named = keys
+            .iter()
+            .zip(replies)
+            .filter_map(|(key, mut reply)| reply.remove_entry(*key));
+        Ok(named.collect())
+    }
+
+    /// Sets parameters, one after the other, on one connection, so that a new `requirepass` doesn't lock the rest out.
+    /// Each is an effect of its own and has [`Timeouts::redis`](super::Timeouts::redis). Nothing is rewritten on disk.
+    ///
+    /// # Errors
+    /// Any [`Error`]; the parameters before it are set. A refusal names its parameter.
+    pub async fn set_config(&self, address: &Address, pairs: &[(String, String)]) -> Result<(), Error> {
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.converse(address, self.open(address)).await?;
+        for (key, value) in pairs {
+            self.before(names::SET_CONFIG)?;
+            let done = self.converse(address, set(&mut connection, key, value)).await;
+            done.map_err(|error| about(key, error))?;
+        }
+        Ok(())
+    }
+
+    /// Has a master refuse writes, as if it lacked replicas; reads go on. Clients get an error (`NOREPLICAS`).
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Unexpected`] when the fence has no effect, because `min-slaves-max-lag` is 0. The fence
+    /// may stand after any of them.
+    pub async fn fence(&self, address: &Address) -> Result<(), Error> {
+        self.before(names::FENCE)?;
+        let info = self.converse(address, async {
+            let mut connection = self.open(address).await?;
+            set(&mut connection, MIN_REPLICAS, &FENCE.to_string()).await?;
+            replication(&mut connection).await
+        });
+        match parse_info(&info.await?) {
+            Ok(ServerView::Up { fenced: true, .. }) => Ok(()),
+            Ok(_) => Err(unexpected(address, "its fence has no effect".to_owned())),
+            Err(cause) => Err(unexpected(address, cause)),
+        }
+    }
+
+    /// Lifts a fence, its entry script's or [`fence`](Self::fence)'s: lets a master take writes with `good_slaves`
+    /// replicas, normally none.
     ///
     /// # Errors
     /// Any [`Error`].
-    pub async fn unfence(&self, address: &Address) -> Result<(), Error> {
+    pub async fn unfence(&self, address: &Address, good_slaves: u32) -> Result<(), Error> {
         self.before(names::UNFENCE)?;
         let lift = async {
-            let mut connection = connect(address).await?;
-            if let Some(password) = &self.0.product_auth {
-                let () = cmd("AUTH").arg(password).query_async(&mut connection).await?;
-            }
-            let mut set = cmd("CONFIG");
-            // Redis 7 still knows the parameter by this name, which is the only one in 3.2.
-            set.arg("SET").arg("min-slaves-to-write").arg(0);
-            set.query_async::<()>(&mut connection).await
+            let mut connection = self.open(address).await?;
+            set(&mut connection, MIN_REPLICAS, &good_slaves.to_string()).await
         };
         self.converse(address, lift).await
+    }
+
+    /// A connection that has said the password, where there is one.
+    async fn open(&self, address: &Address) -> Result<MultiplexedConnection, RedisError> {
+        let mut connection = connect(address).await?;
+        if let Some(password) = &self.0.product_auth {
+            let () = cmd("AUTH").arg(password).query_async(&mut connection).await?;
+        }
+        Ok(connection)
     }
 
     /// Bounds a conversation with a redis or sentinel in time, and gives its errors our kinds.
@@ -112,6 +227,70 @@ pub(super) async fn connect(address: &Address) -> Result<MultiplexedConnection, 
     Client::open(info)?
         .get_multiplexed_async_connection_with_config(&config)
         .await
+}
+
+async fn set(connection: &mut MultiplexedConnection, key: &str, value: &str) -> Result<(), RedisError> {
+    let mut set = cmd("CONFIG");
+    set.arg("SET").arg(key).arg(value).query_async(connection).await
+}
+
+async fn replication(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
+    cmd("INFO").arg("replication").query_async(connection).await
+}
+
+/// Whether a replica has reached its master's offset; none when they aren't master and replica of each other.
+fn have_met(goal: &ServerView, reached: &ServerView, master: &Address) -> Option<bool> {
+    let ServerView::Up {
+        replication: Replication::Master,
+        offset: goal,
+        ..
+    } = goal
+    else {
+        return None;
+    };
+    match reached {
+        ServerView::Up {
+            replication:
+                Replication::Replica {
+                    master: followed,
+                    link_up: true,
+                },
+            offset,
+            ..
+        } if followed == master => Some(offset == goal),
+        _ => None,
+    }
+}
+
+fn unexpected(peer: &Address, cause: String) -> Error {
+    Error::Unexpected {
+        peer: peer.clone(),
+        cause,
+    }
+}
+
+/// An error with the parameter that couldn't be set. Redis quotes refused values: what it says of a password is told
+/// up to the first quote only.
+fn about(key: &str, error: Error) -> Error {
+    let is_secret = SECRET.iter().any(|secret| secret.eq_ignore_ascii_case(key));
+    let tell = |cause: String| {
+        let told = match cause.find(['\'', '"', '`']) {
+            Some(quote) if is_secret => &cause[..quote],
+            _ => &cause,
+        };
+        format!("{key}: {}", told.trim_end())
+    };
+    match error {
+        Error::Refused { peer, cause } => Error::Refused {
+            peer,
+            cause: tell(cause),
+        },
+        Error::Unexpected { peer, cause } => Error::Unexpected {
+            peer,
+            cause: tell(cause),
+        },
+        other => other,
+    }
 }
 
 /// An error reply as it was on the wire, like `ERR invalid password`.

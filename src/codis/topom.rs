@@ -32,6 +32,18 @@ struct Stats {
     proxy: Proxies,
     #[serde(default, deserialize_with = "lenient")]
     sentinels: SentinelsPart,
+    #[serde(default, deserialize_with = "lenient")]
+    slot_action: SlotAction,
+}
+
+/// The migrations of all slots.
+#[derive(Default, Deserialize)]
+struct SlotAction {
+    #[serde(default, deserialize_with = "lenient")]
+    disabled: bool,
+    /// How many steps run.
+    #[serde(default, deserialize_with = "lenient")]
+    executor: i64,
 }
 
 #[derive(Deserialize)]
@@ -156,6 +168,8 @@ pub(super) fn parse(body: &[u8], product: &str) -> Result<DashboardView, String>
             groups: groups(overview.stats.group)?,
             sentinels: sentinels(overview.stats.sentinels)?,
             proxies: proxies(overview.stats.proxy)?,
+            migrations_disabled: overview.stats.slot_action.disabled,
+            migration_running: overview.stats.slot_action.executor != 0,
         }),
     })
 }

@@ -1,4 +1,4 @@
-//! HTTP as dashboards speak it (contract §2).
+//! HTTP as dashboards and proxies speak it (contract §2).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, error::innermost, xauth::without_xauths};
 use crate::domain::Address;
 
-/// How long a connection to a dashboard may take to open.
+/// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long answers may take, connecting included.
@@ -20,6 +20,9 @@ pub struct Timeouts {
     pub read: Duration,
     /// A dashboard's to an effect: it may wait up to 60 s for a hung proxy while it holds its one lock (contract §2).
     pub write: Duration,
+    /// A proxy's to each call about locked slots. Clients wait meanwhile, so it is short, though a proxy whose server
+    /// hangs may take up to `backend_recv_timeout` (contract §8.1).
+    pub lock: Duration,
 }
 
 impl Default for Timeouts {
@@ -28,11 +31,12 @@ impl Default for Timeouts {
             redis: Duration::from_secs(2),
             read: Duration::from_secs(10),
             write: Duration::from_secs(90),
+            lock: Duration::from_secs(2),
         }
     }
 }
 
-/// One call to a dashboard. Its path holds an xauth: it must not get into any text.
+/// One call to a dashboard or proxy. Its path holds an xauth: it must not get into any text.
 pub(super) struct Call<'a> {
     pub client: &'a Client,
     pub peer: &'a Address,
@@ -47,7 +51,8 @@ struct RemoteError {
 }
 
 /// A client that does nothing by itself: no retries, redirects, proxies or compression, and no connection kept:
-/// an idle one may lead to a process that is gone, and that would be found out by a lost effect.
+/// an idle one may lead to a process that is gone, and that would be found out by a lost effect. It serves any peer;
+/// `peer` is whom an error names.
 pub(super) fn client(peer: &Address) -> Result<Client, Error> {
     Client::builder()
         .http1_only()

@@ -87,7 +87,7 @@ async fn effect(context: &Context, codis: &Codis, known: &Known<'_>, step: &Step
         Step::Promote { group, server } => codis.promote(*group, server).await?,
         Step::ResyncGroup(group) => codis.resync_group(*group).await?,
         Step::Attach { server, .. } => codis.sync_server(server).await?,
-        Step::Unfence(server) => codis.unfence(server).await?,
+        Step::Unfence(server) => codis.unfence(server, 0).await?,
         Step::AddSentinel(sentinel) => codis.add_sentinel(sentinel).await?,
         Step::ResyncSentinels => codis.resync_sentinels().await?,
         Step::Monitor {

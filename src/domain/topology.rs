@@ -15,6 +15,12 @@ pub struct Topology {
     pub sentinels: Sentinels,
     /// The registered proxies.
     pub proxies: Vec<ProxyRecord>,
+    /// Whether migrations are paused: none starts, and the one that runs makes no step. A restarted dashboard has
+    /// forgotten it (contract §5.5).
+    pub migrations_disabled: bool,
+    /// Whether a migration moved keys at that instant. Between two steps it isn't seen (contract §4): only while
+    /// migrations are paused does "no" last.
+    pub migration_running: bool,
 }
 
 /// A replication group. `servers[0]` is its master.

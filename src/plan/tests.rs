@@ -139,6 +139,8 @@ impl World {
                     error: None,
                 })
                 .collect(),
+            migrations_disabled: false,
+            migration_running: false,
         };
         let observed = Observed {
             servers: (1..=2)

@@ -73,6 +73,7 @@ fn door(dashboard: &Address, effects: Effects) -> Codis {
         redis: Duration::from_secs(2),
         read: Duration::from_millis(300),
         write: Duration::from_millis(300),
+        lock: Duration::from_millis(300),
     };
     Codis::new("demo", Some("prodpw"), dashboard.clone(), effects, timeouts).unwrap()
 }
@@ -105,11 +106,15 @@ async fn effect(codis: &Codis, name: &str) -> Result<(), Error> {
         names::RESYNC_SENTINELS => codis.resync_sentinels().await,
         names::ONLINE_PROXY => codis.online_proxy(&at("10.244.1.6:11080")).await,
         names::REMOVE_PROXY => codis.remove_proxy(TOKEN).await,
+        names::SET_MIGRATIONS => codis.set_migrations(false).await,
+        names::REMOVE_SERVER => codis.remove_server(group(1), &server).await,
+        names::REMOVE_GROUP => codis.remove_group(group(1)).await,
+        names::REMOVE_SENTINEL => codis.remove_sentinel(&at("10.96.0.9:26379"), true).await,
         _ => panic!("no effect on the dashboard: {name}"),
     }
 }
 
-const EFFECTS: [(&str, &str); 10] = [
+const EFFECTS: [(&str, &str); 14] = [
     (names::CREATE_GROUP, "PUT /api/topom/group/create/X/1"),
     (names::ADD_SERVER, "PUT /api/topom/group/add/X/1/10.96.0.7:6379"),
     (
@@ -126,7 +131,27 @@ const EFFECTS: [(&str, &str); 10] = [
         names::REMOVE_PROXY,
         "PUT /api/topom/proxy/remove/X/5ac01f9c105f7163fe2153f9ab72328d/1",
     ),
+    (names::SET_MIGRATIONS, "PUT /api/topom/slots/action/disabled/X/1"),
+    (names::REMOVE_SERVER, "PUT /api/topom/group/del/X/1/10.96.0.7:6379"),
+    (names::REMOVE_GROUP, "PUT /api/topom/group/remove/X/1"),
+    (
+        names::REMOVE_SENTINEL,
+        "PUT /api/topom/sentinels/del/X/10.96.0.9:26379/1",
+    ),
 ];
+
+#[tokio::test]
+async fn migrations_are_enabled_by_not_being_disabled_and_a_sentinel_is_asked_unless_forced() {
+    let dashboard = Dashboard::answering(&[(200, "\"OK\"")]).await;
+    let codis = door(&dashboard.address, Effects::none());
+    codis.set_migrations(true).await.unwrap();
+    codis.remove_sentinel(&at("10.96.0.9:26379"), false).await.unwrap();
+    let expected = [
+        "PUT /api/topom/slots/action/disabled/X/0",
+        "PUT /api/topom/sentinels/del/X/10.96.0.9:26379/0",
+    ];
+    assert_eq!(dashboard.lines(), expected);
+}
 
 #[tokio::test]
 async fn each_effect_is_one_request_of_codiss_own_form_and_is_counted_once_by_its_name() {
@@ -174,6 +199,10 @@ async fn a_refusal_that_says_that_it_is_done_already_is_a_success() {
             names::REMOVE_PROXY,
             "proxy-[5ac01f9c105f7163fe2153f9ab72328d] doesn't exist",
         ),
+        (names::REMOVE_SERVER, "group-[1] doesn't have server-[10.96.0.7:6379]"),
+        (names::REMOVE_SERVER, "group-[1] doesn't exist"),
+        (names::REMOVE_GROUP, "group-[1] doesn't exist"),
+        (names::REMOVE_SENTINEL, "sentinel-[10.96.0.9:26379] not found"),
     ] {
         let answer = format!(r#"{{"Cause":"{cause}","Stack":null}}"#);
         let dashboard = Dashboard::answering(&[(800, &answer)]).await;

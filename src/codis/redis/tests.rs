@@ -146,6 +146,56 @@ async fn a_server_that_refuses_is_unreachable_in_its_own_words_and_one_that_load
 }
 
 #[tokio::test]
+async fn a_refused_parameter_is_named_and_its_value_told_unless_it_is_a_password() {
+    for (key, reply, expected) in [
+        (
+            "maxmemory",
+            "-ERR Invalid argument 'hunter3' for CONFIG SET 'maxmemory'\r\n",
+            "maxmemory: ERR Invalid argument 'hunter3' for CONFIG SET 'maxmemory'",
+        ),
+        (
+            "requirepass",
+            "-ERR Invalid argument 'hunter3' for CONFIG SET 'requirepass'\r\n",
+            "requirepass: ERR Invalid argument",
+        ),
+        (
+            "masterauth",
+            "-ERR unknown command `CONFIG`, with args beginning with: `SET`, `masterauth`, `hunt`\r\n",
+            "masterauth: ERR unknown command",
+        ),
+    ] {
+        let peer = peer(Box::leak(Box::new(["+OK\r\n", reply]))).await;
+        let pair = (key.to_owned(), "hunter3".to_owned());
+        let error = codis().set_config(&peer, &[pair]).await.unwrap_err();
+        let cause = expected.to_owned();
+        assert_eq!(error, Error::Refused { peer, cause });
+    }
+}
+
+#[test]
+fn offsets_meet_between_a_master_and_its_linked_replica_only() {
+    let master = "10.0.0.1:6379";
+    let at = |replication, offset| up(replication, offset, 0);
+    for (goal, reached, expected) in [
+        (at(Replication::Master, 7), at(replica_of(master, true), 7), Some(true)),
+        (at(Replication::Master, 7), at(replica_of(master, true), 6), Some(false)),
+        (at(Replication::Master, 7), at(replica_of(master, true), 8), Some(false)),
+        (at(Replication::Master, 7), at(replica_of(master, false), 7), None),
+        (
+            at(Replication::Master, 7),
+            at(replica_of("10.0.0.2:6379", true), 7),
+            None,
+        ),
+        (at(Replication::Master, 7), at(Replication::Master, 7), None),
+        (at(replica_of(master, true), 7), at(replica_of(master, true), 7), None),
+        (ServerView::Loading, at(replica_of(master, true), 7), None),
+    ] {
+        let met = have_met(&goal, &reached, &master.parse().unwrap());
+        assert_eq!(met, expected, "{goal:?} {reached:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_is_told_auth_and_info_and_nothing_else() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());

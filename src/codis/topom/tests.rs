@@ -111,6 +111,22 @@ fn a_stuck_promotion_and_a_stuck_migration_are_seen() {
 }
 
 #[test]
+fn migrations_are_paused_or_running_when_the_dashboard_says_so() {
+    for (told, disabled, running) in [
+        (json!({"interval": 0, "disabled": false, "executor": 0}), false, false),
+        (json!({"disabled": true, "executor": 1}), true, true),
+        (json!({"disabled": null}), false, false),
+        (json!(null), false, false),
+    ] {
+        let mut body = recorded("topom-bootstrapped");
+        body["stats"]["slot_action"] = told.clone();
+        let topology = view(&body).unwrap();
+        let seen = (topology.migrations_disabled, topology.migration_running);
+        assert_eq!(seen, (disabled, running), "{told}");
+    }
+}
+
+#[test]
 fn sync_actions_are_running_failed_or_over() {
     for (action, expected) in [
         (json!({}), ActionState::Idle),
@@ -187,6 +203,7 @@ fn what_may_be_absent_or_null_may_be() {
         "/stats/group/models/0/promoting",
         "/stats/group/models/0/servers/0/action",
         "/stats/slots/7/action",
+        "/stats/slot_action",
         "/stats/sentinels",
         "/stats/sentinels/model/servers",
         "/stats/sentinels/masters",

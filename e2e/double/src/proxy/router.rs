@@ -33,11 +33,13 @@ struct Cell {
     told: Mutex<Told>,
 }
 
+type Closed = HashMap<usize, OwnedRwLockWriteGuard<Route>>;
+
 /// All slots of a proxy.
 pub struct Router {
     cells: Vec<Cell>,
-    /// The closed gates of locked slots; its lock lets one fill through at a time.
-    closed: tokio::sync::Mutex<HashMap<usize, OwnedRwLockWriteGuard<Route>>>,
+    /// The closed gates of locked slots; its lock lets one fill or one switch through at a time.
+    closed: tokio::sync::Mutex<Closed>,
     pool: Pool,
 }
 
@@ -90,14 +92,14 @@ impl Router {
             if !(0..=1).contains(&slot.forward_method) {
                 return Err("use of invalid forwarder method".into());
             }
-            self.replace(index, Told { slot, switched: false }).await;
+            let mut closed = self.closed.lock().await;
+            self.replace(&mut closed, index, Told { slot, switched: false }).await;
         }
         Ok(())
     }
 
     /// Closes the gate (which waits for commands under way), swaps, and opens it unless the slot is locked.
-    async fn replace(&self, index: usize, told: Told) {
-        let mut closed = self.closed.lock().await;
+    async fn replace(&self, closed: &mut Closed, index: usize, told: Told) {
         let cell = &self.cells[index];
         let mut route = match closed.remove(&index) {
             Some(held) => held,
@@ -127,9 +129,11 @@ impl Router {
         Ok(backend.send(database, bytes, None).await)
     }
 
-    /// Follows the sentinels (§11): an address that differs and is not the same server is switched to.
+    /// Follows the sentinels (§11): an address that differs and is not the same server is switched to. A locked slot
+    /// stays locked. No fill comes in between: it would be overwritten by what was told before it.
     pub async fn switch(&self, masters: &Masters, auth: &str, timeout: std::time::Duration) {
         let mut same: HashMap<(String, String), bool> = HashMap::new();
+        let mut closed = self.closed.lock().await;
         for index in 0..SLOTS {
             let Told { mut slot, .. } = self.told(index);
             let Some(master) = masters
@@ -160,7 +164,7 @@ impl Router {
             };
             if !keep {
                 slot.backend_addr.clone_from(master);
-                self.replace(index, Told { slot, switched: true }).await;
+                self.replace(&mut closed, index, Told { slot, switched: true }).await;
             }
         }
     }

@@ -40,6 +40,34 @@ async fn a_dead_master_is_replaced_by_sentinels_and_everyone_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_slot_stays_locked_through_a_switch_until_an_unlocked_fill() {
+    if !redis_is_here() {
+        return;
+    }
+    let mut world = World::watched().await;
+    // `foo` is in slot 289.
+    let mut locked = world.proxy_slots(0).await[289].clone();
+    locked["locked"] = json!(true);
+    let told = world.put_proxy(0, "fillslots", &json!([locked]).to_string()).await;
+    assert_eq!(told, (200, json!("OK")));
+    assert_eq!(world.proxy_slots(0).await[289], locked);
+    let mut waiting = world.client(0).await;
+    let write = tokio::spawn(async move { say(&mut waiting, "SET foo late").await });
+    world.servers[0].kill();
+    locked["backend_addr"] = json!(world.server(1));
+    until("the locked slot has the new master", || async {
+        world.proxy_slots(0).await[289] == locked
+    })
+    .await;
+    assert!(!write.is_finished());
+    locked["locked"] = json!(false);
+    let told = world.put_proxy(0, "fillslots", &json!([locked]).to_string()).await;
+    assert_eq!(told, (200, json!("OK")));
+    assert_eq!(write.await.unwrap(), "OK");
+    assert_eq!(world.proxy_slots(0).await[289].get("locked"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resync_all_forgets_a_replica_that_is_down() {
     if !redis_is_here() {
         return;

@@ -10,12 +10,27 @@ use tokio::io::AsyncReadExt;
 use crate::support::{AUTH, PRODUCT, SESSION, World, proxy_options, redis_is_here, say, until};
 
 impl World {
-    async fn put_proxy(&self, index: usize, verb: &str, body: &str) -> (u16, Value) {
+    pub async fn put_proxy(&self, index: usize, verb: &str, body: &str) -> (u16, Value) {
         let proxy = &self.proxies[index];
         let xauth = xauth(&[PRODUCT, AUTH, &proxy.model.token]);
         let path = format!("/api/proxy/{verb}/{xauth}");
         self.send("PUT", &proxy.admin_addr.to_string(), &path, body.to_string())
             .await
+    }
+
+    pub async fn proxy_slots(&self, index: usize) -> Value {
+        let proxy = &self.proxies[index];
+        let xauth = xauth(&[PRODUCT, AUTH, &proxy.model.token]);
+        let (status, slots) = self
+            .send(
+                "GET",
+                &proxy.admin_addr.to_string(),
+                &format!("/api/proxy/slots/{xauth}"),
+                String::new(),
+            )
+            .await;
+        assert_eq!(status, 200, "{slots}");
+        slots
     }
 }
 
@@ -151,6 +166,22 @@ async fn commands_of_a_locked_slot_wait_until_it_is_unlocked() {
     assert!(!write.is_finished());
     assert_eq!(world.put_proxy(0, "fillslots", &json!([slot]).to_string()).await.0, 200);
     assert_eq!(write.await.unwrap(), "OK");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_tells_all_that_it_was_told_of_a_slot() {
+    let world = World::fresh().await;
+    let whole = json!({"id": 7, "locked": true, "backend_addr": "127.0.0.1:1", "backend_addr_group_id": 2,
+        "migrate_from": "127.0.0.1:2", "migrate_from_group_id": 1, "forward_method": 1,
+        "replica_groups": [["127.0.0.1:3"], ["127.0.0.1:4", "127.0.0.1:5"]]});
+    assert_eq!(
+        world.put_proxy(0, "fillslots", &json!([whole]).to_string()).await.0,
+        200
+    );
+    let told = world.proxy_slots(0).await;
+    assert_eq!(told.as_array().unwrap().len(), 1024);
+    assert_eq!(told[7], whole);
+    assert_eq!(told[8], json!({"id": 8, "forward_method": 1}));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

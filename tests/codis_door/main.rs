@@ -1,10 +1,13 @@
-//! The door to Codis against real redis-servers and a real redis-sentinel on loopback.
+//! The door to Codis against real redis-servers, a real redis-sentinel and proxies of the stand-in on loopback.
 //!
 //! Without `redis-server` on the PATH they are skipped, loudly; with `REQUIRE_REDIS=1` they fail.
 #![allow(
     clippy::unwrap_used,
     reason = "the lint's exception for tests doesn't know helpers of tests"
 )]
+
+mod proxies;
+mod servers;
 
 use std::{
     collections::HashMap,
@@ -426,6 +429,6 @@ async fn a_fence_is_seen_and_lifted() {
         )
     };
     assert!(fenced().await);
-    door().unfence(&server.address).await.unwrap();
+    door().unfence(&server.address, 0).await.unwrap();
     assert!(!fenced().await);
 }

@@ -1,0 +1,197 @@
+//! Fences, parameters and offsets of real redis-servers.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use codis_operator::{codis::Error, domain::ServerView, telemetry::Effects};
+
+use crate::{PASSWORD, Process, door, door_with, eventually, nobody, redis_is_here};
+
+/// Stops or continues a process.
+fn signal(process: &Process, signal: &str) {
+    let pid = process.child.id().to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+}
+
+async fn min_replicas(server: &Process) -> String {
+    let told = door()
+        .config_of(&server.address, &["min-slaves-to-write"])
+        .await
+        .unwrap();
+    told["min-slaves-to-write"].clone()
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_fenced_master_refuses_writes_until_it_is_unfenced() {
+    if !redis_is_here() {
+        return;
+    }
+    let server = Process::server("").await;
+    let replica = Process::replica_of(&server.address).await;
+    door().fence(&server.address).await.unwrap();
+    let refused = server.try_ask::<()>("SET a 1").await.unwrap_err();
+    assert_eq!(refused.code(), Some("NOREPLICAS"));
+    assert_eq!(server.ask::<Option<String>>("GET a").await, None);
+    let view = door().server(&server.address).await;
+    assert!(matches!(view, ServerView::Up { fenced: true, .. }), "{view:?}");
+
+    for (good_slaves, expected) in [(1, "1"), (0, "0")] {
+        door().unfence(&server.address, good_slaves).await.unwrap();
+        assert_eq!(min_replicas(&server).await, expected);
+    }
+    let _: () = server.ask("SET a 1").await;
+    drop(replica);
+}
+
+#[tokio::test]
+async fn a_fence_without_effect_is_an_error() {
+    if !redis_is_here() {
+        return;
+    }
+    let server = Process::server("min-slaves-max-lag 0\n").await;
+    let error = door().fence(&server.address).await.unwrap_err();
+    assert!(error.to_string().ends_with("its fence has no effect"), "{error}");
+}
+
+#[tokio::test]
+async fn offsets_meet_when_the_replica_has_all_and_not_when_it_hangs_or_follows_nobody() {
+    if !redis_is_here() {
+        return;
+    }
+    let master = Process::server("").await;
+    let replica = Process::replica_of(&master.address).await;
+    let met = async |one: &Process, other: &Process, within| {
+        let until = tokio::time::Instant::now() + Duration::from_millis(within);
+        door().replication_offsets(&one.address, &other.address, until).await
+    };
+    eventually("the link is up", async || {
+        met(&master, &replica, 5000).await == Ok(true)
+    })
+    .await;
+    for _ in 0..10 {
+        let _: () = master.ask("SET a 1").await;
+        assert_eq!(met(&master, &replica, 5000).await, Ok(true));
+    }
+    assert_eq!(met(&replica, &master, 5000).await, Ok(false), "the wrong way round");
+
+    signal(&replica, "-STOP");
+    let _: () = master.ask("SET a 2").await;
+    let began = Instant::now();
+    assert_eq!(met(&master, &replica, 300).await, Ok(false));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    signal(&replica, "-CONT");
+    assert_eq!(met(&master, &replica, 5000).await, Ok(true));
+}
+
+#[tokio::test]
+async fn a_link_that_is_down_ends_the_wait_and_a_server_that_is_gone_is_an_error() {
+    if !redis_is_here() {
+        return;
+    }
+    let master = Process::server("").await;
+    let orphan = Process::replica_of(&nobody()).await;
+    let gone = nobody();
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    let began = Instant::now();
+    let met = door()
+        .replication_offsets(&master.address, &orphan.address, until)
+        .await;
+    assert_eq!(met, Ok(false));
+    for (one, other) in [(&master.address, &gone), (&gone, &orphan.address)] {
+        let error = door().replication_offsets(one, other, until).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Unreachable { peer, .. } if *peer == gone),
+            "{error}"
+        );
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn parameters_are_set_and_told_and_a_new_password_doesnt_lock_the_rest_out() {
+    if !redis_is_here() {
+        return;
+    }
+    let server = Process::server("").await;
+    let wished = pairs(&[
+        ("requirepass", "newpw"),
+        ("masterauth", "newpw"),
+        ("maxmemory", "104857600"),
+        ("maxmemory-policy", "allkeys-lru"),
+    ]);
+    door().set_config(&server.address, &wished).await.unwrap();
+    let renewed = door_with(Some("newpw"), Effects::none());
+    let keys = ["maxmemory", "no-such-thing", "maxmemory-policy", "requirepass", "max*"];
+    let told = renewed.config_of(&server.address, &keys).await.unwrap();
+    let expected = pairs(&[
+        ("maxmemory", "104857600"),
+        ("maxmemory-policy", "allkeys-lru"),
+        ("requirepass", "newpw"),
+    ]);
+    assert_eq!(told, expected.into_iter().collect());
+
+    // They are set in order, up to the one that is refused.
+    let wished = pairs(&[("maxmemory", "1048576"), ("maxmemory-policy", "nonsense"), ("hz", "50")]);
+    let error = renewed.set_config(&server.address, &wished).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Refused { cause, .. } if cause.starts_with("maxmemory-policy: ERR ")),
+        "{error}"
+    );
+    let told = renewed.config_of(&server.address, &["maxmemory", "hz"]).await.unwrap();
+    assert_eq!((&*told["maxmemory"], &*told["hz"]), ("1048576", "10"));
+}
+
+#[tokio::test]
+async fn no_refusal_tells_an_old_or_a_new_password() {
+    if !redis_is_here() {
+        return;
+    }
+    let server = Process::server("rename-command CONFIG \"\"\n").await;
+    for key in ["requirepass", "masterauth", "RequirePass"] {
+        let wished = pairs(&[(key, "hunter3")]);
+        let error = door().set_config(&server.address, &wished).await.unwrap_err();
+        let expected = format!("{key}: ERR unknown command");
+        assert!(
+            matches!(&error, Error::Refused { cause, .. } if *cause == expected),
+            "{error}"
+        );
+    }
+    for error in [
+        door().config_of(&server.address, &["requirepass"]).await.unwrap_err(),
+        door().fence(&server.address).await.unwrap_err(),
+        door().unfence(&server.address, 0).await.unwrap_err(),
+    ] {
+        assert!(!format!("{error:?}").contains(PASSWORD), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_effect_on_a_server_that_is_held_back_changes_nothing() {
+    if !redis_is_here() {
+        return;
+    }
+    let server = Process::server("").await;
+    let crash = door_with(Some(PASSWORD), Effects::new(|_, _| Err("crash".to_owned())));
+    for (done, name) in [
+        (crash.fence(&server.address).await, "fence"),
+        (crash.unfence(&server.address, 1).await, "unfence"),
+        (
+            crash
+                .set_config(&server.address, &pairs(&[("min-slaves-to-write", "2")]))
+                .await,
+            "set_config",
+        ),
+    ] {
+        assert_eq!(done.unwrap_err().to_string(), format!("{name} wasn't sent: crash"));
+    }
+    assert_eq!(min_replicas(&server).await, "0");
+}

@@ -44,7 +44,7 @@ pub(super) fn stateful_set(cluster: &ValidCluster, facts: &Facts) -> StatefulSet
         liveness: None,
         data: if claim.is_some() { Data::Claim } else { Data::EmptyDir },
     };
-    pod::stateful_set(cluster, name, 1, "RollingUpdate", claim.as_ref(), pod)
+    pod::stateful_set(cluster, facts, name, 1, "RollingUpdate", claim.as_ref(), pod)
 }
 
 fn join(addresses: &[Address]) -> String {

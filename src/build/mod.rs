@@ -4,11 +4,15 @@
 //! change again, comes in as facts. Services are built first: workloads need every assigned address.
 
 mod config;
+mod connection;
 mod dashboard;
 mod fe;
+mod files;
+mod live;
 mod meta;
 mod pod;
 mod proxy;
+mod restart;
 mod sentinel;
 mod server;
 mod services;
@@ -17,12 +21,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{Secret, Service},
 };
 
-pub use config::{KEY_BOOTSTRAPPED, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH, sentinel_id};
+pub use config::{
+    KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH, KEY_SESSION_ROTATIONS, sentinel_id,
+};
+pub use live::{has_setting, live_settings};
 pub use meta::{Component, DATA_CLAIM};
-pub use sentinel::{DOWN_AFTER_MS, FAILOVER_TIMEOUT_MS, PARALLEL_SYNCS};
 
 use crate::{
     domain::{Address, GroupId, ports},
@@ -43,6 +50,12 @@ pub struct Facts {
     pub auth: Auth,
     /// The claim templates of the StatefulSets that exist, by name: they are immutable.
     pub volumes: BTreeMap<String, Option<Volume>>,
+    /// How many proxies their Deployment asks for, where there is one.
+    pub proxies: Option<i32>,
+    /// Parameters that servers were ever told live.
+    pub live_keys: BTreeSet<String>,
+    /// How often the password of the proxies' clients was changed.
+    pub session_rotations: u32,
 }
 
 /// A Service that has no address yet: workloads can't be built.
@@ -59,6 +72,10 @@ pub struct Workloads {
     pub stateful_sets: Vec<StatefulSet>,
     /// Proxies and front end.
     pub deployments: Vec<Deployment>,
+    /// What scales the proxies, where they are scaled by their use.
+    pub autoscaler: Option<HorizontalPodAutoscaler>,
+    /// What applications read to connect.
+    pub connection: Secret,
 }
 
 /// The addresses by which Codis, sentinels and replication know the members.
@@ -115,15 +132,19 @@ pub fn workloads(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -
             .group_ids()
             .map(|group| server::stateful_set(cluster, facts, group)),
     );
-    stateful_sets.extend(sentinel::stateful_set(cluster));
-    let mut deployments = vec![proxy::deployment(cluster)];
-    deployments.extend(fe::deployment(cluster));
+    stateful_sets.extend(sentinel::stateful_set(cluster, facts));
+    let mut deployments = vec![proxy::deployment(cluster, facts)];
+    deployments.extend(fe::deployment(cluster, facts));
     Workloads {
         config: config::secret(cluster, facts, addresses),
         stateful_sets,
         deployments,
+        autoscaler: proxy::autoscaler(cluster),
+        connection: connection::secret(cluster, facts),
     }
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

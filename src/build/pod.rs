@@ -5,16 +5,20 @@ use k8s_openapi::{
         apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy},
         core::v1::{
             Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
-            HTTPGetAction, KeyToPath, ObjectFieldSelector, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-            PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
-            SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount, VolumeResourceRequirements,
-            WeightedPodAffinityTerm,
+            HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector, PersistentVolumeClaim,
+            PersistentVolumeClaimSpec, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec,
+            Probe, SeccompProfile, SecretVolumeSource, SecurityContext, TCPSocketAction, TopologySpreadConstraint,
+            Volume, VolumeMount, VolumeResourceRequirements, WeightedPodAffinityTerm,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 
-use super::meta::{self, Component, DATA_CLAIM};
+use super::{
+    Facts,
+    meta::{self, Component, DATA_CLAIM},
+    restart,
+};
 use crate::validate::{self, ValidCluster};
 
 /// The user and group of every process: a fixed one, so that volumes stay readable.
@@ -48,19 +52,29 @@ pub(super) enum Data {
 }
 
 impl Pod<'_> {
-    pub(super) fn template(self, cluster: &ValidCluster) -> PodTemplateSpec {
-        let labels = meta::selector_labels(&cluster.names, self.component);
-        let placement = &self.spec.placement;
+    pub(super) fn template(self, cluster: &ValidCluster, facts: &Facts) -> PodTemplateSpec {
+        let (placement, wished) = (&self.spec.placement, &self.spec.pod);
+        let mut labels = wished.labels.clone();
+        labels.extend(meta::selector_labels(&cluster.names, self.component));
+        let mut annotations = wished.annotations.clone();
+        if let Some(revision) = restart::revision(cluster, facts, self.component) {
+            annotations.insert(restart::ANNOTATION_CONFIG.to_owned(), revision);
+        }
         PodTemplateSpec {
             metadata: Some(ObjectMeta {
                 labels: Some(labels),
+                annotations: (!annotations.is_empty()).then_some(annotations),
                 ..Default::default()
             }),
             spec: Some(PodSpec {
-                affinity: Some(apart(cluster, self.component)),
+                affinity: Some(with_wished(apart(cluster, self.component), wished.affinity.as_ref())),
                 automount_service_account_token: Some(false),
                 enable_service_links: Some(false),
+                image_pull_secrets: pull_secrets(wished),
                 node_selector: placement.node_selector.clone(),
+                priority_class_name: wished.priority_class.clone(),
+                service_account_name: wished.service_account.clone(),
+                topology_spread_constraints: spread(cluster, self.component, wished),
                 scheduler_name: placement.scheduler.clone(),
                 security_context: Some(pod_security()),
                 tolerations: placement.tolerations.clone(),
@@ -146,6 +160,63 @@ fn apart(cluster: &ValidCluster, component: Component) -> Affinity {
         }),
         ..Default::default()
     }
+}
+
+/// A person's affinity; what keeps pods apart is the operator's and theirs together.
+fn with_wished(ours: Affinity, wished: Option<&Affinity>) -> Affinity {
+    let Some(wished) = wished.cloned() else {
+        return ours;
+    };
+    let own = ours.pod_anti_affinity.unwrap_or_default();
+    let more = wished.pod_anti_affinity.unwrap_or_default();
+    Affinity {
+        pod_anti_affinity: Some(PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: both(
+                own.preferred_during_scheduling_ignored_during_execution,
+                more.preferred_during_scheduling_ignored_during_execution,
+            ),
+            required_during_scheduling_ignored_during_execution: both(
+                own.required_during_scheduling_ignored_during_execution,
+                more.required_during_scheduling_ignored_during_execution,
+            ),
+        }),
+        ..wished
+    }
+}
+
+fn both<T>(one: Option<Vec<T>>, other: Option<Vec<T>>) -> Option<Vec<T>> {
+    match (one, other) {
+        (Some(mut one), Some(other)) => {
+            one.extend(other);
+            Some(one)
+        }
+        (one, other) => one.or(other),
+    }
+}
+
+fn pull_secrets(wished: &validate::Pod) -> Option<Vec<LocalObjectReference>> {
+    let secrets = wished.pull_secrets.iter();
+    let secrets: Vec<_> = secrets
+        .map(|name| LocalObjectReference { name: name.clone() })
+        .collect();
+    (!secrets.is_empty()).then_some(secrets)
+}
+
+/// A constraint that selects nothing would do nothing: it is meant for the component's pods.
+fn spread(
+    cluster: &ValidCluster,
+    component: Component,
+    wished: &validate::Pod,
+) -> Option<Vec<TopologySpreadConstraint>> {
+    let constraints = wished.spread.iter().cloned();
+    let constraints: Vec<_> = constraints
+        .map(|mut constraint| {
+            let own = || meta::selector(&cluster.names, component);
+            constraint.label_selector.get_or_insert_with(own);
+            constraint
+        })
+        .collect();
+    (!constraints.is_empty()).then_some(constraints)
 }
 
 fn pod_security() -> PodSecurityContext {
@@ -254,6 +325,7 @@ pub(super) fn script(name: &str) -> Probe {
 /// A StatefulSet whose pods start together and are replaced by the operator or by hand only (design, decision 2).
 pub(super) fn stateful_set(
     cluster: &ValidCluster,
+    facts: &Facts,
     name: String,
     replicas: u16,
     strategy: &str,
@@ -268,7 +340,7 @@ pub(super) fn stateful_set(
             pod_management_policy: Some("Parallel".to_owned()),
             selector: meta::selector(&cluster.names, component),
             service_name: Some(name),
-            template: pod.template(cluster),
+            template: pod.template(cluster, facts),
             update_strategy: Some(StatefulSetUpdateStrategy {
                 type_: Some(strategy.to_owned()),
                 rolling_update: None,

@@ -31,5 +31,13 @@ pub(super) fn stateful_set(cluster: &ValidCluster, facts: &Facts, group: GroupId
         liveness: None,
         data: if claim.is_some() { Data::Claim } else { Data::EmptyDir },
     };
-    pod::stateful_set(cluster, name, cluster.group_size, "OnDelete", claim.as_ref(), pod)
+    pod::stateful_set(
+        cluster,
+        facts,
+        name,
+        cluster.group_size,
+        "OnDelete",
+        claim.as_ref(),
+        pod,
+    )
 }

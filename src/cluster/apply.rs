@@ -43,6 +43,8 @@ pub enum Propagation {
     Foreground,
     /// They go afterwards.
     Background,
+    /// They stay, and lose their owner.
+    Orphan,
 }
 
 /// What is wanted, in the forms that an apply needs.
@@ -185,6 +187,7 @@ impl Cluster {
         let params = match propagation {
             Propagation::Foreground => DeleteParams::foreground(),
             Propagation::Background => DeleteParams::background(),
+            Propagation::Orphan => DeleteParams::orphan(),
         };
         let params = params.preconditions(Preconditions {
             uid: Some(uid.to_owned()),

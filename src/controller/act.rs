@@ -3,12 +3,12 @@
 use kube::ResourceExt;
 use std::time::Duration;
 
-use super::{Context, Error, Known, Requeue, event};
+use super::{Context, Error, Known, Requeue, event, live};
 use crate::{
     api::CodisCluster,
     build::{self, Facts},
     cluster::{EventKind, Live, Propagation},
-    codis::{self, Codis, SentinelSettings},
+    codis::{self, Codis},
     domain::GroupId,
     plan::{Decision, Desired, Step, reason},
 };
@@ -87,7 +87,7 @@ async fn effect(context: &Context, codis: &Codis, known: &Known<'_>, step: &Step
         Step::Promote { group, server } => codis.promote(*group, server).await?,
         Step::ResyncGroup(group) => codis.resync_group(*group).await?,
         Step::Attach { server, .. } => codis.sync_server(server).await?,
-        Step::Unfence(server) => codis.unfence(server, 0).await?,
+        Step::Unfence(server) => codis.unfence(server, known.valid.good_replicas).await?,
         Step::AddSentinel(sentinel) => codis.add_sentinel(sentinel).await?,
         Step::ResyncSentinels => codis.resync_sentinels().await?,
         Step::Monitor {
@@ -101,7 +101,7 @@ async fn effect(context: &Context, codis: &Codis, known: &Known<'_>, step: &Step
             master,
         } => {
             codis
-                .monitor(sentinel, *group, master, &sentinel_settings(known))
+                .monitor(sentinel, *group, master, &live::settings(known.valid))
                 .await?;
         }
         Step::AssignSlots(slots) => codis.assign_slots(slots).await?,
@@ -115,15 +115,6 @@ async fn effect(context: &Context, codis: &Codis, known: &Known<'_>, step: &Step
         Step::StartEmpty { group, pods } => return start_empty(context, known, *group, pods).await.map(Some),
     }
     Ok(None)
-}
-
-fn sentinel_settings(known: &Known<'_>) -> SentinelSettings {
-    SentinelSettings {
-        quorum: known.valid.quorum().into(),
-        parallel_syncs: build::PARALLEL_SYNCS,
-        down_after: Duration::from_millis(build::DOWN_AFTER_MS.into()),
-        failover_timeout: Duration::from_millis(build::FAILOVER_TIMEOUT_MS.into()),
-    }
 }
 
 /// Writes the gates to the Secret that the servers' entry script reads.

@@ -1,9 +1,13 @@
 //! Objects to the API server: Services first, workloads once every address is known.
 
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
 use super::{Context, Error};
 use crate::{
+    api::names,
     build::{self, Addresses, Facts},
-    cluster::{Applied, Live},
+    cluster::{Applied, Live, Object, Propagation},
     codis,
     plan::{Decision, reason},
     validate::{Coordinator, ValidCluster},
@@ -67,6 +71,9 @@ pub(super) async fn services(
     let mut is_new = false;
     for service in build::services(valid, &facts.addresses) {
         let found = service.metadata.name.as_ref().and_then(|name| live.services.get(name));
+        if found.is_some() && is_held(valid, &service) {
+            continue;
+        }
         is_new |= context.cluster.apply(found, &service).await? == Applied::Created;
     }
     // A missing address is one that isn't assigned yet.
@@ -77,31 +84,81 @@ pub(super) async fn services(
     })
 }
 
-/// Applies what runs, and before it what it reads.
+/// Applies what runs, and before it what it reads. What a person holds isn't changed, but made where it is missing.
 pub(super) async fn workloads(
     context: &Context,
     valid: &ValidCluster,
     live: &Live,
-    facts: &Facts,
-    addresses: &Addresses,
+    workloads: build::Workloads,
 ) -> Result<(), Error> {
-    let build::Workloads {
-        config,
-        stateful_sets,
-        deployments,
-    } = build::workloads(valid, facts, addresses);
-    context.cluster.apply(live.secret.as_ref(), &config).await?;
-    for set in stateful_sets {
-        let found = set.metadata.name.as_ref().and_then(|name| live.stateful_sets.get(name));
-        context.cluster.apply(found, &set).await?;
+    let cluster = &context.cluster;
+    let holds = |component: &str| valid.brakes.stops(component, Timestamp::now()).is_some();
+    // Pods that are made anew by themselves read it, whatever they are held at.
+    let holds_any = ["dashboard", "fe", "sentinel", "proxy", "server"]
+        .into_iter()
+        .any(holds);
+    if !holds_any || live.secret.is_none() {
+        cluster.apply(live.secret.as_ref(), &workloads.config).await?;
     }
-    for deployment in deployments {
-        let found = deployment
-            .metadata
-            .name
-            .as_ref()
-            .and_then(|name| live.deployments.get(name));
-        context.cluster.apply(found, &deployment).await?;
+    if !holds_any || live.connection.is_none() {
+        cluster.apply(live.connection.as_ref(), &workloads.connection).await?;
+    }
+    for set in &workloads.stateful_sets {
+        let found = set.metadata.name.as_ref().and_then(|name| live.stateful_sets.get(name));
+        // One that is going is on its way to be made anew.
+        let is_going = found.is_some_and(|found| found.metadata.deletion_timestamp.is_some());
+        if !is_going && !(found.is_some() && is_held(valid, set)) {
+            cluster.apply(found, set).await?;
+        }
+    }
+    // Before the number of proxies is ours again.
+    if let (None, Some(old), false) = (&workloads.autoscaler, &live.autoscaler, holds("proxy")) {
+        remove(context, old).await?;
+    }
+    for deployment in &workloads.deployments {
+        let name = deployment.metadata.name.as_ref();
+        let found = name.and_then(|name| live.deployments.get(name));
+        if !(found.is_some() && is_held(valid, deployment)) {
+            cluster.apply(found, deployment).await?;
+        }
+    }
+    // After the number of proxies was handed over.
+    if let Some(scaler) = &workloads.autoscaler
+        && !(live.autoscaler.is_some() && holds("proxy"))
+    {
+        cluster.apply(live.autoscaler.as_ref(), scaler).await?;
+    }
+    if valid.fe.is_none() && !holds("fe") {
+        without_fe(context, valid, live).await?;
     }
     Ok(())
+}
+
+/// The front end keeps nothing: where the spec has none any more, it goes.
+async fn without_fe(context: &Context, valid: &ValidCluster, live: &Live) -> Result<(), Error> {
+    let name = valid.names.fe();
+    if let Some(deployment) = live.deployments.get(&name) {
+        remove(context, deployment).await?;
+    }
+    if let Some(service) = live.services.get(&name) {
+        remove(context, service).await?;
+    }
+    Ok(())
+}
+
+async fn remove<K: Object>(context: &Context, object: &K) -> Result<(), Error> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    if let Some(uid) = object.uid().filter(|_| object.meta().deletion_timestamp.is_none()) {
+        let delete = context
+            .cluster
+            .delete::<K>(&namespace, &name, &uid, Propagation::Background);
+        delete.await?;
+    }
+    Ok(())
+}
+
+/// Whether a person holds the component of an object.
+fn is_held<K: ResourceExt>(valid: &ValidCluster, object: &K) -> bool {
+    let component = object.labels().get(names::LABEL_COMPONENT);
+    component.is_some_and(|component| valid.brakes.stops(component, Timestamp::now()).is_some())
 }

@@ -8,10 +8,14 @@ mod act;
 mod apply;
 mod error;
 mod facts;
+mod hibernate;
+mod live;
 mod memory;
 mod observe;
+mod passwords;
 mod run;
 mod status;
+mod storage;
 mod teardown;
 
 use std::{sync::Arc, time::Duration};
@@ -32,6 +36,7 @@ use crate::{
     validate::{ValidCluster, validate},
 };
 use memory::Memory;
+use passwords::Wished;
 
 /// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,7 @@ pub struct Context {
     /// Whether the stand-in for Codis may be run.
     pub allow_stand_in: bool,
     memory: Memory,
+    verified: live::Verified,
 }
 
 impl Context {
@@ -76,6 +82,7 @@ impl Context {
             metrics,
             allow_stand_in,
             memory: Memory::default(),
+            verified: live::Verified::default(),
         })
     }
 }
@@ -87,6 +94,7 @@ impl Context {
 pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Requeue, Error> {
     let Some(cluster) = context.cluster.get(namespace, name).await? else {
         context.memory.forget(namespace, name);
+        context.verified.forget(&format!("{namespace}/{name}"));
         context.metrics.forget(&format!("{namespace}/{name}"));
         return Ok(Requeue::Never);
     };
@@ -105,7 +113,7 @@ pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result
 }
 
 async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Error> {
-    let valid = match validate(cluster) {
+    let mut valid = match validate(cluster) {
         Ok(valid) => valid,
         Err(errors) => return blocked(context, cluster, status::invalid(&errors)).await,
     };
@@ -113,8 +121,16 @@ async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Erro
     if let Some(decision) = apply::refusal(context, &valid, &live).await? {
         return blocked(context, cluster, decision).await;
     }
-    context.cluster.add_finalizer(cluster).await?;
-    settle(context, cluster, &valid, &live).await
+    let wished = passwords::wished(context, &valid, &live).await?;
+    if live.secret.is_none() && !wished.objections.is_empty() {
+        let decision = status::objections(&wished.objections);
+        return blocked(context, cluster, decision).await;
+    }
+    facts::scaled(&mut valid, &live);
+    if !valid.brakes.observe {
+        context.cluster.add_finalizer(cluster).await?;
+    }
+    settle(context, cluster, &valid, &live, wished).await
 }
 
 /// Everything that is wished, applied; then one step towards it.
@@ -123,15 +139,27 @@ async fn settle(
     cluster: &CodisCluster,
     valid: &ValidCluster,
     live: &Live,
+    wished: Wished,
 ) -> Result<Requeue, Error> {
-    let mut facts = facts::facts(cluster, valid, live);
-    let addresses = match apply::services(context, valid, live, &facts).await {
+    let mut facts = facts::facts(cluster, valid, live, &wished.auth);
+    let mut outcome = Applied::of(valid, &wished, &facts);
+    let addresses = match everything(context, cluster, valid, live, &facts, &mut outcome).await {
         Ok(Some(addresses)) => addresses,
+        Ok(None) if valid.brakes.observe => {
+            let decision = status::objections(&["nothing of the cluster exists, and management is Observe".to_owned()]);
+            return blocked(context, cluster, decision).await;
+        }
         Ok(None) => return Ok(Requeue::NOW),
         Err(error) => return taken_or(context, cluster, error).await,
     };
-    if let Err(error) = apply::workloads(context, valid, live, &facts, &addresses).await {
-        return taken_or(context, cluster, error).await;
+    if let Some(asleep) = &outcome.asleep {
+        let status = status::of_hibernating(cluster, valid, asleep);
+        report(context, cluster, &status, &Decision::default()).await?;
+        return Ok(if asleep.is_empty() {
+            Requeue::BLOCKED
+        } else {
+            Requeue::SOON
+        });
     }
     let desired = Desired {
         cluster: valid,
@@ -152,16 +180,83 @@ async fn settle(
     )?;
     let observed = observe::observe(context, &codis, &desired, live, &facts).await;
     let mut decision = plan::decide(&desired, &observed);
-    let outcome = act::act(context, cluster, &codis, &desired, live, &mut facts, &mut decision).await?;
+    outcome.object(&mut decision);
+    let next_look = if valid.brakes.observe {
+        status::only_told(&mut decision);
+        None
+    } else {
+        let done = act::act(context, cluster, &codis, &desired, live, &mut facts, &mut decision).await?;
+        live::tune(&context.verified, &codis, &desired, &observed, &facts, &mut decision).await;
+        done
+    };
     let health = plan::health(&desired, &observed);
     let view = status::View {
         cluster,
         desired: &desired,
         observed: &observed,
         facts: &facts,
+        without_effect: &outcome.without_effect,
     };
     report(context, cluster, &status::of(&view, &health, &decision), &decision).await?;
-    Ok(outcome.unwrap_or_else(|| next(&health, &decision)))
+    Ok(next_look.unwrap_or_else(|| next(&health, &decision)))
+}
+
+/// What became of the wish besides what exists now.
+struct Applied {
+    without_effect: Vec<String>,
+    /// What a person must mend; everything else goes on.
+    objections: Vec<String>,
+    /// No pods are wished; the pods that are waited for, if any.
+    asleep: Option<String>,
+}
+
+impl Applied {
+    fn of(valid: &ValidCluster, wished: &Wished, facts: &Facts) -> Self {
+        Self {
+            without_effect: facts::without_effect(valid, &wished.auth, facts),
+            objections: wished.objections.clone(),
+            asleep: None,
+        }
+    }
+
+    fn object(&self, decision: &mut Decision) {
+        for objection in &self.objections {
+            decision.block(reason::INVALID_SPEC, objection.clone());
+        }
+    }
+}
+
+/// Applies everything that is wished. The members' addresses, or none when they aren't known yet.
+async fn everything(
+    context: &Context,
+    cluster: &CodisCluster,
+    valid: &ValidCluster,
+    live: &Live,
+    facts: &Facts,
+    outcome: &mut Applied,
+) -> Result<Option<build::Addresses>, Error> {
+    if valid.brakes.observe {
+        return Ok(build::addresses(valid, facts).ok());
+    }
+    let Some(addresses) = apply::services(context, valid, live, facts).await? else {
+        return Ok(None);
+    };
+    let mut workloads = build::workloads(valid, facts, &addresses);
+    if valid.brakes.hibernate {
+        match hibernate::objection(valid, facts) {
+            Some(objection) => outcome.objections.push(objection),
+            None => {
+                let waits = hibernate::send_to_sleep(&mut workloads, live, cluster);
+                outcome.asleep = Some(waits.unwrap_or_default());
+            }
+        }
+    }
+    apply::workloads(context, valid, live, workloads).await?;
+    if valid.brakes.stops("server", Timestamp::now()).is_none() {
+        let notes = storage::settle(context, cluster, valid, live, facts).await?;
+        outcome.without_effect.extend(notes);
+    }
+    Ok(Some(addresses))
 }
 
 fn next(health: &Health, decision: &Decision) -> Requeue {
@@ -202,7 +297,8 @@ async fn report(
     let key = format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any());
     let conditions = status.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str()));
     context.metrics.cluster(&key, conditions);
-    if !context.cluster.patch_status(cluster, status).await? {
+    let is_new = context.cluster.patch_status(cluster, status).await?;
+    if !is_new || cluster.spec.management.as_deref() == Some("Observe") {
         return Ok(());
     }
     for note in status::news(cluster, decision) {

@@ -33,6 +33,7 @@ pub(super) async fn observe(
         codis.servers(addresses.servers.values().flatten().cloned()),
         codis.sentinels(addresses.sentinels.iter().cloned()),
     );
+    let servers = unfenced(servers, desired.cluster.good_replicas);
     let silent: Vec<Address> = servers
         .iter()
         .filter(|(_, view)| matches!(view, ServerView::Unreachable(_)))
@@ -59,6 +60,16 @@ pub(super) async fn observe(
         down_for: down_for.into_iter().collect(),
         unready: unready(desired, live),
     }
+}
+
+/// With bounded durability every master asks for a replica: that is no fence.
+fn unfenced(mut servers: BTreeMap<Address, ServerView>, good_replicas: u32) -> BTreeMap<Address, ServerView> {
+    for view in servers.values_mut().filter(|_| good_replicas > 0) {
+        if let ServerView::Up { fenced, .. } = view {
+            *fenced = false;
+        }
+    }
+    servers
 }
 
 /// The pods of a component; of all groups for servers.

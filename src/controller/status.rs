@@ -1,12 +1,13 @@
 //! The status: a pure fold of what was seen and decided. An unchanged cluster gives an equal status.
 
-use super::facts;
+use k8s_openapi::jiff::Timestamp;
+
 use crate::{
     api::{CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, condition, condition_after},
     build::Facts,
     domain::{Address, DashboardView, Group, Observed, Replication, ServerView},
     plan::{Decision, Desired, Health, Note, reason},
-    validate::Invalid,
+    validate::{Invalid, ValidCluster},
 };
 
 /// What a pass has seen.
@@ -15,6 +16,7 @@ pub(super) struct View<'a> {
     pub desired: &'a Desired<'a>,
     pub observed: &'a Observed,
     pub facts: &'a Facts,
+    pub without_effect: &'a [String],
 }
 
 /// A spec that makes no sense.
@@ -23,6 +25,47 @@ pub(super) fn invalid(errors: &[Invalid]) -> Decision {
     let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
     decision.block(reason::INVALID_SPEC, all.join("; "));
     decision
+}
+
+/// What a person must mend before anything is done.
+pub(super) fn objections(all: &[String]) -> Decision {
+    let mut decision = Decision::default();
+    decision.block(reason::INVALID_SPEC, all.join("; "));
+    decision
+}
+
+/// A step that isn't taken, because only the status is written.
+pub(super) fn only_told(decision: &mut Decision) {
+    if let Some(step) = decision.step.take() {
+        let note = Note {
+            reason: step.name(),
+            message: format!("would: {step}"),
+        };
+        decision.waits.insert(0, note);
+    }
+}
+
+/// The status of a cluster without pods. `waits` is what still has to end, or empty.
+pub(super) fn of_hibernating(cluster: &CodisCluster, valid: &ValidCluster, waits: &str) -> CodisClusterStatus {
+    let mut status = cluster.status.clone().unwrap_or_default();
+    let mut decision = Decision::default();
+    decision.waits.push(Note {
+        reason: "Hibernating",
+        message: if waits.is_empty() {
+            "spec.hibernate is true: no pods run; volumes and topology are kept".to_owned()
+        } else {
+            waits.to_owned()
+        },
+    });
+    let truth = Truth {
+        ready: false,
+        serving: Some(false),
+        degraded: false,
+    };
+    conclude(cluster, &mut status, &truth, &decision);
+    status.phase = Some("Hibernating".to_owned());
+    status.brakes = valid.brakes.told(Timestamp::now());
+    status
 }
 
 /// What the API server refuses.
@@ -84,7 +127,8 @@ pub(super) fn of(view: &View<'_>, health: &Health, decision: &Decision) -> Codis
         status.groups = groups(view);
     }
     status.addresses = view.facts.addresses.clone();
-    status.without_effect = facts::without_effect(wished, view.facts);
+    status.without_effect = view.without_effect.to_vec();
+    status.brakes = wished.brakes.told(view.desired.now);
     let truth = Truth {
         ready: decision.is_settled() && decision.alarms.is_empty() && health.is_serving() && is_whole,
         serving: knows.then(|| health.is_serving()),

@@ -46,6 +46,7 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
         desired: &desired,
         observed: &observed,
         facts: &Facts::default(),
+        without_effect: &valid.without_effect,
     };
     of(&view, health, decision)
 }

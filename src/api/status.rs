@@ -61,7 +61,7 @@ pub struct CodisClusterStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// One word: Pending, Progressing, Ready, Degraded, Blocked or Deleting.
+    /// One word: Pending, Progressing, Ready, Degraded, Blocked, Hibernating or Deleting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// What is being done or waited for, in a sentence.

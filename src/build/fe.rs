@@ -3,12 +3,13 @@
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 
 use super::{
+    Facts,
     meta::{self, Component},
     pod::{self, Data, Pod},
 };
 use crate::{domain::ports, validate::ValidCluster};
 
-pub(super) fn deployment(cluster: &ValidCluster) -> Option<Deployment> {
+pub(super) fn deployment(cluster: &ValidCluster, facts: &Facts) -> Option<Deployment> {
     let (fe, _) = cluster.fe.as_ref()?;
     let pod = Pod {
         component: Component::Fe,
@@ -19,6 +20,7 @@ pub(super) fn deployment(cluster: &ValidCluster) -> Option<Deployment> {
         ports: &[("http", ports::FE)],
         readiness: pod::http("/list", "http"),
         liveness: Some(pod::tcp("http")),
+        lingers: None,
         data: Data::None,
     };
     Some(Deployment {
@@ -26,7 +28,7 @@ pub(super) fn deployment(cluster: &ValidCluster) -> Option<Deployment> {
         spec: Some(DeploymentSpec {
             replicas: Some(fe.replicas.into()),
             selector: meta::selector(&cluster.names, Component::Fe),
-            template: pod.template(cluster),
+            template: pod.template(cluster, facts),
             ..Default::default()
         }),
         ..Default::default()

@@ -5,11 +5,15 @@
 
 mod budgets;
 mod config;
+mod connection;
 mod dashboard;
 mod fe;
+mod files;
+mod live;
 mod meta;
 mod pod;
 mod proxy;
+mod restart;
 mod sentinel;
 mod server;
 mod services;
@@ -21,14 +25,17 @@ use std::{
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
-    core::v1::{Secret, Service},
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{PodTemplateSpec, Secret, Service},
     policy::v1::PodDisruptionBudget,
 };
 
 pub use budgets::{MASTER, REPLICA};
-pub use config::{KEY_BOOTSTRAPPED, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH, sentinel_id};
+pub use config::{
+    KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH, KEY_SESSION_ROTATIONS, sentinel_id,
+};
+pub use live::{has_setting, live_settings};
 pub use meta::{Component, DATA_CLAIM};
-pub use sentinel::{DOWN_AFTER_MS, FAILOVER_TIMEOUT_MS, PARALLEL_SYNCS};
 
 use crate::{
     domain::{Address, GroupId, ports},
@@ -47,12 +54,20 @@ pub struct Facts {
     pub bootstrapped: BTreeSet<GroupId>,
     /// The passwords in force: a change in the spec can't be applied to one process at a time.
     pub auth: Auth,
+    /// Groups whose servers must be on different nodes: decided when they are made.
+    pub strict: BTreeSet<GroupId>,
     /// Groups that have all their servers, in step.
     pub whole: BTreeSet<GroupId>,
     /// How many servers a group still has, where that is more than is wished.
     pub group_sizes: BTreeMap<GroupId, u16>,
     /// The claim templates of the StatefulSets that exist, by name: they are immutable.
     pub volumes: BTreeMap<String, Option<Volume>>,
+    /// How many proxies their Deployment asks for, where there is one.
+    pub proxies: Option<i32>,
+    /// Parameters that servers were ever told live.
+    pub live_keys: BTreeSet<String>,
+    /// How often the password of the proxies' clients was changed.
+    pub session_rotations: u32,
 }
 
 /// A Service that has no address yet: workloads can't be built.
@@ -69,6 +84,10 @@ pub struct Workloads {
     pub stateful_sets: Vec<StatefulSet>,
     /// Front end and proxies, in the order of their change.
     pub deployments: Vec<Deployment>,
+    /// What scales the proxies, where they are scaled by their use.
+    pub autoscaler: Option<HorizontalPodAutoscaler>,
+    /// What applications read to connect.
+    pub connection: Secret,
 }
 
 /// The addresses by which Codis, sentinels and replication know the members.
@@ -89,6 +108,12 @@ impl Addresses {
     pub fn members(&self) -> impl Iterator<Item = &Address> {
         self.servers.values().chain(self.leaving.values()).flatten()
     }
+}
+
+/// Whether a group's pods must be on different nodes, by its template: decided when it was made.
+#[must_use]
+pub fn is_strict(template: &PodTemplateSpec) -> bool {
+    pod::is_strict(template)
 }
 
 /// Which pods may be evicted.
@@ -156,15 +181,19 @@ pub fn workloads(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -
             .group_ids()
             .map(|group| server::stateful_set(cluster, facts, group)),
     );
-    stateful_sets.extend(sentinel::stateful_set(cluster));
-    let mut deployments: Vec<Deployment> = fe::deployment(cluster).into_iter().collect();
-    deployments.push(proxy::deployment(cluster));
+    stateful_sets.extend(sentinel::stateful_set(cluster, facts));
+    let mut deployments: Vec<Deployment> = fe::deployment(cluster, facts).into_iter().collect();
+    deployments.push(proxy::deployment(cluster, facts));
     Workloads {
         config: config::secret(cluster, facts, addresses),
         stateful_sets,
         deployments,
+        autoscaler: proxy::autoscaler(cluster),
+        connection: connection::secret(cluster, facts),
     }
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

@@ -21,14 +21,17 @@ fn sample(change: impl Fn(&mut serde_json::Value)) -> ValidCluster {
     validate(&serde_json::from_value::<CodisCluster>(json).unwrap()).unwrap()
 }
 
-fn facts(cluster: &ValidCluster) -> Facts {
+pub(super) fn facts(cluster: &ValidCluster) -> Facts {
     let names = services(cluster, &Facts::default())
         .into_iter()
         .filter_map(|service| service.metadata.name);
     let addresses = names.zip(1..).map(|(name, n)| (name, format!("10.96.0.{n}"))).collect();
     Facts {
         addresses,
-        auth: cluster.auth.clone(),
+        auth: Auth {
+            product: Some("product".to_owned()),
+            session: Some("session".to_owned()),
+        },
         ..Facts::default()
     }
 }
@@ -38,8 +41,32 @@ fn built(cluster: &ValidCluster) -> Workloads {
     workloads(cluster, &facts, &addresses(cluster, &facts).unwrap())
 }
 
+fn secret_text(secret: &Secret, key: &str) -> String {
+    String::from_utf8(secret.data.as_ref().unwrap()[key].0.clone()).unwrap()
+}
+
 fn text(workloads: &Workloads, key: &str) -> String {
-    String::from_utf8(workloads.config.data.as_ref().unwrap()[key].0.clone()).unwrap()
+    secret_text(&workloads.config, key)
+}
+
+fn configured(component: &'static str, config: serde_json::Value) -> ValidCluster {
+    sample(move |c| c["spec"][component]["config"] = config.clone())
+}
+
+/// The annotation `codis.k8s.io/config` of the pods of a workload.
+fn revision(workloads: &Workloads, name: &str) -> Option<String> {
+    let sets = workloads
+        .stateful_sets
+        .iter()
+        .map(|set| (&set.metadata, &set.spec.as_ref().unwrap().template));
+    let deployments = workloads.deployments.iter();
+    let deployments = deployments.map(|d| (&d.metadata, &d.spec.as_ref().unwrap().template));
+    let (_, template) = sets
+        .chain(deployments)
+        .find(|(meta, _)| meta.name.as_deref() == Some(name))
+        .unwrap();
+    let annotations = template.metadata.as_ref().unwrap().annotations.as_ref()?;
+    annotations.get("codis.k8s.io/config").cloned()
 }
 
 fn pod_specs(workloads: &Workloads) -> Vec<PodSpec> {
@@ -250,11 +277,244 @@ fn armed_gates_are_listed_for_the_entry_script() {
 
 #[test]
 fn without_passwords_redis_asks_for_none() {
-    let cluster = sample(|c| {
-        c["spec"]["codisDashboard"]["productAuth"] = "".into();
-        c["spec"]["codisProxy"]["sessionAuth"] = "".into();
-    });
-    let workloads = built(&cluster);
+    let cluster = sample(|_| ());
+    let mut facts = facts(&cluster);
+    facts.auth = Auth::default();
+    let workloads = workloads(&cluster, &facts, &addresses(&cluster, &facts).unwrap());
+    assert_eq!(
+        secret_text(&workloads.connection, "uri"),
+        "redis://sample-proxy.ns.svc:19000"
+    );
     assert!(!text(&workloads, "redis.conf").contains("requirepass"));
     assert_eq!(text(&workloads, KEY_PRODUCT_AUTH), "");
+}
+
+#[test]
+fn only_what_a_restart_can_change_is_in_the_pods_template() {
+    let names = [
+        "sample-dashboard",
+        "sample-g1",
+        "sample-sentinel",
+        "sample-proxy",
+        "sample-fe",
+    ];
+    let changed = |cluster: &ValidCluster| -> Vec<&str> {
+        let workloads = built(cluster);
+        names
+            .into_iter()
+            .filter(|name| revision(&workloads, name).is_some())
+            .collect()
+    };
+    assert_eq!(changed(&sample(|_| ())), [""; 0], "defaults stay stable");
+    let live = serde_json::json!({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru", "timeout": 10});
+    assert_eq!(
+        changed(&configured("codisServer", live)),
+        [""; 0],
+        "CONFIG SET can do that"
+    );
+    let at_start = serde_json::json!({"databases": 32});
+    assert_eq!(changed(&configured("codisServer", at_start)), ["sample-g1"]);
+    let proxy = serde_json::json!({"session_max_pipeline": 10});
+    assert_eq!(changed(&configured("codisProxy", proxy)), ["sample-proxy"]);
+    let tuning = serde_json::json!({"down-after-milliseconds": 2500});
+    assert_eq!(changed(&configured("sentinel", tuning)), ["sample-dashboard"]);
+    let process = serde_json::json!({"loglevel": "debug"});
+    assert_eq!(changed(&configured("sentinel", process)), ["sample-sentinel"]);
+}
+
+#[test]
+fn a_persons_values_take_the_place_of_the_operators() {
+    let config =
+        serde_json::json!({"proxy_max_offheap_size": "100mb", "backend_primary_only": "true", "proxy_max_clients": 5});
+    let toml = text(&built(&configured("codisProxy", config)), "proxy.toml");
+    assert_eq!(toml.matches("proxy_max_offheap_size").count(), 1, "{toml}");
+    for line in [
+        "proxy_max_offheap_size = \"100mb\"",
+        "backend_primary_only = true",
+        "proxy_max_clients = 5",
+    ] {
+        assert!(toml.lines().any(|known| known == line), "{line} in {toml}");
+    }
+    let config = serde_json::json!({"save": "900 1 300 10", "appendfsync": "always", "notify-keyspace-events": ""});
+    let conf = text(&built(&configured("codisServer", config)), "redis.conf");
+    assert!(
+        conf.ends_with("appendfsync always\nnotify-keyspace-events \"\"\nsave 900 1\nsave 300 10\n"),
+        "{conf}"
+    );
+    let config = serde_json::json!({"down-after-milliseconds": 2500, "failover-timeout": 60000});
+    let workloads = built(&configured("sentinel", config));
+    let toml = text(&workloads, "dashboard.toml");
+    assert!(
+        toml.contains("sentinel_down_after = \"2500ms\"\nsentinel_failover_timeout = \"60s\""),
+        "{toml}"
+    );
+    assert!(
+        !text(&workloads, "sentinel.conf").contains("down-after"),
+        "it is told each sentinel of each master"
+    );
+}
+
+#[test]
+fn data_may_take_two_thirds_of_the_memory_limit_unless_a_person_says_otherwise() {
+    let limited =
+        |c: &mut serde_json::Value| c["spec"]["codisServer"]["limits"] = serde_json::json!({"memory": "1000Mi"});
+    let maxmemory = |cluster: &ValidCluster| {
+        let conf = text(&built(cluster), "redis.conf");
+        let last = conf
+            .lines()
+            .rfind(|line| line.starts_with("maxmemory "))
+            .map(str::to_owned);
+        last
+    };
+    assert_eq!(maxmemory(&sample(|_| ())), None);
+    assert_eq!(maxmemory(&sample(limited)).as_deref(), Some("maxmemory 681574400"));
+    let told = sample(|c| {
+        limited(c);
+        c["spec"]["codisServer"]["config"] = serde_json::json!({"maxmemory": "100mb"});
+    });
+    assert_eq!(maxmemory(&told).as_deref(), Some("maxmemory 100mb"));
+    assert_eq!(live_settings(&told, &Facts::default())["maxmemory"], "100mb");
+}
+
+#[test]
+fn a_parameter_that_left_the_spec_goes_back_to_its_default() {
+    let cluster = configured("codisServer", serde_json::json!({"timeout": 10}));
+    let mut facts = facts(&cluster);
+    facts.live_keys = ["maxmemory-policy".to_owned(), "timeout".to_owned()].into();
+    let settings = live_settings(&cluster, &facts);
+    assert_eq!(
+        (settings["timeout"].as_str(), settings["maxmemory-policy"].as_str()),
+        ("10", "noeviction")
+    );
+    assert_eq!(live_settings(&sample(|_| ()), &Facts::default()), BTreeMap::new());
+    let secret = workloads(&cluster, &facts, &addresses(&cluster, &facts).unwrap()).config;
+    assert_eq!(secret_text(&secret, KEY_LIVE_KEYS), "maxmemory-policy\ntimeout\n");
+}
+
+#[test]
+fn sizes_and_flags_are_equal_however_they_are_written() {
+    for (key, wished, found, is_same) in [
+        ("maxmemory", "100mb", "104857600", true),
+        ("maxmemory", "100mb", "104857601", false),
+        ("notify-keyspace-events", "KEx", "xKE", true),
+        ("save", "900 1", "900 1", true),
+        ("timeout", "10", "0", false),
+        (
+            "client-output-buffer-limit",
+            "slave 256mb 64mb 60",
+            "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
+            true,
+        ),
+    ] {
+        assert_eq!(has_setting(key, wished, found), is_same, "{key} {wished}");
+    }
+}
+
+#[test]
+fn bounded_durability_asks_for_a_replica_close_behind() {
+    let conf = |durability: &'static str| {
+        let cluster = sample(|c| c["spec"]["durability"] = durability.into());
+        text(&built(&cluster), "redis.conf")
+    };
+    assert!(conf("bounded").contains("min-slaves-to-write 1\nmin-slaves-max-lag 10\n"));
+    assert!(!conf("available").contains("min-slaves"));
+}
+
+#[test]
+fn applications_find_how_to_connect() {
+    let cluster = sample(|_| ());
+    let mut facts = facts(&cluster);
+    facts.auth.session = Some("p@ss:w/rd".to_owned());
+    let connection = workloads(&cluster, &facts, &addresses(&cluster, &facts).unwrap()).connection;
+    assert_eq!(connection.metadata.name.as_deref(), Some("sample-connection"));
+    let text = |key: &str| secret_text(&connection, key);
+    assert_eq!(
+        (text("host"), text("port")),
+        ("sample-proxy.ns.svc".into(), "19000".into())
+    );
+    assert_eq!(text("password"), "p@ss:w/rd");
+    assert_eq!(text("uri"), "redis://:p%40ss%3Aw%2Frd@sample-proxy.ns.svc:19000");
+}
+
+#[test]
+fn a_new_session_password_rolls_the_proxies_and_nothing_else() {
+    let cluster = sample(|_| ());
+    let mut facts = facts(&cluster);
+    facts.session_rotations = 1;
+    let workloads = workloads(&cluster, &facts, &addresses(&cluster, &facts).unwrap());
+    assert!(revision(&workloads, "sample-proxy").is_some());
+    assert_eq!(revision(&workloads, "sample-dashboard"), None);
+}
+
+#[test]
+fn an_autoscalers_number_of_proxies_is_never_applied() {
+    let scaled = sample(|c| {
+        c["spec"]["codisProxy"]["hpaSpec"] =
+            serde_json::json!({"minReplicas": 2, "maxReplicas": 5, "cpuUsedThreshold": 60});
+    });
+    let of = |proxies: Option<i32>| {
+        let mut facts = facts(&scaled);
+        facts.proxies = proxies;
+        let workloads = workloads(&scaled, &facts, &addresses(&scaled, &facts).unwrap());
+        (
+            workloads.deployments.last().unwrap().spec.as_ref().unwrap().replicas,
+            workloads.autoscaler,
+        )
+    };
+    let (replicas, scaler) = of(Some(4));
+    assert_eq!(replicas, None);
+    let spec = scaler.unwrap().spec.unwrap();
+    assert_eq!(
+        (
+            spec.min_replicas,
+            spec.max_replicas,
+            spec.scale_target_ref.name.as_str()
+        ),
+        (Some(2), 5, "sample-proxy")
+    );
+    assert_eq!(of(None).0, Some(3), "a new Deployment begins with some");
+    assert_eq!(of(Some(0)).0, Some(3), "an autoscaler never wakes it");
+    assert_eq!(built(&sample(|_| ())).autoscaler, None);
+}
+
+#[test]
+fn a_persons_wishes_for_pods_are_added_to_the_operators() {
+    let cluster = sample(|c| {
+        c["spec"]["codisServer"]["pod"] = serde_json::json!({
+            "labels": {"team": "cache"},
+            "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "noisy"}}}]}},
+            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]
+        });
+    });
+    let workloads = built(&cluster);
+    let set = workloads
+        .stateful_sets
+        .iter()
+        .find(|s| s.metadata.name.as_deref() == Some("sample-g1"))
+        .unwrap();
+    let template = set.spec.as_ref().unwrap().template.clone();
+    let labels = template.metadata.unwrap().labels.unwrap();
+    assert_eq!(
+        (labels["team"].as_str(), labels["codis.k8s.io/group"].as_str()),
+        ("cache", "1")
+    );
+    let pod = template.spec.unwrap();
+    let apart = pod.affinity.unwrap().pod_anti_affinity.unwrap();
+    assert_eq!(
+        apart.required_during_scheduling_ignored_during_execution.unwrap().len(),
+        1
+    );
+    assert_eq!(
+        apart
+            .preferred_during_scheduling_ignored_during_execution
+            .unwrap()
+            .len(),
+        1
+    );
+    let selector = pod.topology_spread_constraints.unwrap()[0]
+        .label_selector
+        .clone()
+        .unwrap();
+    assert_eq!(selector.match_labels.unwrap()["codis.k8s.io/component"], "server");
 }

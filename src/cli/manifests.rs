@@ -116,7 +116,12 @@ fn rbac() -> Vec<Value> {
         { "apiGroups": [GROUP], "resources": ["codisclusters/finalizers"], "verbs": ["update"] },
         { "apiGroups": ["apps"], "resources": ["statefulsets", "deployments"],
           "verbs": ["get", "list", "watch", "create", "patch", "delete"] },
-        { "apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "create", "patch"] },
+        { "apiGroups": [""], "resources": ["services"],
+          "verbs": ["get", "list", "watch", "create", "patch", "delete"] },
+        { "apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"],
+          "verbs": ["get", "create", "patch", "delete"] },
+        // `patch` makes volumes larger; `delete` is for clusters whose spec says that their volumes go with them.
+        { "apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "list", "patch", "delete"] },
         // By name only: a cluster's passwords are nobody else's.
         { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"] },
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "delete"] },

@@ -45,6 +45,8 @@ pub enum Propagation {
     Background,
     /// The object goes at once, and nobody is asked to end anything: for pods whose process is provably gone.
     Now,
+    /// They stay, and lose their owner.
+    Orphan,
 }
 
 /// What is wanted, in the forms that an apply needs.
@@ -207,6 +209,7 @@ impl Cluster {
             Propagation::Foreground => DeleteParams::foreground(),
             Propagation::Background => DeleteParams::background(),
             Propagation::Now => DeleteParams::background().grace_period(0),
+            Propagation::Orphan => DeleteParams::orphan(),
         };
         let params = params.preconditions(Preconditions {
             uid: Some(uid.to_owned()),

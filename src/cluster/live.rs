@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{Pod, Secret, Service},
     policy::v1::PodDisruptionBudget,
 };
@@ -28,6 +29,10 @@ pub struct Live {
     pub budgets: BTreeMap<String, PodDisruptionBudget>,
     /// The Secret `<name>-config`.
     pub secret: Option<Secret>,
+    /// The Secret `<name>-connection`.
+    pub connection: Option<Secret>,
+    /// The proxies' HorizontalPodAutoscaler.
+    pub autoscaler: Option<HorizontalPodAutoscaler>,
     /// Pods, terminating ones included.
     pub pods: Vec<Pod>,
     /// Workloads that the predecessor made for a cluster of this name, like `StatefulSet x`.
@@ -47,30 +52,35 @@ impl Cluster {
         })?;
         let labelled = format!("{}={name}", names::LABEL_CLUSTER);
         let predecessor = format!("clusterName={name},{PREDECESSOR}");
-        let config = format!("{name}-config");
+        let (config, connection) = (format!("{name}-config"), format!("{name}-connection"));
+        let proxies = format!("{name}-proxy");
         let found = tokio::try_join!(
             self.list::<Service>(namespace, &labelled),
             self.list::<StatefulSet>(namespace, &labelled),
             self.list::<Deployment>(namespace, &labelled),
             self.list::<PodDisruptionBudget>(namespace, &labelled),
             self.read::<Secret>(namespace, &config),
+            self.read::<Secret>(namespace, &connection),
+            self.read::<HorizontalPodAutoscaler>(namespace, &proxies),
             self.list::<Pod>(namespace, &labelled),
             self.list::<StatefulSet>(namespace, &predecessor),
             self.list::<Deployment>(namespace, &predecessor),
         )?;
-        let (services, sets, deployments, budgets, config, pods, old_sets, old) = found;
+        let (services, sets, deployments, budgets, config, connection, autoscaler, pods, old_sets, old) = found;
         Ok(Live {
             services: owned(services, uid),
             stateful_sets: owned(sets, uid),
             deployments: owned(deployments, uid),
             budgets: owned(budgets, uid),
             secret: config.filter(|secret| controller_of(secret.meta()) == Some(uid)),
+            connection: connection.filter(|secret| controller_of(secret.meta()) == Some(uid)),
+            autoscaler: autoscaler.filter(|scaler| controller_of(scaler.meta()) == Some(uid)),
             pods,
             predecessor: described(&old_sets).chain(described(&old)).collect(),
         })
     }
 
-    async fn list<K: Object>(&self, namespace: &str, selector: &str) -> Result<Vec<K>, Error> {
+    pub(super) async fn list<K: Object>(&self, namespace: &str, selector: &str) -> Result<Vec<K>, Error> {
         let call = Call::new("list", K::kind(&()), format!("{namespace} {selector}"));
         let api = self.api::<K>(namespace);
         let found = bounded(CALL_TIMEOUT, call, api.list(&ListParams::default().labels(selector))).await?;

@@ -4,6 +4,7 @@
 //! Every write passes the gate of the lease and the hook on effects, and every call ends in bounded time.
 
 mod apply;
+mod claims;
 mod compare;
 mod error;
 mod gate;

@@ -64,6 +64,27 @@ impl Codis {
         }
     }
 
+    /// How one sentinel watches a group's master.
+    ///
+    /// # Errors
+    /// Any [`Error`]; it is no effect.
+    pub async fn sentinel_settings(&self, address: &Address, group: GroupId) -> Result<SentinelSettings, Error> {
+        let name = format!("{}-{group}", self.0.product);
+        let row = self.converse(address, async {
+            let mut connection = connect(address).await?;
+            sentinel("master").arg(name).query_async::<Row>(&mut connection).await
+        });
+        let row = row.await?;
+        let millis = |field: &str| Duration::from_millis(number_or_zero(&row, field));
+        let count = |field: &str| u32::try_from(number_or_zero(&row, field)).unwrap_or(u32::MAX);
+        Ok(SentinelSettings {
+            quorum: count("quorum"),
+            parallel_syncs: count("parallel-syncs"),
+            down_after: millis("down-after-milliseconds"),
+            failover_timeout: millis("failover-timeout"),
+        })
+    }
+
     /// Has one sentinel that lacks a group's master watch it: what `sentinels/resync-all` does to one sentinel and
     /// one group (contract §11), without what it makes all of them forget. `master` must be an IP: sentinel 3.2 knows
     /// no names. A sentinel that has the master keeps the address it has and gets the settings; since redis 6.2 it also

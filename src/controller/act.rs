@@ -5,14 +5,13 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 
-use super::{Context, Error, Requeue, Turn, event, switchover};
+use super::{Context, Error, Requeue, Turn, event, live, switchover};
 use crate::{
     build::{self, Facts},
     cluster::{EventKind, Propagation},
-    codis::{self, SentinelSettings},
+    codis,
     domain::{GroupId, Intent},
     plan::{Decision, Desired, Step, reason},
-    validate::ValidCluster,
 };
 
 /// Does the step that was decided. When Codis refuses, the decision waits for it to say yes instead: the status tells.
@@ -100,8 +99,9 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
             group,
             master,
         } => {
-            let settings = sentinel_settings(desired.cluster);
-            codis.monitor(sentinel, *group, master, &settings).await?;
+            codis
+                .monitor(sentinel, *group, master, &live::settings(desired.cluster))
+                .await?;
         }
         Step::AssignSlots(slots) => codis.assign_slots(slots).await?,
         Step::OnlineProxy(admin) => codis.online_proxy(admin).await?,
@@ -138,15 +138,6 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
         Step::Restart { pod, uid, .. } => delete_pod(context, turn, pod, uid).await?,
     }
     Ok(())
-}
-
-fn sentinel_settings(cluster: &ValidCluster) -> SentinelSettings {
-    SentinelSettings {
-        quorum: cluster.quorum().into(),
-        parallel_syncs: build::PARALLEL_SYNCS,
-        down_after: Duration::from_millis(build::DOWN_AFTER_MS.into()),
-        failover_timeout: Duration::from_millis(build::FAILOVER_TIMEOUT_MS.into()),
-    }
 }
 
 /// Writes the gates to the Secret that the servers' entry script reads.

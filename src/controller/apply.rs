@@ -1,13 +1,13 @@
 //! Objects to the API server: Services first, workloads once every address is known.
 
-use k8s_openapi::api::{core::v1::Pod, policy::v1::PodDisruptionBudget};
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::ResourceExt;
 
 use super::{Context, Error, nodes, observe};
 use crate::{
-    api::names::LABEL_COMPONENT,
+    api::names,
     build::{self, Addresses, Component, Facts},
-    cluster::{Applied, Live, Propagation},
+    cluster::{Applied, Live, Object, Propagation},
     codis,
     plan::{Decision, reason},
     validate::{Coordinator, ValidCluster},
@@ -71,6 +71,9 @@ pub(super) async fn services(
     let mut is_new = false;
     for service in build::services(valid, facts) {
         let found = service.metadata.name.as_ref().and_then(|name| live.services.get(name));
+        if found.is_some() && is_held(valid, &service) {
+            continue;
+        }
         is_new |= context.cluster.apply(found, &service).await? == Applied::Created;
     }
     // A missing address is one that isn't assigned yet.
@@ -81,34 +84,55 @@ pub(super) async fn services(
     })
 }
 
-/// Applies what runs, and before it what it reads.
+/// Applies what runs, and before it what it reads. What a person holds isn't changed, but made where it is missing.
 pub(super) async fn workloads(
     context: &Context,
     valid: &ValidCluster,
     live: &Live,
-    facts: &Facts,
-    addresses: &Addresses,
+    workloads: build::Workloads,
 ) -> Result<(), Error> {
-    let build::Workloads {
-        config,
-        stateful_sets,
-        deployments,
-    } = build::workloads(valid, facts, addresses);
-    context.cluster.apply(live.secret.as_ref(), &config).await?;
-    let mut changed = false;
-    for set in stateful_sets {
-        let found = set.metadata.name.as_ref().and_then(|name| live.stateful_sets.get(name));
-        let applied = context.cluster.apply(found, &set).await?;
-        changed |= applied == Applied::Changed;
+    let cluster = &context.cluster;
+    let holds = |component: &str| valid.brakes.stops(component, Timestamp::now()).is_some();
+    // Pods that are made anew by themselves read it, whatever they are held at.
+    let holds_any = ["dashboard", "fe", "sentinel", "proxy", "server"]
+        .into_iter()
+        .any(holds);
+    if !holds_any || live.secret.is_none() {
+        cluster.apply(live.secret.as_ref(), &workloads.config).await?;
     }
-    for deployment in deployments {
+    if !holds_any || live.connection.is_none() {
+        cluster.apply(live.connection.as_ref(), &workloads.connection).await?;
+    }
+    let mut changed = false;
+    for set in &workloads.stateful_sets {
+        let found = set.metadata.name.as_ref().and_then(|name| live.stateful_sets.get(name));
+        // One that is going is on its way to be made anew.
+        let is_going = found.is_some_and(|found| found.metadata.deletion_timestamp.is_some());
+        if !is_going && !(found.is_some() && is_held(valid, set)) {
+            changed |= cluster.apply(found, set).await? == Applied::Changed;
+        }
+    }
+    // Before the number of proxies is ours again.
+    if let (None, Some(old), false) = (&workloads.autoscaler, &live.autoscaler, holds("proxy")) {
+        remove(context, old).await?;
+    }
+    for deployment in &workloads.deployments {
         let name = deployment.metadata.name.clone().unwrap_or_default();
         let found = live.deployments.get(&name);
         // Changes go one component after another; what is missing is made at once.
-        if found.is_some() && (changed || rolls_later(&name, valid, live)) {
-            continue;
+        let is_later = changed || rolls_later(&name, valid, live);
+        if !(found.is_some() && (is_later || is_held(valid, deployment))) {
+            changed |= cluster.apply(found, deployment).await? == Applied::Changed;
         }
-        changed |= context.cluster.apply(found, &deployment).await? == Applied::Changed;
+    }
+    // After the number of proxies was handed over.
+    if let Some(scaler) = &workloads.autoscaler
+        && !(live.autoscaler.is_some() && holds("proxy"))
+    {
+        cluster.apply(live.autoscaler.as_ref(), scaler).await?;
+    }
+    if valid.fe.is_none() && !holds("fe") {
+        without_fe(context, valid, live).await?;
     }
     Ok(())
 }
@@ -121,14 +145,21 @@ pub(super) async fn budgets(context: &Context, valid: &ValidCluster, live: &Live
         context.cluster.apply(found, budget).await?;
     }
     for (name, budget) in &live.budgets {
-        let is_wished = wished.iter().any(|wished| wished.metadata.name.as_ref() == Some(name));
-        if let Some(uid) = budget.uid().filter(|_| !is_wished) {
-            let namespace = &valid.names.namespace;
-            context
-                .cluster
-                .delete::<PodDisruptionBudget>(namespace, name, &uid, Propagation::Background)
-                .await?;
+        if !wished.iter().any(|wished| wished.metadata.name.as_ref() == Some(name)) {
+            remove(context, budget).await?;
         }
+    }
+    Ok(())
+}
+
+/// The front end keeps nothing: where the spec has none any more, it goes.
+async fn without_fe(context: &Context, valid: &ValidCluster, live: &Live) -> Result<(), Error> {
+    let name = valid.names.fe();
+    if let Some(deployment) = live.deployments.get(&name) {
+        remove(context, deployment).await?;
+    }
+    if let Some(service) = live.services.get(&name) {
+        remove(context, service).await?;
     }
     Ok(())
 }
@@ -141,10 +172,27 @@ fn rolls_later(name: &str, valid: &ValidCluster, live: &Live) -> bool {
     let is_proxy = *name == names.proxy();
     let is_outdated_sentinel = |pod: &Pod| {
         pod.labels()
-            .get(LABEL_COMPONENT)
+            .get(names::LABEL_COMPONENT)
             .is_some_and(|component| component == Component::Sentinel.name())
             && nodes::is_outdated(pod, live)
     };
     rolling.contains(&names.dashboard())
         || is_proxy && (rolling.contains(&names.fe()) || live.pods.iter().any(is_outdated_sentinel))
+}
+
+async fn remove<K: Object>(context: &Context, object: &K) -> Result<(), Error> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    if let Some(uid) = object.uid().filter(|_| object.meta().deletion_timestamp.is_none()) {
+        let delete = context
+            .cluster
+            .delete::<K>(&namespace, &name, &uid, Propagation::Background);
+        delete.await?;
+    }
+    Ok(())
+}
+
+/// Whether a person holds the component of an object.
+fn is_held<K: ResourceExt>(valid: &ValidCluster, object: &K) -> bool {
+    let component = object.labels().get(names::LABEL_COMPONENT);
+    component.is_some_and(|component| valid.brakes.stops(component, Timestamp::now()).is_some())
 }

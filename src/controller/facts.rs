@@ -2,17 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Secret};
+use k8s_openapi::{
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{Node, Secret},
+    },
+    jiff::Timestamp,
+};
 
+use super::nodes;
+use super::passwords;
 use crate::{
     api::{CodisCluster, GroupStatus, ServerStatus},
-    build::{DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH},
+    build::{self, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_SESSION_ROTATIONS},
     cluster::Live,
     domain::GroupId,
     validate::{Auth, ValidCluster, Volume},
 };
 
-pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -> Facts {
+pub(super) fn facts(
+    cluster: &CodisCluster,
+    valid: &ValidCluster,
+    live: &Live,
+    nodes: &BTreeMap<String, Node>,
+    wished: &Auth,
+) -> Facts {
     let status = cluster.status.clone().unwrap_or_default();
     let mut addresses: BTreeMap<String, String> = status.addresses;
     addresses.extend(live.services.iter().filter_map(|(name, service)| {
@@ -30,18 +44,36 @@ pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -
                 .collect()
         }
     };
+    let (auth, session_rotations) = auth(valid, live, wished);
     Facts {
         addresses,
         bootstrapped,
-        auth: live.secret.as_ref().map_or_else(|| valid.auth.clone(), auth_in_force),
+        strict: strict(valid, live, nodes),
         whole: whole(cluster, valid),
         group_sizes: group_sizes(cluster, valid, live),
+        auth,
+        session_rotations,
+        live_keys: live.secret.iter().flat_map(live_keys).collect(),
+        proxies: live
+            .deployments
+            .get(&valid.names.proxy())
+            .and_then(|proxies| proxies.spec.as_ref()?.replicas),
         volumes: live
             .stateful_sets
             .iter()
             .map(|(name, set)| (name.clone(), volume_of(set)))
             .collect(),
     }
+}
+
+/// Groups whose servers must be on different nodes: those that were made so, and new ones where there is room for it.
+fn strict(valid: &ValidCluster, live: &Live, nodes: &BTreeMap<String, Node>) -> BTreeSet<GroupId> {
+    let has_room = nodes::room_for(&valid.server.placement, nodes) >= usize::from(valid.group_size);
+    let is_strict = |group: &GroupId| match live.stateful_sets.get(&valid.names.group(*group)) {
+        Some(set) => set.spec.as_ref().is_some_and(|spec| build::is_strict(&spec.template)),
+        None => has_room,
+    };
+    valid.group_ids().filter(is_strict).collect()
 }
 
 /// Groups that had all their servers, in step, when they were last looked at.
@@ -90,26 +122,48 @@ pub(super) fn persistent(valid: &ValidCluster, facts: &Facts) -> BTreeSet<GroupI
     valid.group_ids().filter(has_volume).collect()
 }
 
-/// Wishes that can't be met on what exists, for the status.
-pub(super) fn without_effect(valid: &ValidCluster, facts: &Facts) -> Vec<String> {
-    let mut notes = valid.without_effect.clone();
-    if facts.auth.product != valid.auth.product {
-        notes.push(
-            "spec.codisDashboard.productAuth: changing it is not in this version: the old one is in force".into(),
-        );
-    }
-    if facts.auth.session != valid.auth.session {
-        notes.push("spec.codisProxy.sessionAuth: changing it is not in this version: the old one is in force".into());
-    }
-    let differs = |group: GroupId| {
-        facts
-            .volumes
-            .get(&valid.names.group(group))
-            .is_some_and(|volume| *volume != valid.volume)
+/// The passwords that are to be in force, and how often that of the clients changed. New proxies take a new one from
+/// their Secret, so it is in force as soon as it is there. That of the servers stays as it is.
+fn auth(valid: &ValidCluster, live: &Live, wished: &Auth) -> (Auth, u32) {
+    let Some(secret) = &live.secret else {
+        return (wished.clone(), 0);
     };
-    if valid.group_ids().any(differs) {
+    let (in_force, rotations) = (passwords::in_force(secret), rotations(secret));
+    let is_held = valid.brakes.observe || valid.brakes.stops("proxy", Timestamp::now()).is_some();
+    if is_held || in_force.session == wished.session {
+        return (in_force, rotations);
+    }
+    let session = wished.session.clone();
+    (Auth { session, ..in_force }, rotations + 1)
+}
+
+fn rotations(secret: &Secret) -> u32 {
+    text(secret, KEY_SESSION_ROTATIONS).trim().parse().unwrap_or(0)
+}
+
+fn live_keys(secret: &Secret) -> Vec<String> {
+    text(secret, KEY_LIVE_KEYS).lines().map(str::to_owned).collect()
+}
+
+/// How many proxies are wished while an autoscaler decides: what their Deployment asks for. None isn't its choice.
+pub(super) fn scaled(valid: &mut ValidCluster, live: &Live) {
+    let Some(scaling) = valid.proxy_scaling else {
+        return;
+    };
+    let proxies = live.deployments.get(&valid.names.proxy());
+    let asked = proxies
+        .and_then(|proxies| proxies.spec.as_ref()?.replicas)
+        .filter(|asked| *asked > 0);
+    let wished = asked.unwrap_or_else(|| i32::from(valid.proxy.replicas).clamp(scaling.min, scaling.max));
+    valid.proxy.replicas = u16::try_from(wished).unwrap_or(u16::MAX);
+}
+
+/// Wishes that can't be met on what exists, for the status.
+pub(super) fn without_effect(valid: &ValidCluster, wished: &Auth, facts: &Facts) -> Vec<String> {
+    let mut notes = valid.without_effect.clone();
+    if facts.auth.product != wished.product {
         notes.push(
-            "spec.codisServer storage: changing volumes is not in this version: existing groups keep theirs".into(),
+            "spec.codisDashboard.productAuth: servers, proxies and dashboard would have to change it at one moment, which is not in this version: the old one is in force".into(),
         );
     }
     notes
@@ -130,14 +184,6 @@ fn text(secret: &Secret, key: &str) -> String {
         .and_then(|data| data.get(key))
         .map(|value| value.0.clone());
     String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
-}
-
-fn auth_in_force(secret: &Secret) -> Auth {
-    let password = |key| Some(text(secret, key)).filter(|password| !password.is_empty());
-    Auth {
-        product: password(KEY_PRODUCT_AUTH),
-        session: password(KEY_SESSION_AUTH),
-    }
 }
 
 fn volume_of(set: &StatefulSet) -> Option<Volume> {

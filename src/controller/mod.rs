@@ -8,13 +8,17 @@ mod act;
 mod apply;
 mod error;
 mod facts;
+mod hibernate;
+mod live;
 mod memory;
 mod nodes;
 mod observe;
+mod passwords;
 mod promotion;
 mod roles;
 mod run;
 mod status;
+mod storage;
 mod switchover;
 mod teardown;
 mod volumes;
@@ -41,6 +45,7 @@ use crate::{
     validate::{ValidCluster, validate},
 };
 use memory::Memory;
+use passwords::Wished;
 
 /// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +78,7 @@ pub struct Context {
     /// Whether the stand-in for Codis may be run.
     pub allow_stand_in: bool,
     memory: Memory,
+    verified: live::Verified,
 }
 
 impl Context {
@@ -85,6 +91,7 @@ impl Context {
             metrics,
             allow_stand_in,
             memory: Memory::default(),
+            verified: live::Verified::default(),
         })
     }
 }
@@ -96,6 +103,7 @@ impl Context {
 pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Requeue, Error> {
     let Some(cluster) = context.cluster.get(namespace, name).await? else {
         context.memory.forget(namespace, name);
+        context.verified.forget(&format!("{namespace}/{name}"));
         context.metrics.forget(&format!("{namespace}/{name}"));
         return Ok(Requeue::Never);
     };
@@ -114,7 +122,7 @@ pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result
 }
 
 async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Error> {
-    let valid = match validate(cluster) {
+    let mut valid = match validate(cluster) {
         Ok(valid) => valid,
         Err(errors) => return blocked(context, cluster, status::invalid(&errors)).await,
     };
@@ -122,8 +130,16 @@ async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Erro
     if let Some(decision) = apply::refusal(context, &valid, &live).await? {
         return blocked(context, cluster, decision).await;
     }
-    context.cluster.add_finalizer(cluster).await?;
-    settle(context, cluster, &valid, &live).await
+    let wished = passwords::wished(context, &valid, &live).await?;
+    if live.secret.is_none() && !wished.objections.is_empty() {
+        let decision = status::objections(&wished.objections);
+        return blocked(context, cluster, decision).await;
+    }
+    facts::scaled(&mut valid, &live);
+    if !valid.brakes.observe {
+        context.cluster.add_finalizer(cluster).await?;
+    }
+    settle(context, cluster, &valid, &live, wished).await
 }
 
 /// Everything that is wished, applied; then one step towards it.
@@ -132,17 +148,29 @@ async fn settle(
     cluster: &CodisCluster,
     valid: &ValidCluster,
     live: &Live,
+    wished: Wished,
 ) -> Result<Requeue, Error> {
-    let facts = facts::facts(cluster, valid, live);
-    let addresses = match apply::services(context, valid, live, &facts).await {
+    let nodes = context.cluster.nodes().await;
+    let facts = facts::facts(cluster, valid, live, &nodes, &wished.auth);
+    let mut outcome = Applied::of(valid, &wished, &facts);
+    let addresses = match everything(context, cluster, valid, live, &facts, &mut outcome).await {
         Ok(Some(addresses)) => addresses,
+        Ok(None) if valid.brakes.observe => {
+            let decision = status::objections(&["nothing of the cluster exists, and management is Observe".to_owned()]);
+            return blocked(context, cluster, decision).await;
+        }
         Ok(None) => return Ok(Requeue::NOW),
         Err(error) => return taken_or(context, cluster, error).await,
     };
-    if let Err(error) = apply::workloads(context, valid, live, &facts, &addresses).await {
-        return taken_or(context, cluster, error).await;
+    if let Some(asleep) = &outcome.asleep {
+        let status = status::of_hibernating(cluster, valid, asleep);
+        report(context, cluster, &status, &Decision::default()).await?;
+        return Ok(if asleep.is_empty() {
+            Requeue::BLOCKED
+        } else {
+            Requeue::SOON
+        });
     }
-    apply::budgets(context, valid, live, &facts).await?;
     let mut desired = Desired {
         cluster: valid,
         addresses: &addresses,
@@ -171,13 +199,31 @@ async fn settle(
         addresses: &addresses,
         carried: Carried::of(cluster),
     };
-    if let Err(error) = switchover::sweep(&turn).await {
-        tracing::warn!(%error, "locks of a failed switchover may be left");
+    if !valid.brakes.observe {
+        if let Err(error) = switchover::sweep(&turn).await {
+            tracing::warn!(%error, "locks of a failed switchover may be left");
+        }
+        roles::label(context, &desired, &turn).await?;
     }
-    roles::label(context, &desired, &turn).await?;
     promotion::weigh(&mut desired, &mut turn);
     let mut decision = plan::decide(&desired, &observed);
-    let outcome = act::act(context, &desired, &mut turn, &mut decision).await?;
+    outcome.object(&mut decision);
+    let next_look = if valid.brakes.observe {
+        status::only_told(&mut decision);
+        None
+    } else {
+        let done = act::act(context, &desired, &mut turn, &mut decision).await?;
+        live::tune(
+            &context.verified,
+            &codis,
+            &desired,
+            &observed,
+            &turn.facts,
+            &mut decision,
+        )
+        .await;
+        done
+    };
     let health = plan::health(&desired, &observed);
     let view = status::View {
         cluster: &turn.cluster,
@@ -185,6 +231,7 @@ async fn settle(
         observed: turn.observed,
         facts: &turn.facts,
         carried: &turn.carried,
+        without_effect: &outcome.without_effect,
     };
     context.memory.fares(
         valid.names.key(),
@@ -194,7 +241,66 @@ async fn settle(
     );
     let told = status::of(&view, &health, &mut decision);
     report(context, &turn.cluster, &told, &decision).await?;
-    Ok(outcome.unwrap_or_else(|| next(&health, &decision)))
+    Ok(next_look.unwrap_or_else(|| next(&health, &decision)))
+}
+
+/// What became of the wish besides what exists now.
+struct Applied {
+    without_effect: Vec<String>,
+    /// What a person must mend; everything else goes on.
+    objections: Vec<String>,
+    /// No pods are wished; the pods that are waited for, if any.
+    asleep: Option<String>,
+}
+
+impl Applied {
+    fn of(valid: &ValidCluster, wished: &Wished, facts: &Facts) -> Self {
+        Self {
+            without_effect: facts::without_effect(valid, &wished.auth, facts),
+            objections: wished.objections.clone(),
+            asleep: None,
+        }
+    }
+
+    fn object(&self, decision: &mut Decision) {
+        for objection in &self.objections {
+            decision.block(reason::INVALID_SPEC, objection.clone());
+        }
+    }
+}
+
+/// Applies everything that is wished. The members' addresses, or none when they aren't known yet.
+async fn everything(
+    context: &Context,
+    cluster: &CodisCluster,
+    valid: &ValidCluster,
+    live: &Live,
+    facts: &Facts,
+    outcome: &mut Applied,
+) -> Result<Option<build::Addresses>, Error> {
+    if valid.brakes.observe {
+        return Ok(build::addresses(valid, facts).ok());
+    }
+    let Some(addresses) = apply::services(context, valid, live, facts).await? else {
+        return Ok(None);
+    };
+    let mut workloads = build::workloads(valid, facts, &addresses);
+    if valid.brakes.hibernate {
+        match hibernate::objection(valid, facts) {
+            Some(objection) => outcome.objections.push(objection),
+            None => {
+                let waits = hibernate::send_to_sleep(&mut workloads, live, cluster);
+                outcome.asleep = Some(waits.unwrap_or_default());
+            }
+        }
+    }
+    apply::workloads(context, valid, live, workloads).await?;
+    apply::budgets(context, valid, live, facts).await?;
+    if valid.brakes.stops("server", Timestamp::now()).is_none() {
+        let notes = storage::settle(context, cluster, valid, live, facts).await?;
+        outcome.without_effect.extend(notes);
+    }
+    Ok(Some(addresses))
 }
 
 fn next(health: &Health, decision: &Decision) -> Requeue {
@@ -235,7 +341,8 @@ async fn report(
     let key = format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any());
     let conditions = status.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str()));
     context.metrics.cluster(&key, conditions);
-    if !context.cluster.patch_status(cluster, status).await? {
+    let is_new = context.cluster.patch_status(cluster, status).await?;
+    if !is_new || cluster.spec.management.as_deref() == Some("Observe") {
         return Ok(());
     }
     for note in status::news(cluster, decision) {

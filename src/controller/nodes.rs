@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use crate::{cluster::Live, domain::NodeView, plan::GONE_AFTER};
+use crate::{cluster::Live, domain::NodeView, plan::GONE_AFTER, validate::Placement};
 
 /// Taints by which kubectl, the Cluster Autoscaler, Karpenter and cloud providers say that a node is to be emptied.
 const LEAVING: [&str; 6] = [
@@ -31,6 +31,23 @@ pub(super) fn views(nodes: &BTreeMap<String, Node>, now: Timestamp) -> BTreeMap<
         .iter()
         .map(|(name, node)| (name.clone(), view(node, now)))
         .collect()
+}
+
+/// How many nodes may take pods of this placement, now.
+pub(super) fn room_for(placement: &Placement, nodes: &BTreeMap<String, Node>) -> usize {
+    let tolerates = placement
+        .tolerations
+        .as_ref()
+        .is_some_and(|tolerations| !tolerations.is_empty());
+    let takes = |node: &&Node| {
+        let spec = node.spec.clone().unwrap_or_default();
+        let taints = spec.taints.unwrap_or_default();
+        let is_open = !taints.iter().any(|taint| taint.effect != "PreferNoSchedule") || tolerates;
+        let selector = placement.node_selector.iter().flatten();
+        is_open && !spec.unschedulable.unwrap_or(false) && { selector }
+            .all(|(key, value)| node.labels().get(key) == Some(value))
+    };
+    nodes.values().filter(takes).count()
 }
 
 /// The nodes that pods name and that aren't there, where nodes can be seen at all.

@@ -2,13 +2,13 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Carried, facts};
+use super::Carried;
 use crate::{
     api::{CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, condition, condition_after, to_the_second},
     build::Facts,
     domain::{Address, DashboardView, Group, Observed, Replication, ServerView},
     plan::{Decision, Desired, Health, Note, reason},
-    validate::Invalid,
+    validate::{Invalid, ValidCluster},
 };
 
 /// A group's failovers are counted over so many seconds.
@@ -23,6 +23,7 @@ pub(super) struct View<'a> {
     pub observed: &'a Observed,
     pub facts: &'a Facts,
     pub carried: &'a Carried,
+    pub without_effect: &'a [String],
 }
 
 /// A spec that makes no sense.
@@ -31,6 +32,47 @@ pub(super) fn invalid(errors: &[Invalid]) -> Decision {
     let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
     decision.block(reason::INVALID_SPEC, all.join("; "));
     decision
+}
+
+/// What a person must mend before anything is done.
+pub(super) fn objections(all: &[String]) -> Decision {
+    let mut decision = Decision::default();
+    decision.block(reason::INVALID_SPEC, all.join("; "));
+    decision
+}
+
+/// A step that isn't taken, because only the status is written.
+pub(super) fn only_told(decision: &mut Decision) {
+    if let Some(step) = decision.step.take() {
+        let note = Note {
+            reason: step.name(),
+            message: format!("would: {step}"),
+        };
+        decision.waits.insert(0, note);
+    }
+}
+
+/// The status of a cluster without pods. `waits` is what still has to end, or empty.
+pub(super) fn of_hibernating(cluster: &CodisCluster, valid: &ValidCluster, waits: &str) -> CodisClusterStatus {
+    let mut status = cluster.status.clone().unwrap_or_default();
+    let mut decision = Decision::default();
+    decision.waits.push(Note {
+        reason: "Hibernating",
+        message: if waits.is_empty() {
+            "spec.hibernate is true: no pods run; volumes and topology are kept".to_owned()
+        } else {
+            waits.to_owned()
+        },
+    });
+    let truth = Truth {
+        ready: false,
+        serving: Some(false),
+        degraded: false,
+    };
+    conclude(cluster, &mut status, &truth, &decision);
+    status.phase = Some("Hibernating".to_owned());
+    status.brakes = valid.brakes.told(Timestamp::now());
+    status
 }
 
 /// What the API server refuses.
@@ -100,7 +142,8 @@ pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision) -> C
     status.nodes.clone_from(&decision.nodes);
     status.brakes = wished.brakes.told(view.desired.now);
     status.addresses = view.facts.addresses.clone();
-    status.without_effect = facts::without_effect(wished, view.facts);
+    status.without_effect = view.without_effect.to_vec();
+    status.brakes = wished.brakes.told(view.desired.now);
     let truth = Truth {
         ready: decision.is_settled() && decision.alarms.is_empty() && health.is_serving() && is_whole,
         serving: knows.then(|| health.is_serving()),
@@ -241,7 +284,14 @@ fn groups(view: &View<'_>) -> Vec<GroupStatus> {
             .carried
             .master_of(group.id)
             .or_else(|| group.master().and_then(name)),
-        anti_affinity: None,
+        anti_affinity: Some(
+            if view.facts.strict.contains(&group.id) {
+                "required"
+            } else {
+                "preferred"
+            }
+            .to_owned(),
+        ),
         failovers: failovers(view, known, group, name),
         bootstrapped: view.facts.bootstrapped.contains(&group.id),
         servers: group

@@ -1,4 +1,5 @@
-//! A deleted cluster: its pods end in order, then its objects are collected. Data volumes stay.
+//! A deleted cluster: its pods end in order, then its objects are collected. Data volumes stay, unless the spec says
+//! that they go too.
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
@@ -6,7 +7,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::{Context, Error, Requeue, status};
+use super::{Context, Error, Requeue, status, storage};
 use crate::{
     api::{CodisCluster, names},
     cluster::{Live, Propagation},
@@ -14,7 +15,7 @@ use crate::{
 
 /// Clients first, then who watches, then the data, then the dashboard: no sentinel fails over what is being stopped,
 /// and the dashboard gives its lock back as the last.
-const ORDER: [&[&str]; 3] = [&["proxy", "fe", "sentinel"], &["server"], &["dashboard"]];
+pub(super) const ORDER: [&[&str]; 3] = [&["proxy", "fe", "sentinel"], &["server"], &["dashboard"]];
 
 /// The finalizer by which the API server remembers that dependents are to be left alone.
 const ORPHAN: &str = "orphan";
@@ -35,12 +36,7 @@ pub(super) async fn tear_down(context: &Context, cluster: &CodisCluster) -> Resu
     let live = context.cluster.fetch(cluster).await?;
     for stage in ORDER {
         delete_workloads(context, cluster, &live, stage).await?;
-        let left: Vec<String> = live
-            .pods
-            .iter()
-            .filter(|pod| is_ours(pod, cluster) && is_of(*pod, stage))
-            .map(|pod| pod.name_any())
-            .collect();
+        let left = left(&live, cluster, stage);
         if !left.is_empty() {
             let what = format!("waits for pods to end: {}", left.join(", "));
             context
@@ -50,11 +46,21 @@ pub(super) async fn tear_down(context: &Context, cluster: &CodisCluster) -> Resu
             return Ok(Requeue::SOON);
         }
     }
-    context
-        .memory
-        .forget(&cluster.namespace().unwrap_or_default(), &cluster.name_any());
+    if cluster.spec.codis_server.volume_retention.as_deref() == Some("Delete") {
+        storage::delete(context, cluster).await?;
+    }
+    let namespace = cluster.namespace().unwrap_or_default();
+    context.verified.forget(&format!("{namespace}/{}", cluster.name_any()));
+    context.memory.forget(&namespace, &cluster.name_any());
     context.cluster.remove_finalizer(cluster).await?;
     Ok(Requeue::Never)
+}
+
+/// The pods of a stage that haven't ended.
+pub(super) fn left(live: &Live, cluster: &CodisCluster, stage: &[&str]) -> Vec<String> {
+    let pods = live.pods.iter();
+    let left = pods.filter(|pod| is_ours(pod, cluster) && is_of(*pod, stage));
+    left.map(ResourceExt::name_any).collect()
 }
 
 /// Pods are found by label; those of an older cluster's or somebody's StatefulSet that isn't ours aren't waited for.

@@ -7,8 +7,11 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity as KubeQuantity,
 };
 
-use super::{Errors, Invalid, Placement};
-use crate::api::{CodisClusterSpec, Quantity, Resources};
+use super::{
+    Errors, Invalid, Placement, Pod, Settings,
+    overrides::{self, File},
+};
+use crate::api::{CodisClusterSpec, ConfigOverrides, PodOptions, Quantity, Resources};
 
 /// The size of a data volume when only a class was given.
 const DEFAULT_VOLUME: &str = "10Gi";
@@ -30,6 +33,10 @@ pub struct Component {
     pub memory: Option<u64>,
     /// Where it may run.
     pub placement: Placement,
+    /// What else a person asks of its pods.
+    pub pod: Pod,
+    /// Keys of its configuration file, beyond or instead of the operator's.
+    pub config: Settings,
 }
 
 /// A Service that users connect to.
@@ -98,6 +105,8 @@ impl Parts {
             limits: &server.limits,
             node_selector: &server.node_selector,
             tolerations: &server.tolerations,
+            pod: &server.pod,
+            config: Some((File::Redis, &server.config)),
         };
         let proxy_component = Raw {
             field: "spec.codisProxy",
@@ -108,6 +117,8 @@ impl Parts {
             limits: &proxy.limits,
             node_selector: &proxy.node_selector,
             tolerations: &proxy.tolerations,
+            pod: &proxy.pod,
+            config: Some((File::Proxy, &proxy.config)),
         };
         let dashboard_component = Raw {
             field: "spec.codisDashboard",
@@ -116,8 +127,10 @@ impl Parts {
             pull_policy: &dashboard.image_pull_policy,
             requests: &dashboard.requests,
             limits: &dashboard.limits,
-            node_selector: &None,
-            tolerations: &None,
+            node_selector: &dashboard.node_selector,
+            tolerations: &dashboard.tolerations,
+            pod: &dashboard.pod,
+            config: Some((File::Dashboard, &dashboard.config)),
         };
         let proxy_parsed = proxy_component.parse(scheduler, errors);
         Self {
@@ -153,8 +166,10 @@ fn fe(spec: &CodisClusterSpec, errors: &mut Errors) -> Option<(Component, Servic
         pull_policy: &fe.image_pull_policy,
         requests: &fe.requests,
         limits: &fe.limits,
-        node_selector: &None,
-        tolerations: &None,
+        node_selector: &fe.node_selector,
+        tolerations: &fe.tolerations,
+        pod: &fe.pod,
+        config: None,
     };
     let service = service("spec.codisFe", &fe.service_type, &fe.service_annotations, errors);
     Some((raw.parse(spec.scheduler_name.as_ref(), errors), service))
@@ -171,6 +186,8 @@ fn sentinel(spec: &CodisClusterSpec, errors: &mut Errors) -> Option<Component> {
         limits: &sentinel.limits,
         node_selector: &sentinel.node_selector,
         tolerations: &sentinel.tolerations,
+        pod: &sentinel.pod,
+        config: Some((File::Sentinel, &sentinel.config)),
     };
     Some(raw.parse(spec.scheduler_name.as_ref(), errors))
 }
@@ -185,6 +202,8 @@ struct Raw<'a> {
     limits: &'a Option<Resources>,
     node_selector: &'a Option<BTreeMap<String, String>>,
     tolerations: &'a Option<Vec<Toleration>>,
+    pod: &'a Option<PodOptions>,
+    config: Option<(File, &'a Option<ConfigOverrides>)>,
 }
 
 impl Raw<'_> {
@@ -222,6 +241,10 @@ impl Raw<'_> {
                 node_selector: self.node_selector.clone(),
                 tolerations: self.tolerations.clone(),
             },
+            pod: Pod::of(field, self.pod.as_ref(), errors),
+            config: self.config.map_or_else(Settings::new, |(file, given)| {
+                overrides::settings(field, file, given.as_ref(), errors)
+            }),
         }
     }
 

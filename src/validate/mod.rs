@@ -6,6 +6,10 @@
 mod brakes;
 mod component;
 mod names;
+mod overrides;
+mod parameters;
+mod passwords;
+mod pod;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,9 +19,13 @@ use kube::ResourceExt;
 pub use brakes::{Brakes, Hold, PromotionRequest};
 pub use component::{Component, ProxySizing, Service, Volume};
 pub use names::Names;
+pub use overrides::{SentinelTuning, Settings};
+pub use parameters::{Kind, LIVE, Live, bytes, live};
+pub use passwords::{Auth, Password, Passwords, password};
+pub use pod::Pod;
 
 use crate::{
-    api::{CodisCluster, names as annotations},
+    api::{CodisCluster, CodisClusterSpec, Resources, names as annotations},
     domain::{Address, GroupId},
 };
 
@@ -52,27 +60,6 @@ pub enum Coordinator {
     Zookeeper(Vec<Address>),
 }
 
-/// The passwords. None where none is asked for.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Auth {
-    /// Of the servers.
-    pub product: Option<String>,
-    /// Of the proxies' clients.
-    pub session: Option<String>,
-}
-
-// By hand, so that no log ever shows a password.
-impl std::fmt::Debug for Auth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Auth {{ product: {}, session: {} }}",
-            self.product.is_some(),
-            self.session.is_some()
-        )
-    }
-}
-
 /// A CodisCluster that makes sense. Its product is named like it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidCluster {
@@ -81,7 +68,7 @@ pub struct ValidCluster {
     /// Where the topology is kept.
     pub coordinator: Coordinator,
     /// The wished passwords; those in force are a fact.
-    pub auth: Auth,
+    pub passwords: Passwords,
     /// How many groups; ids 1 to this.
     pub groups: u16,
     /// How many servers a group has.
@@ -98,12 +85,16 @@ pub struct ValidCluster {
     pub proxy_sizing: ProxySizing,
     /// Proxies more than wished, and missing, during a rolling update.
     pub proxy_rollout: (Option<i32>, Option<i32>),
+    /// When the number of proxies follows their CPU use.
+    pub proxy_scaling: Option<Scaling>,
     /// The dashboard.
     pub dashboard: Component,
     /// The web front end and its Service.
     pub fe: Option<(Component, Service)>,
     /// The sentinels; none with zero replicas.
     pub sentinel: Option<Component>,
+    /// How the sentinels watch.
+    pub sentinel_tuning: SentinelTuning,
     /// Whether a person marked it for taking over the predecessor's objects.
     pub adopt: bool,
     /// The token of a loss that a person accepted.
@@ -152,16 +143,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
     let spec = &cluster.spec;
     let names = errors.take(Names::of(cluster));
     let coordinator = errors.take(coordinator(&spec.coordinator_name, &spec.coordinator_addr));
-    let auth = Auth {
-        product: errors.take(password(
-            "spec.codisDashboard.productAuth",
-            spec.codis_dashboard.product_auth.as_deref(),
-        )),
-        session: errors.take(password(
-            "spec.codisProxy.sessionAuth",
-            spec.codis_proxy.session_auth.as_deref(),
-        )),
-    };
+    let passwords = Passwords::of(spec, &mut errors);
     let (groups, group_size) = errors.take(group_shape(cluster));
     if spec.codis_dashboard.replicas.is_some_and(|replicas| replicas != 1) {
         errors.add(
@@ -169,17 +151,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
             "must be 1: the dashboard is the single writer of the topology",
         );
     }
-    if spec
-        .codis_proxy
-        .hpa_spec
-        .as_ref()
-        .is_some_and(|hpa| hpa.min_replicas > hpa.max_replicas)
-    {
-        errors.add(
-            "spec.codisProxy.hpaSpec.minReplicas",
-            "must not be greater than maxReplicas",
-        );
-    }
+    let proxy_scaling = scaling(spec, &mut errors);
     let brakes = Brakes::of(cluster, &mut errors);
     let node_loss_after = errors.take(brakes::node_loss_after(spec.node_loss_after.as_deref()));
     let is_bounded = errors.take(choice(
@@ -187,6 +159,12 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         spec.durability.as_deref(),
         ["available", "bounded"],
     ));
+    if is_bounded && group_size == 1 {
+        errors.add(
+            "spec.durability",
+            "bounded needs replicas: with codisServer.groupReplicas 1 no write would ever be taken",
+        );
+    }
     let deletes_volumes = errors.take(choice(
         "spec.codisServer.volumeRetention",
         spec.codis_server.volume_retention.as_deref(),
@@ -197,7 +175,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
     Ok(ValidCluster {
         names,
         coordinator,
-        auth,
+        passwords,
         groups,
         group_size,
         volume: parts.volume,
@@ -206,8 +184,14 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         proxy_service: parts.proxy_service,
         proxy_sizing: parts.proxy_sizing,
         proxy_rollout: (spec.codis_proxy.max_surge, spec.codis_proxy.max_unavailable),
+        proxy_scaling,
         dashboard: parts.dashboard,
         fe: parts.fe,
+        sentinel_tuning: parts
+            .sentinel
+            .as_ref()
+            .map(|sentinel| SentinelTuning::of(&sentinel.config))
+            .unwrap_or_default(),
         sentinel: parts.sentinel,
         adopt: cluster
             .annotations()
@@ -299,25 +283,6 @@ fn is_host(host: &str) -> bool {
     host.len() <= 253 && host.trim_end_matches('.').split('.').all(label)
 }
 
-/// Passwords go through redis.conf, TOML and redis-cli's input, whose quoting rules differ: no character that any of
-/// them treats in its own way.
-fn password(field: &str, value: Option<&str>) -> Result<Option<String>, Invalid> {
-    let Some(value) = value.filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    if value.len() > 128
-        || !value
-            .chars()
-            .all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '#'))
-    {
-        return Err(Invalid::new(
-            field,
-            "must be at most 128 printable ASCII characters without spaces, quotes, backslashes and #",
-        ));
-    }
-    Ok(Some(value.to_owned()))
-}
-
 fn group_shape(cluster: &CodisCluster) -> Result<(u16, u16), Invalid> {
     let server = &cluster.spec.codis_server;
     let (replicas, size) = (server.replicas, server.group_replicas);
@@ -347,9 +312,9 @@ fn without_effect(cluster: &CodisCluster) -> Vec<String> {
         }
     };
     note(
-        spec.codis_proxy.hpa_spec.is_some(),
+        spec.codis_proxy.hpa_spec.is_some() && !asks_for_cpu(spec),
         "spec.codisProxy.hpaSpec",
-        "not in this version: replicas is used",
+        "it is a percentage of spec.codisProxy.requests.cpu, which isn't given: replicas is used",
     );
     if let Some(sentinel) = &spec.sentinel {
         let storage =
@@ -366,6 +331,46 @@ fn without_effect(cluster: &CodisCluster) -> Vec<String> {
         );
     }
     fields
+}
+
+/// How the number of proxies follows their CPU use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scaling {
+    /// At least this many proxies.
+    pub min: i32,
+    /// At most this many.
+    pub max: i32,
+    /// Percent of the requested CPU that is aimed at.
+    pub cpu_percent: i32,
+}
+
+fn scaling(spec: &CodisClusterSpec, errors: &mut Errors) -> Option<Scaling> {
+    const FIELD: &str = "spec.codisProxy.hpaSpec";
+    let hpa = spec.codis_proxy.hpa_spec.as_ref()?;
+    if hpa.min_replicas > hpa.max_replicas {
+        errors.add(&format!("{FIELD}.minReplicas"), "must not be greater than maxReplicas");
+    }
+    for (name, value) in [
+        ("minReplicas", hpa.min_replicas),
+        ("maxReplicas", hpa.max_replicas),
+        ("cpuUsedThreshold", hpa.cpu_used_threshold),
+    ] {
+        if value < 1 {
+            errors.add(&format!("{FIELD}.{name}"), "must be at least 1");
+        }
+    }
+    asks_for_cpu(spec).then_some(Scaling {
+        min: hpa.min_replicas,
+        max: hpa.max_replicas,
+        cpu_percent: hpa.cpu_used_threshold,
+    })
+}
+
+/// Whether proxies request CPU: what they use is measured by it. A limit alone is a request too.
+fn asks_for_cpu(spec: &CodisClusterSpec) -> bool {
+    let proxy = &spec.codis_proxy;
+    let gives_cpu = |resources: &Option<Resources>| resources.as_ref().is_some_and(|given| given.cpu.is_some());
+    gives_cpu(&proxy.requests) || gives_cpu(&proxy.limits)
 }
 
 /// Where pods may run.

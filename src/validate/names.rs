@@ -82,6 +82,11 @@ impl Names {
     pub fn config(&self) -> String {
         config_secret(&self.cluster)
     }
+    /// The Secret that applications read to connect.
+    #[must_use]
+    pub fn connection(&self) -> String {
+        format!("{}-connection", self.cluster)
+    }
 }
 
 /// The name of the Secret with a cluster's config files, scripts and passwords.

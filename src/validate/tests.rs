@@ -146,3 +146,167 @@ fn passwords_never_show_in_debug_output() {
     let text = format!("{:?}", validate(&cluster(|_| ())).unwrap());
     assert!(!text.contains("\"product\"") && !text.contains("\"session\""), "{text}");
 }
+
+/// The fields that are refused when one field of the spec is this.
+fn refused(pointer: &str, value: serde_json::Value) -> Vec<String> {
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    fields_refused(|c| c["spec"].pointer_mut(parent).unwrap()[field] = value.clone())
+}
+
+#[test]
+fn the_operators_own_keys_and_senseless_values_are_refused_by_name() {
+    for (component, key, value) in [
+        ("codisServer", "port", "1"),
+        ("codisServer", "requirepass", "x"),
+        ("codisServer", "replicaof", "10.0.0.1 6379"),
+        ("codisServer", "min-replicas-to-write", "1"),
+        ("codisServer", "appendonly", "no"),
+        ("codisServer", "cluster-enabled", "yes"),
+        ("codisServer", "tls-port", "1"),
+        ("codisServer", "slave-announce-ip", "10.0.0.1"),
+        ("codisServer", "Timeout", "1"),
+        ("codisServer", "timeout", "soon"),
+        ("codisServer", "maxmemory", "lots"),
+        ("codisServer", "maxmemory-policy", "allkeys"),
+        ("codisServer", "save", "900"),
+        ("codisServer", "client-output-buffer-limit", "slave 256mb"),
+        ("codisServer", "oom-score-adj-values", "1\nport 2"),
+        ("codisServer", "oom-score-adj-values", "\"1\""),
+        ("codisProxy", "session_auth", "x"),
+        ("codisProxy", "jodis_addr", "etcd:2379"),
+        ("codisProxy", "proxy_max_client", "1"),
+        ("codisProxy", "session_recv_timeout", "30"),
+        ("codisDashboard", "coordinator_auth", "a:b"),
+        ("codisDashboard", "sentinel_quorum", "1"),
+        ("codisDashboard", "sentinel_down_after", "5s"),
+        ("codisDashboard", "migration_method", "async"),
+        ("sentinel", "down-after-milliseconds", "999"),
+        ("sentinel", "port", "1"),
+        ("sentinel", "parallel-syncs", "0"),
+    ] {
+        let fields = refused(&format!("/{component}/config"), serde_json::json!({ key: value }));
+        assert_eq!(fields, [format!("spec.{component}.config.{key}")], "{value}");
+    }
+}
+
+#[test]
+fn a_refusal_says_what_to_set_instead() {
+    let change = |c: &mut serde_json::Value| {
+        c["spec"]["codisServer"]["config"] = serde_json::json!({"min-slaves-to-write": 1});
+    };
+    let error = validate(&cluster(change)).unwrap_err().remove(0).to_string();
+    assert!(error.contains("spec.durability"), "{error}");
+}
+
+#[test]
+fn settings_are_taken_as_they_are_written() {
+    let valid = validate(&cluster(|c| {
+        c["spec"]["codisServer"]["config"] = serde_json::json!({"maxmemory-policy": "allkeys-lru", "timeout": 300});
+        c["spec"]["sentinel"]["config"] = serde_json::json!({"down-after-milliseconds": 3000});
+    }))
+    .unwrap();
+    assert_eq!(valid.server.config["timeout"], "300");
+    assert_eq!(valid.sentinel_tuning.down_after_ms, 3000);
+    assert_eq!(valid.sentinel_tuning.failover_timeout_ms, 30_000);
+}
+
+#[test]
+fn what_is_wrong_in_a_pods_options_is_named_to_the_field() {
+    let rows = [
+        (
+            serde_json::json!({"labels": {"codis.k8s.io/group": "9"}}),
+            "labels.codis.k8s.io/group",
+        ),
+        (
+            serde_json::json!({"labels": {"app.kubernetes.io/name": "x"}}),
+            "labels.app.kubernetes.io/name",
+        ),
+        (serde_json::json!({"labels": {"team": "a b"}}), "labels.team"),
+        (serde_json::json!({"labels": {"a b": ""}}), "labels.a b"),
+        (
+            serde_json::json!({"annotations": {"codis.k8s.io/config": "x"}}),
+            "annotations.codis.k8s.io/config",
+        ),
+        (
+            serde_json::json!({"affinity": {"nodeAfinity": {}}}),
+            "affinity.nodeAfinity",
+        ),
+        (serde_json::json!({"affinity": {"nodeAffinity": 1}}), "affinity"),
+        (
+            serde_json::json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}}),
+            "affinity.podAntiAffinity",
+        ),
+        (
+            serde_json::json!({"topologySpreadConstraints": [{"maxSkew": 0, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]}),
+            "topologySpreadConstraints[0].maxSkew",
+        ),
+        (
+            serde_json::json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "Never"}]}),
+            "topologySpreadConstraints[0].whenUnsatisfiable",
+        ),
+    ];
+    for (pod, field) in rows {
+        assert_eq!(
+            refused("/codisServer/pod", pod),
+            [format!("spec.codisServer.pod.{field}")]
+        );
+    }
+}
+
+#[test]
+fn a_password_is_unsaid_none_given_or_in_a_secret() {
+    let product = |change: fn(&mut serde_json::Value)| validate(&cluster(change)).unwrap().passwords.product;
+    assert_eq!(product(|_| ()), Password::Given("product".into()));
+    assert_eq!(
+        product(|c| c["spec"]["codisDashboard"]["productAuth"] = "".into()),
+        Password::None
+    );
+    assert_eq!(
+        product(|c| c["spec"]["codisDashboard"] = serde_json::json!({"image": "codis"})),
+        Password::Unsaid
+    );
+    let in_secret = |c: &mut serde_json::Value| {
+        c["spec"]["codisDashboard"] = serde_json::json!({"image": "codis", "productAuthSecretRef": {"name": "auth"}});
+    };
+    let expected = Password::InSecret {
+        name: "auth".into(),
+        key: "password".into(),
+    };
+    assert_eq!(product(in_secret), expected);
+    let both = serde_json::json!({"name": "auth"});
+    assert_eq!(
+        refused("/codisProxy/sessionAuthSecretRef", both),
+        ["spec.codisProxy.sessionAuth"]
+    );
+}
+
+#[test]
+fn bounded_durability_without_replicas_makes_no_sense() {
+    let fields = fields_refused(|c| {
+        c["spec"]["durability"] = "bounded".into();
+        c["spec"]["codisServer"]["groupReplicas"] = 1.into();
+    });
+    assert_eq!(fields, ["spec.durability"]);
+}
+
+#[test]
+fn proxies_are_scaled_by_the_cpu_that_they_request() {
+    let hpa = serde_json::json!({"minReplicas": 2, "maxReplicas": 4, "cpuUsedThreshold": 60});
+    let mut valid = validate(&cluster(|c| c["spec"]["codisProxy"]["hpaSpec"] = hpa.clone())).unwrap();
+    assert_eq!(valid.proxy_scaling, None);
+    assert!(
+        valid.without_effect[0].contains("requests.cpu"),
+        "{:?}",
+        valid.without_effect
+    );
+    let asking = |c: &mut serde_json::Value| {
+        c["spec"]["codisProxy"]["hpaSpec"] = hpa.clone();
+        c["spec"]["codisProxy"]["requests"] = serde_json::json!({"cpu": "100m"});
+    };
+    valid = validate(&cluster(asking)).unwrap();
+    assert_eq!(
+        valid.proxy_scaling.map(|scaling| (scaling.min, scaling.max)),
+        Some((2, 4))
+    );
+    assert_eq!(valid.without_effect, [""; 0]);
+}

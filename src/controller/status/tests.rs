@@ -49,6 +49,7 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
         observed: &observed,
         facts: &Facts::default(),
         carried: &Carried::default(),
+        without_effect: &valid.without_effect,
     };
     of(&view, health, &mut decision.clone())
 }

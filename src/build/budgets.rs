@@ -103,3 +103,87 @@ fn budget(
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::names::LABEL_COMPONENT,
+        build::tests::{built, facts, sample},
+    };
+    use std::collections::BTreeMap;
+
+    fn budget_rules(cluster: &ValidCluster, facts: &Facts) -> BTreeMap<String, (Option<i32>, Option<i32>)> {
+        let number = |value: &Option<IntOrString>| match value {
+            Some(IntOrString::Int(number)) => Some(*number),
+            _ => None,
+        };
+        let rules = |budget: PodDisruptionBudget| {
+            let spec = budget.spec.unwrap();
+            let rules = (number(&spec.min_available), number(&spec.max_unavailable));
+            (budget.metadata.name.unwrap(), rules)
+        };
+        build(cluster, facts).into_iter().map(rules).collect()
+    }
+
+    #[test]
+    fn no_master_may_be_evicted_and_one_replica_only_while_its_group_is_whole() {
+        let cluster = sample(|c| {
+            c["spec"]["codisServer"] = serde_json::json!({"image": "codis", "replicas": 6, "groupReplicas": 3})
+        });
+        let mut facts = facts(&cluster);
+        facts.whole = cluster.group_ids().take(1).collect();
+        let expected = [
+            ("sample-g1-master", (None, Some(0))),
+            ("sample-g1-replicas", (Some(1), None)),
+            ("sample-g2-master", (None, Some(0))),
+            ("sample-g2-replicas", (Some(2), None)),
+            ("sample-proxy", (None, Some(1))),
+            ("sample-sentinel", (None, Some(1))),
+        ];
+        let expected: BTreeMap<_, _> = expected.map(|(name, rules)| (name.to_owned(), rules)).into();
+        assert_eq!(budget_rules(&cluster, &facts), expected);
+    }
+
+    #[test]
+    fn a_group_of_one_has_a_budget_for_its_master_only() {
+        let cluster = sample(|c| {
+            c["spec"]["codisServer"] = serde_json::json!({"image": "codis", "replicas": 2, "groupReplicas": 1})
+        });
+        let rules = budget_rules(&cluster, &facts(&cluster));
+        assert!(
+            rules.contains_key("sample-g1-master") && !rules.contains_key("sample-g1-replicas"),
+            "{rules:?}"
+        );
+    }
+
+    #[test]
+    fn no_pod_matches_two_budgets_and_no_selector_of_a_workload_asks_for_a_role() {
+        let cluster = sample(|_| ());
+        let facts = facts(&cluster);
+        let selectors: Vec<BTreeMap<String, String>> = build(&cluster, &facts)
+            .into_iter()
+            .map(|budget| budget.spec.unwrap().selector.unwrap().match_labels.unwrap())
+            .collect();
+        let matching = |labels: &BTreeMap<String, String>| {
+            let is_in = |selector: &&BTreeMap<String, String>| {
+                selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            };
+            selectors.iter().filter(is_in).count()
+        };
+        for set in built(&cluster).stateful_sets {
+            let spec = set.spec.unwrap();
+            let mut labels = spec.template.metadata.unwrap().labels.unwrap();
+            let expected = usize::from(labels[LABEL_COMPONENT] != "dashboard");
+            assert_eq!(matching(&labels), expected, "{labels:?}");
+            assert!(!spec.selector.match_labels.unwrap().contains_key(LABEL_ROLE));
+            if labels[LABEL_COMPONENT] == "server" {
+                assert_eq!(
+                    labels.insert(LABEL_ROLE.into(), MASTER.into()).as_deref(),
+                    Some(REPLICA)
+                );
+                assert_eq!(matching(&labels), 1, "{labels:?}");
+            }
+        }
+    }
+}

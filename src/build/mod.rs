@@ -11,6 +11,7 @@ mod fe;
 mod files;
 mod live;
 mod meta;
+mod placement;
 mod pod;
 mod proxy;
 mod restart;
@@ -182,6 +183,7 @@ pub fn workloads(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -
             .map(|group| server::stateful_set(cluster, facts, group)),
     );
     stateful_sets.extend(sentinel::stateful_set(cluster, facts));
+    stateful_sets.iter_mut().for_each(placement::stay_while_silent);
     let mut deployments: Vec<Deployment> = fe::deployment(cluster, facts).into_iter().collect();
     deployments.push(proxy::deployment(cluster, facts));
     Workloads {

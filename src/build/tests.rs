@@ -3,7 +3,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use super::*;
 use crate::{api::CodisCluster, validate::validate};
 
-fn sample(change: impl Fn(&mut serde_json::Value)) -> ValidCluster {
+pub(super) fn sample(change: impl Fn(&mut serde_json::Value)) -> ValidCluster {
     let mut json = serde_json::json!({
         "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
         "metadata": {"name": "sample", "namespace": "ns", "uid": "uid-1"},
@@ -36,7 +36,7 @@ pub(super) fn facts(cluster: &ValidCluster) -> Facts {
     }
 }
 
-fn built(cluster: &ValidCluster) -> Workloads {
+pub(super) fn built(cluster: &ValidCluster) -> Workloads {
     let facts = facts(cluster);
     workloads(cluster, &facts, &addresses(cluster, &facts).unwrap())
 }
@@ -69,7 +69,7 @@ fn revision(workloads: &Workloads, name: &str) -> Option<String> {
     annotations.get("codis.k8s.io/config").cloned()
 }
 
-fn pod_specs(workloads: &Workloads) -> Vec<PodSpec> {
+pub(super) fn pod_specs(workloads: &Workloads) -> Vec<PodSpec> {
     let sets = workloads
         .stateful_sets
         .iter()

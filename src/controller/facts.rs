@@ -48,7 +48,7 @@ pub(super) fn facts(
     Facts {
         addresses,
         bootstrapped,
-        strict: strict(valid, live, nodes),
+        strict: strict(cluster, valid, live, nodes),
         whole: whole(cluster, valid),
         group_sizes: group_sizes(cluster, valid, live),
         auth,
@@ -67,11 +67,22 @@ pub(super) fn facts(
 }
 
 /// Groups whose servers must be on different nodes: those that were made so, and new ones where there is room for it.
-fn strict(valid: &ValidCluster, live: &Live, nodes: &BTreeMap<String, Node>) -> BTreeSet<GroupId> {
-    let has_room = nodes::room_for(&valid.server.placement, nodes) >= usize::from(valid.group_size);
+/// A group of one may grow. The status remembers those whose StatefulSet somebody deleted.
+fn strict(
+    cluster: &CodisCluster,
+    valid: &ValidCluster,
+    live: &Live,
+    nodes: &BTreeMap<String, Node>,
+) -> BTreeSet<GroupId> {
+    let has_room = nodes::room_for(&valid.server.placement, nodes) >= usize::from(valid.group_size.max(2));
+    let groups = cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
+    let remembered = |group: &GroupId| {
+        let known = groups.iter().find(|known| known.id == i32::from(group.get()))?;
+        known.anti_affinity.as_ref().map(|word| word == "required")
+    };
     let is_strict = |group: &GroupId| match live.stateful_sets.get(&valid.names.group(*group)) {
         Some(set) => set.spec.as_ref().is_some_and(|spec| build::is_strict(&spec.template)),
-        None => has_room,
+        None => remembered(group).unwrap_or(has_room),
     };
     valid.group_ids().filter(is_strict).collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, Node, Pod, Taint},
+    api::core::v1::{ContainerStatus, Node, NodeCondition, Pod, Taint, Toleration},
     jiff::Timestamp,
 };
 use kube::ResourceExt;
@@ -35,19 +35,28 @@ pub(super) fn views(nodes: &BTreeMap<String, Node>, now: Timestamp) -> BTreeMap<
 
 /// How many nodes may take pods of this placement, now.
 pub(super) fn room_for(placement: &Placement, nodes: &BTreeMap<String, Node>) -> usize {
-    let tolerates = placement
-        .tolerations
-        .as_ref()
-        .is_some_and(|tolerations| !tolerations.is_empty());
+    let tolerations = placement.tolerations.as_deref().unwrap_or_default();
+    let keeps_off = |taint: &Taint| {
+        taint.effect != "PreferNoSchedule" && !tolerations.iter().any(|toleration| tolerates(toleration, taint))
+    };
     let takes = |node: &&Node| {
         let spec = node.spec.clone().unwrap_or_default();
-        let taints = spec.taints.unwrap_or_default();
-        let is_open = !taints.iter().any(|taint| taint.effect != "PreferNoSchedule") || tolerates;
-        let selector = placement.node_selector.iter().flatten();
-        is_open && !spec.unschedulable.unwrap_or(false) && { selector }
-            .all(|(key, value)| node.labels().get(key) == Some(value))
+        let mut selector = placement.node_selector.iter().flatten();
+        !spec.unschedulable.unwrap_or(false)
+            && !spec.taints.iter().flatten().any(keeps_off)
+            && selector.all(|(key, value)| node.labels().get(key) == Some(value))
     };
     nodes.values().filter(takes).count()
+}
+
+/// As the scheduler reads tolerations.
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let is_for = |wished: &Option<String>, is: &str| wished.as_deref().is_none_or(|w| w.is_empty() || w == is);
+    let has_value = match toleration.operator.as_deref() {
+        Some("Exists") => true,
+        _ => toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
+    };
+    is_for(&toleration.effect, &taint.effect) && is_for(&toleration.key, &taint.key) && has_value
 }
 
 /// The nodes that pods name and that aren't there, where nodes can be seen at all.
@@ -67,18 +76,28 @@ fn view(node: &Node, now: Timestamp) -> NodeView {
         leaving: cordoned.or_else(|| tainted.map(|taint| format!("has the taint {}", taint.key))),
         silent_for: silent_for(node, now),
         gone_for: None,
-        out_of_service: taints.iter().any(|taint| taint.key == OUT_OF_SERVICE),
+        out_of_service: is_out_of_service(node),
         zone: node.labels().get(ZONE).cloned(),
     }
 }
 
+/// Somebody's word that nothing runs there any more. As Kubernetes reads it: beside a kubelet that is heard the word is
+/// wrong, and what runs there ends in its time.
+pub(super) fn is_out_of_service(node: &Node) -> bool {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    unready(node).is_some() && taints.any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
+/// The word that a node isn't ready.
+fn unready(node: &Node) -> Option<&NodeCondition> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+    ready.filter(|ready| ready.status != "True")
+}
+
 /// For how many seconds its kubelet hasn't said that it is well.
 fn silent_for(node: &Node, now: Timestamp) -> Option<u64> {
-    let conditions = node.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready")
-        .filter(|ready| ready.status != "True")?;
+    let ready = unready(node)?;
     let since = ready.last_transition_time.as_ref()?;
     u64::try_from(now.duration_since(since.0).as_secs()).ok()
 }
@@ -88,7 +107,8 @@ fn silent_for(node: &Node, now: Timestamp) -> Option<u64> {
 /// isn't heard.
 pub(super) fn is_proven_gone(pod: &Pod, nodes: &BTreeMap<String, NodeView>) -> bool {
     let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) else {
-        let is_heard = |node: &NodeView| node.silent_for.is_none() && node.gone_for.is_none() || node.out_of_service;
+        let is_certain = |node: &NodeView| node.gone_for.is_none_or(|seconds| seconds >= GONE_AFTER);
+        let is_heard = |node: &NodeView| node.silent_for.is_none() && is_certain(node) || node.out_of_service;
         let none_is_silent = nodes.values().all(is_heard);
         return !nodes.is_empty() && none_is_silent;
     };
@@ -181,6 +201,42 @@ mod tests {
             (with("True"), with("Unknown"), with("False")),
             (None, Some(60), Some(60))
         );
+    }
+
+    #[test]
+    fn only_nodes_that_take_the_servers_count_as_room_for_them() {
+        use serde_json::json;
+        let placement = |tolerations, selector| Placement {
+            tolerations: serde_json::from_value(tolerations).unwrap(),
+            node_selector: serde_json::from_value(selector).unwrap(),
+            ..Placement::default()
+        };
+        let room = |placement: &Placement, specs: &[serde_json::Value]| {
+            let node = |spec| json!({ "metadata": { "labels": { "disk": "ssd" } }, "spec": spec });
+            let nodes = specs.iter().map(|spec| serde_json::from_value(node(spec)).unwrap());
+            room_for(placement, &(0..).map(|n: u8| n.to_string()).zip(nodes).collect())
+        };
+        let tainted = json!({ "taints": [{ "key": "dedicated", "value": "codis", "effect": "NoSchedule" }] });
+        let specs = [json!({}), json!({ "unschedulable": true }), tainted];
+        let tolerates = |key: &str, value: &str| json!([{ "key": key, "operator": "Equal", "value": value }]);
+        let none = || json!(null);
+        assert_eq!(room(&placement(none(), none()), &specs), 1);
+        assert_eq!(room(&placement(tolerates("dedicated", "codis"), none()), &specs), 2);
+        assert_eq!(room(&placement(tolerates("dedicated", "other"), none()), &specs), 1);
+        assert_eq!(room(&placement(json!([{ "operator": "Exists" }]), none()), &specs), 2);
+        assert_eq!(room(&placement(none(), json!({ "disk": "tape" })), &specs), 0);
+    }
+
+    #[test]
+    fn the_word_that_a_node_is_out_of_service_counts_only_while_it_is_not_heard() {
+        let with = |status: &str| {
+            node(serde_json::json!({
+                "spec": { "taints": [{ "key": OUT_OF_SERVICE, "effect": "NoExecute" }] },
+                "status": { "conditions": [{ "type": "Ready", "status": status, "lastTransitionTime": "2026-01-01T00:09:00Z" }] },
+            }))
+        };
+        assert!(with("Unknown").out_of_service);
+        assert!(!with("True").out_of_service, "two dashboards could run");
     }
 
     #[test]

@@ -167,12 +167,14 @@ async fn node_views(
     let mut views = nodes::views(&nodes, now);
     let lost = volumes::lost(context, desired, live, &nodes).await;
     let mut missing = nodes::missing(live, &views);
-    missing.extend(lost.iter().map(|(_, claim)| claim.node.clone()));
+    let without_node = lost.iter().filter(|(_, claim)| !claim.may_return);
+    missing.extend(without_node.map(|(_, claim)| claim.node.clone()));
     let key = (names.namespace.clone(), names.cluster.clone());
     let missing = context.memory.missing(key, missing, Instant::now());
     // One that is only away for a moment isn't gone.
     let is_gone = |node: &String| missing.get(node).is_some_and(|seconds| *seconds >= GONE_AFTER);
-    let lost = lost.into_iter().filter(|(_, claim)| is_gone(&claim.node)).collect();
+    let is_told = |claim: &LostClaim| claim.may_return || is_gone(&claim.node);
+    let lost = lost.into_iter().filter(|(_, claim)| is_told(claim)).collect();
     views.extend(missing.into_iter().map(|(node, seconds)| {
         let gone_for = Some(seconds);
         (

@@ -187,6 +187,8 @@ pub struct LostClaim {
     pub uid: String,
     /// The node.
     pub node: String,
+    /// Its node is only out of service: its object still exists, so it may come back with the volume.
+    pub may_return: bool,
 }
 
 /// A switchover that was begun.

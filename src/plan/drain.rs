@@ -4,12 +4,16 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Decision, Step,
+    Decision, Desired, Step,
     input::Input,
     moves::{self, Wanted},
     reason,
+    step::list,
 };
-use crate::domain::{Address, Group};
+use crate::domain::{Address, GroupId, NodeView, Observed, Topology};
+
+/// The taint by which a person says that nothing runs on a node any more.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// Hands over the groups whose masters are on nodes that are being emptied.
 pub(super) fn evacuate(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
@@ -33,52 +37,64 @@ pub(super) fn evacuate(input: &Input<'_>, decision: &mut Decision) -> Option<Ste
     None
 }
 
-/// A line for each node that is being emptied, or isn't heard, and still has servers of the cluster.
-pub(super) fn told(input: &Input<'_>) -> Vec<String> {
-    let pods = input
-        .observed
-        .server_pods
-        .values()
-        .chain(input.observed.sentinel_pods.values());
+/// A line for each node that is being emptied, or isn't heard, and still has pods of the cluster that keep something.
+/// Without the dashboard nobody knows who is master.
+pub(super) fn told(desired: &Desired<'_>, observed: &Observed, topology: Option<&Topology>) -> Vec<String> {
+    let members = observed.server_pods.values().chain(observed.sentinel_pods.values());
+    let pods = members.chain(&observed.dashboard_pod);
     let nodes: BTreeSet<&String> = pods.filter_map(|pod| pod.node.as_ref()).collect();
-    nodes.into_iter().filter_map(|node| line(input, node)).collect()
+    let what = |node: &String| {
+        let view = observed.nodes.get(node)?;
+        away(desired, observed, node, view).or_else(|| leaving(observed, topology, node, view))
+    };
+    let lines = nodes.into_iter().filter_map(|node| Some((node, what(node)?)));
+    lines.map(|(node, what)| format!("node {node} {what}")).collect()
 }
 
-fn line(input: &Input<'_>, node: &str) -> Option<String> {
-    let view = input.observed.nodes.get(node)?;
+/// What is waited for on a node that isn't heard, or isn't there.
+fn away(desired: &Desired<'_>, observed: &Observed, node: &str, view: &NodeView) -> Option<String> {
     if let Some(seconds) = view.gone_for {
-        return Some(format!("node {node} is gone for {} s", in_tens(seconds)));
+        return Some(format!("is gone for {} s", in_tens(seconds)));
     }
-    if let Some(seconds) = view.silent_for.filter(|_| !view.out_of_service) {
-        let limit = input.desired.cluster.node_loss_after.as_secs();
-        let what = if seconds < limit {
-            format!("is waited for until {limit} s have passed")
-        } else {
-            "is lost: what keeps data may still run there and isn't replaced until the node is deleted or tainted node.kubernetes.io/out-of-service=nodeshutdown:NoExecute".to_owned()
-        };
-        return Some(format!("node {node} isn't heard and {what}"));
+    if view.out_of_service {
+        let what = "is out of service: its pods are made anew; a volume that can't leave it waits until the node is back, or deleted";
+        return Some(what.to_owned());
     }
-    let why = view.leaving.as_ref()?;
-    let on_it = |address: &Address| {
-        input
-            .observed
-            .server_pods
-            .get(address)
-            .is_some_and(|pod| pod.node.as_deref() == Some(node))
+    let (seconds, limit) = (view.silent_for?, desired.cluster.node_loss_after.as_secs());
+    if seconds < limit {
+        return Some(format!("isn't heard and is waited for until {limit} s have passed"));
+    }
+    let what = match &observed.dashboard_pod {
+        Some(pod) if pod.node.as_deref() == Some(node) => "the dashboard, servers and sentinels",
+        _ => "servers and sentinels",
     };
-    let masters: Vec<&Group> = input
-        .topology
+    Some(format!(
+        "isn't heard and is lost: {what} may still run there and aren't replaced until the node is deleted or tainted: kubectl taint nodes {node} {OUT_OF_SERVICE}=nodeshutdown:NoExecute"
+    ))
+}
+
+/// What the drain of a node waits for.
+fn leaving(observed: &Observed, topology: Option<&Topology>, node: &str, view: &NodeView) -> Option<String> {
+    let why = view.leaving.as_ref()?;
+    let Some(topology) = topology else {
+        return Some(format!(
+            "{why}: masters can't be handed over while the dashboard is away"
+        ));
+    };
+    let is_on_it = |address: &Address| {
+        let pod = observed.server_pods.get(address);
+        pod.is_some_and(|pod| pod.node.as_deref() == Some(node))
+    };
+    let masters = topology
         .groups
         .values()
-        .filter(|group| group.master().is_some_and(on_it))
-        .collect();
-    let waits = if masters.is_empty() {
-        "its pods may be evicted, one of a group at a time".to_owned()
+        .filter(|group| group.master().is_some_and(is_on_it));
+    let masters: Vec<GroupId> = masters.map(|group| group.id).collect();
+    Some(if masters.is_empty() {
+        format!("{why}: its pods may be evicted, one of a group at a time")
     } else {
-        let ids: Vec<String> = masters.iter().map(|group| group.id.to_string()).collect();
-        format!("the masters of groups {} are handed over first", ids.join(", "))
-    };
-    Some(format!("node {node} {why}: {waits}"))
+        format!("{why}: the masters of groups {} are handed over first", list(&masters))
+    })
 }
 
 /// The status isn't written every second.

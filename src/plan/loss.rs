@@ -2,28 +2,27 @@
 //! must not run twice, only with proof that its process is gone: the node object is gone, or it is tainted
 //! `out-of-service` (design, decision 7). A volume that went with its node is given up only while another copy serves.
 
-use super::{Decision, Step, input::Input, reason};
-use crate::domain::{MemberPod, NodeView, StatelessPod};
+use super::{Decision, Desired, Step, input::Input, reason};
+use crate::domain::{Group, LostClaim, MemberPod, NodeView, Observed, StatelessPod};
 
 /// A node whose object has been missing for so many seconds is gone: one that was just made may not be seen yet.
 pub const GONE_AFTER: u64 = 15;
 
 /// Pods of proxies and front ends on nodes that are lost: others take their place at once.
 pub(super) fn replace_stateless(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
-    let limit = input.desired.cluster.node_loss_after.as_secs();
+    replace(input.desired, input.observed)
+}
+
+/// The same while the dashboard is away: it may be on such a node too, and stays there until somebody has proof.
+pub(super) fn replace(desired: &Desired<'_>, observed: &Observed) -> Option<Step> {
+    let limit = desired.cluster.node_loss_after.as_secs();
     let is_lost = |node: &NodeView| is_proof(node) || node.silent_for.is_some_and(|seconds| seconds >= limit);
-    let on_lost = |pod: &&StatelessPod| {
-        pod.node
-            .as_ref()
-            .and_then(|node| input.observed.nodes.get(node))
-            .is_some_and(is_lost)
+    let is_on_lost = |pod: &&StatelessPod| {
+        let node = pod.node.as_ref().and_then(|node| observed.nodes.get(node));
+        node.is_some_and(is_lost)
     };
-    let pod = input
-        .observed
-        .stateless_pods
-        .iter()
-        .find(|pod| !pod.terminating && on_lost(pod))?;
-    Some(Step::Restart {
+    let mut pods = observed.stateless_pods.iter().filter(|pod| !pod.terminating);
+    pods.find(is_on_lost).map(|pod| Step::Restart {
         pod: pod.name.clone(),
         uid: pod.uid.clone(),
         why: "its node is lost".to_owned(),
@@ -37,7 +36,7 @@ pub(super) fn remove_dead(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
 }
 
 /// The same while the dashboard is away: it may be one of them.
-pub(super) fn remove(observed: &crate::domain::Observed) -> Option<Step> {
+pub(super) fn remove(observed: &Observed) -> Option<Step> {
     let is_proven = |pod: &&MemberPod| {
         pod.node
             .as_ref()
@@ -65,26 +64,35 @@ fn is_proof(node: &NodeView) -> bool {
 /// master and serves.
 pub(super) fn forget_volumes(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for (server, lost) in &input.observed.lost_claims {
-        let group = input
-            .topology
-            .groups
-            .values()
-            .find(|group| group.servers.iter().any(|s| s.address == *server));
-        let serves = group.is_some_and(|group| {
-            group.is_settled() && input.undisputed_master(group).is_some_and(|master| master != server)
-        });
-        if serves {
+        let LostClaim { claim, node, .. } = lost;
+        if lost.may_return {
+            let what = format!(
+                "the volume of claim {claim} is on node {node}, which is out of service: it is kept until the node is back; to give it up, delete the node"
+            );
+            decision.wait(reason::NODE_LOST, what);
+            continue;
+        }
+        let mut groups = input.topology.groups.values();
+        let group = groups.find(|group| group.servers.iter().any(|s| s.address == *server));
+        let serves =
+            |group: &Group| group.is_settled() && input.undisputed_master(group).is_some_and(|master| master != server);
+        if group.is_some_and(serves) {
             return Some(Step::ForgetVolume {
-                claim: lost.claim.clone(),
+                claim: claim.clone(),
                 uid: lost.uid.clone(),
-                node: lost.node.clone(),
+                node: node.clone(),
             });
         }
         let what = format!(
-            "the volume of claim {} was on node {}, which is gone, and no other server of its group serves: bring the node back, or promote another server if its data will do",
-            lost.claim, lost.node
+            "the volume of claim {claim} was on node {node}, which is gone, and no other server of its group serves"
         );
-        decision.block(reason::NODE_LOST, what);
+        // A failover may still be on its way to a replica; to a master nobody but a person can help.
+        if group.and_then(Group::master).is_some_and(|master| master != server) {
+            decision.wait(reason::NODE_LOST, what);
+        } else {
+            let what = format!("{what}: bring the node back, or promote another server if its data will do");
+            decision.block(reason::NODE_LOST, what);
+        }
     }
     None
 }

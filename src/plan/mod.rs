@@ -90,8 +90,10 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
             );
             // A fence of a switchover must stay until the dashboard says how far it came; the locks needn't.
             let undo = observed.intent.clone().map(Step::Undo);
+            decision.nodes = drain::told(desired, observed, None);
             decision.step = undo
                 .or_else(|| loss::remove(observed))
+                .or_else(|| loss::replace(desired, observed))
                 .or_else(|| gate::unfence_by_sentinels(desired, observed));
             return decision;
         }
@@ -114,7 +116,7 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
         decision.block(reason::COORDINATOR_IN_USE, what);
         return decision;
     }
-    decision.nodes = drain::told(&input);
+    decision.nodes = drain::told(desired, observed, Some(topology));
     decision.step = HEALING.iter().find_map(|rule| rule(&input, &mut decision));
     if decision.step.is_none() {
         decision.step = VOLUNTARY.iter().find_map(|rule| rule(&input, &mut decision));

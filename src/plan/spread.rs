@@ -7,7 +7,11 @@ use super::{
     input::Input,
     moves::{self, Wanted},
 };
-use crate::domain::Address;
+use crate::domain::{Address, GroupId, ServerView};
+
+/// After anything that restarted a server, masters are left where they are for so many seconds: whoever looks at an
+/// incident shouldn't see roles move that nobody asked for.
+const CALM: u64 = 300;
 
 /// How many official masters each node has.
 fn masters_by_node<'i>(input: &'i Input<'_>) -> BTreeMap<&'i str, usize> {
@@ -24,7 +28,8 @@ fn node_of<'i>(input: &'i Input<'_>, server: &Address) -> Option<&'i str> {
     input.observed.server_pods.get(server)?.node.as_deref()
 }
 
-/// The servers of a new group, the one that is to be its master first: on the node with the fewest masters.
+/// The servers of a new group, the one that is to be its master first: one that has data, else one that may stay on the
+/// node with the fewest masters.
 pub(super) fn first_master_first<'s>(input: &Input<'_>, servers: &'s [Address]) -> Vec<&'s Address> {
     let counts = masters_by_node(input);
     let masters_beside = |server: &Address| {
@@ -34,7 +39,11 @@ pub(super) fn first_master_first<'s>(input: &Input<'_>, servers: &'s [Address]) 
             .unwrap_or(0)
     };
     let mut order: Vec<&Address> = servers.iter().collect();
-    if let Some(first) = (0..servers.len()).min_by_key(|ordinal| masters_beside(&servers[*ordinal])) {
+    let rank = |server: &Address| {
+        let is_empty = input.keys(server) == 0;
+        (is_empty, !moves::may_stay(input, server), masters_beside(server))
+    };
+    if let Some(first) = (0..servers.len()).min_by_key(|ordinal| rank(&servers[*ordinal])) {
         let first = order.remove(first);
         order.insert(0, first);
     }
@@ -45,12 +54,17 @@ pub(super) fn first_master_first<'s>(input: &Input<'_>, servers: &'s [Address]) 
 /// high: so it comes to an end.
 pub(super) fn balance(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     let may_move = decision.waits.is_empty() && decision.blocked.is_empty() && input.observed.rolling.is_empty();
-    if !may_move || input.desired.cluster.brakes.supervised {
+    if !may_move || input.desired.cluster.brakes.supervised || !is_calm(input) {
         return None;
     }
     let counts = masters_by_node(input);
     let count = |node: &str| counts.get(node).copied().unwrap_or(0);
-    for group in input.topology.groups.values() {
+    let groups = input
+        .topology
+        .groups
+        .values()
+        .filter(|group| !was_placed(input, group.id));
+    for group in groups {
         let Some(crowded) = group.master().and_then(|master| node_of(input, master)) else {
             continue;
         };
@@ -68,4 +82,17 @@ pub(super) fn balance(input: &Input<'_>, decision: &mut Decision) -> Option<Step
         }
     }
     None
+}
+
+/// Whether a person chose this group's master: the request stays on the object.
+fn was_placed(input: &Input<'_>, group: GroupId) -> bool {
+    let request = input.desired.cluster.promotion.as_ref();
+    let placed = request.and_then(|request| request.wish.as_ref().ok());
+    placed.is_some_and(|(id, _)| *id == group.get())
+}
+
+/// Whether no server was restarted a moment ago.
+fn is_calm(input: &Input<'_>) -> bool {
+    let has_run = |view: &ServerView| matches!(view, ServerView::Up { uptime, .. } if *uptime >= CALM);
+    input.observed.servers.values().all(has_run)
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod apply;
+mod budgets;
 mod crd;
 mod lease;
 mod objects;

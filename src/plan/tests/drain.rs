@@ -139,6 +139,7 @@ fn lost(server: Address) -> World {
         claim: "data-x".into(),
         uid: "u".into(),
         node: "node-9".into(),
+        may_return: false,
     };
     world.observed.servers.insert(server.clone(), down());
     world.observed.lost_claims.insert(server, claim);
@@ -156,4 +157,70 @@ fn the_volume_of_a_master_is_never_given_up() {
     let decision = lost(server(1, 0)).decide();
     assert_eq!(reasons(&decision.blocked), [reason::NODE_LOST]);
     assert!(decision.blocked[0].message.contains("data-x"));
+}
+
+#[test]
+fn a_dashboard_on_a_silent_node_is_not_replaced_and_the_status_says_what_to_do() {
+    let mut world = with_node("node-9", silent(400));
+    world.observed.dashboard_pod = Some(MemberPod {
+        name: "c-dashboard-0".into(),
+        node: Some("node-9".into()),
+        ..MemberPod::default()
+    });
+    world.observed.dashboard = DashboardView::Unavailable("away".into());
+    let decision = decide(&world.desired(), &world.observed);
+    assert_eq!(decision.step, None);
+    let [line] = decision.nodes.as_slice() else {
+        panic!("{decision:?}")
+    };
+    assert!(
+        line.starts_with("node node-9 isn't heard and is lost: the dashboard")
+            && line.contains("kubectl taint nodes node-9 node.kubernetes.io/out-of-service"),
+        "{line}"
+    );
+}
+
+#[test]
+fn what_keeps_nothing_is_replaced_although_the_dashboard_went_with_the_same_node() {
+    let mut world = with_node("node-9", silent(400));
+    world.observed.stateless_pods.push(StatelessPod {
+        name: "c-proxy".into(),
+        node: Some("node-9".into()),
+        ..StatelessPod::default()
+    });
+    world.observed.dashboard = DashboardView::Unavailable("away".into());
+    let step = decide(&world.desired(), &world.observed).step;
+    assert!(
+        matches!(step, Some(Step::Restart { pod, .. }) if pod == "c-proxy"),
+        "{step:?}"
+    );
+}
+
+#[test]
+fn the_volume_of_a_node_that_may_come_back_is_kept_and_the_status_says_so() {
+    let mut world = lost(server(1, 1));
+    world
+        .observed
+        .lost_claims
+        .values_mut()
+        .for_each(|lost| lost.may_return = true);
+    let decision = world.decide();
+    assert_eq!(decision.step, None);
+    let told = decision.waits.iter().find(|note| note.reason == reason::NODE_LOST);
+    assert!(told.is_some_and(|note| note.message.contains("data-x")), "{decision:?}");
+}
+
+#[test]
+fn a_replicas_volume_is_kept_while_its_master_does_not_serve() {
+    let mut world = lost(server(1, 1));
+    world.observed.servers.insert(server(1, 0), down());
+    let decision = world.decide();
+    assert!(
+        !matches!(decision.step, Some(Step::ForgetVolume { .. })),
+        "{decision:?}"
+    );
+    assert!(
+        decision.blocked.is_empty(),
+        "a failover may be on its way: {decision:?}"
+    );
 }

@@ -191,7 +191,7 @@ fn what_keeps_nothing_is_replaced_although_the_dashboard_went_with_the_same_node
     world.observed.dashboard = DashboardView::Unavailable("away".into());
     let step = decide(&world.desired(), &world.observed).step;
     assert!(
-        matches!(step, Some(Step::Restart { pod, .. }) if pod == "c-proxy"),
+        matches!(&step, Some(Step::Restart { pod, .. }) if pod == "c-proxy"),
         "{step:?}"
     );
 }

@@ -510,7 +510,7 @@ fn a_persons_wishes_for_pods_are_added_to_the_operators() {
             .preferred_during_scheduling_ignored_during_execution
             .unwrap()
             .len(),
-        1
+        2
     );
     let selector = pod.topology_spread_constraints.unwrap()[0]
         .label_selector

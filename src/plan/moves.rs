@@ -173,7 +173,6 @@ impl Input<'_> {
 }
 
 /// What became of a request, where it is dealt with without a switchover: met already, or impossible.
-#[must_use]
 pub fn verdict(
     wish: &Result<(u16, Option<String>), String>,
     servers_by_pod: &std::collections::BTreeMap<String, (GroupId, Address)>,

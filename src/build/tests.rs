@@ -360,11 +360,8 @@ fn data_may_take_two_thirds_of_the_memory_limit_unless_a_person_says_otherwise()
         |c: &mut serde_json::Value| c["spec"]["codisServer"]["limits"] = serde_json::json!({"memory": "1000Mi"});
     let maxmemory = |cluster: &ValidCluster| {
         let conf = text(&built(cluster), "redis.conf");
-        let last = conf
-            .lines()
-            .rfind(|line| line.starts_with("maxmemory "))
-            .map(str::to_owned);
-        last
+        let last = conf.lines().rfind(|line| line.starts_with("maxmemory "));
+        last.map(str::to_owned)
     };
     assert_eq!(maxmemory(&sample(|_| ())), None);
     assert_eq!(maxmemory(&sample(limited)).as_deref(), Some("maxmemory 681574400"));

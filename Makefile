@@ -16,8 +16,9 @@ DOUBLE_IMAGE   ?= codis-double:dev
 GIT_IMAGE      ?= codis-git:dev
 # The name that the samples give: the stand-in bears it too, so that they come up unchanged.
 SAMPLES_IMAGE  ?= ccr.ccs.tencentyun.com/codis/codis3.2:latest
-# What of a suite to run: a part of a check's name, as in `make e2e ONLY=sample-1`.
+# What of a suite to run: words of stories' names, as in `make e2e TEST=switchovers`. ONLY is the older name of it.
 ONLY ?=
+TEST ?= $(ONLY)
 
 ifneq ($(LAB),)
 export PATH := $(LAB_CACHE)/bin:$(PATH)
@@ -33,6 +34,8 @@ MANIFEST := deploy/manager/deployment-dev.yml
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'the stories of e2e; TEST= takes a word of a name:'
+	@sed -n 's/.*"\([a-z0-9-]*: .*\)".*/  \1/p' e2e/main.rs
 
 build: ## build every program (the operator, kubectl-codis, the stand-in for Codis)
 	cargo build --workspace $(CARGO_FLAGS)
@@ -74,13 +77,13 @@ undeploy: ## delete every CodisCluster of KUBE_CONTEXT, then the operator (data 
 demo: kind-up images deploy ## a Codis cluster on kind: up, Ready, and used
 	hack/demo
 
-e2e: ## the end-to-end suite, on KUBE_CONTEXT (after: kind-up images deploy)
-	hack/need kubectl
-	cargo test --workspace $(CARGO_FLAGS) $(SUITES) --test e2e -- $(ONLY)
+e2e: ## the end-to-end suite, on KUBE_CONTEXT (after: kind-up images deploy); TEST=… for some stories
+	hack/need kubectl docker
+	cargo test --workspace $(CARGO_FLAGS) $(SUITES) --test e2e -- $(TEST)
 
 chaos: ## the chaos suite, on KUBE_CONTEXT (after: kind-up images deploy)
 	hack/need kubectl docker
-	cargo test --workspace $(CARGO_FLAGS) $(SUITES) --test chaos -- $(ONLY)
+	cargo test --workspace $(CARGO_FLAGS) $(SUITES) --test chaos -- $(TEST)
 
 bench: ## what Git sources cost, on a real API server (no cluster needed; minutes)
 	KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(LAB_CACHE)/bin} cargo test --workspace $(CARGO_FLAGS) $(SUITES) --test bench-gitops

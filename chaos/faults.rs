@@ -1,17 +1,17 @@
 //! What can go wrong, done to real pods.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use tokio::process::Command;
 
 use crate::support::{
     cluster::Cluster,
     health::Snapshot,
-    lab::{Lab, OPERATOR, OPERATOR_NAMESPACE, run},
+    lab::{Lab, OPERATOR, OPERATOR_NAMESPACE},
+    processes::signal,
     wait::{secs, wait_for},
 };
 
@@ -127,23 +127,9 @@ async fn kill_for_long(
     result
 }
 
-/// Kills the main process of each pod's container, from the node that it is on: no signal handler runs.
+/// Kills the main process of each pod's container.
 async fn sigkill(snapshot: &Snapshot, pods: &BTreeSet<String>) -> Result<()> {
-    let mut by_node: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for pod in pods
-        .iter()
-        .filter_map(|name| snapshot.pods.get(name))
-        .filter(|pod| !pod.container.is_empty())
-    {
-        by_node.entry(&pod.node).or_default().push(&pod.container);
-    }
-    let kills = by_node.into_iter().map(|(node, containers)| {
-        let kill = "for id in \"$@\"; do ctr --namespace k8s.io task kill --signal SIGKILL \"$id\" & done; wait";
-        let mut command = Command::new("docker");
-        command.args(["exec", node, "sh", "-c", kill, "kill"]).args(containers);
-        run(command)
-    });
-    futures::future::try_join_all(kills).await.map(drop)
+    signal(pods.iter().filter_map(|name| snapshot.pods.get(name)), "SIGKILL").await
 }
 
 async fn delete(cluster: &Cluster, pods: &BTreeSet<String>) -> Result<()> {

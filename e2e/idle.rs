@@ -12,8 +12,8 @@ use crate::support::{
     wait::{secs, wait_for},
 };
 
-/// How long nothing may be written.
-const WINDOW: Duration = secs(30);
+/// How long nothing may be written: ten resync periods.
+const WINDOW: Duration = secs(50);
 /// What the operator can write in Kubernetes, Leases aside.
 const RESOURCES: [&str; 12] = [
     "codisclusters",

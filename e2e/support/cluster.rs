@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use codis_operator::api::{CodisCluster, names};
+use codis_operator::api::{CodisCluster, CodisClusterStatus, names};
 use k8s_openapi::{
     api::core::v1::{Pod, Service},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -16,8 +16,10 @@ use kube::{
     Api,
     api::{ListParams, Patch, PatchParams},
 };
+use serde_json::{Value, json};
 
 use super::{
+    health::Snapshot,
     lab::Lab,
     namespace::Namespace,
     resp::Connection,
@@ -61,6 +63,35 @@ impl Cluster {
             .patch(&self.name, &parameters, &Patch::Apply(cluster))
             .await?;
         Ok(())
+    }
+
+    /// Applies a spec and waits until everything is as it says.
+    pub async fn come_up(&self, cluster: &CodisCluster) -> Result<Snapshot> {
+        self.apply(cluster).await?;
+        self.ready(secs(300)).await?;
+        self.healthy(secs(60)).await
+    }
+
+    /// Waits until everything is as the spec says, looked at, not believed.
+    pub async fn healthy(&self, limit: Duration) -> Result<Snapshot> {
+        wait_for("a healthy cluster", limit, async || Snapshot::healthy(self).await).await
+    }
+
+    /// Changes it by a JSON merge patch.
+    pub async fn patch(&self, patch: &Value) -> Result<()> {
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        self.api().patch(&self.name, &parameters, &patch).await?;
+        Ok(())
+    }
+
+    /// Sets an annotation, or takes it away.
+    pub async fn annotate(&self, key: &str, value: Option<&str>) -> Result<()> {
+        self.patch(&json!({"metadata": {"annotations": {key: value}}})).await
+    }
+
+    /// Its status now.
+    pub async fn status(&self) -> Result<CodisClusterStatus> {
+        Ok(self.get().await?.status.unwrap_or_default())
     }
 
     /// Its custom resource now.
@@ -187,6 +218,23 @@ pub fn ready(cluster: &CodisCluster) -> Result<()> {
         "Ready=True of another generation"
     );
     Ok(())
+}
+
+/// The same, where a group whose master was replaced often is no more than that: for ten minutes a cluster that is whole
+/// isn't Ready for this alone.
+pub fn ready_or_flapping(cluster: &CodisCluster) -> Result<()> {
+    let all = conditions(cluster);
+    let is = |type_: &str, status: &str, reason: &str| {
+        let mut of_type = all.iter().filter(|condition| condition.type_ == type_);
+        of_type.any(|condition| condition.status == status && (reason.is_empty() || condition.reason == reason))
+    };
+    let observed = cluster.status.as_ref().and_then(|status| status.observed_generation);
+    let only_flaps = is("Ready", "False", "Flapping")
+        && is("Serving", "True", "")
+        && is("Progressing", "False", "")
+        && is("Blocked", "False", "")
+        && observed == cluster.metadata.generation;
+    if only_flaps { Ok(()) } else { ready(cluster) }
 }
 
 /// Conditions in a line.

@@ -7,7 +7,7 @@ use codis_operator::api::{CodisCluster, names};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{
-    cluster::{Cluster, ready},
+    cluster::{Cluster, ready_or_flapping},
     topology::Topology,
 };
 
@@ -59,7 +59,7 @@ impl Snapshot {
     /// Looks at a cluster that is as its spec wishes; else says what isn't.
     pub async fn healthy(cluster: &Cluster) -> Result<Self> {
         let snapshot = Self::take(cluster).await?;
-        ready(&snapshot.resource)?;
+        ready_or_flapping(&snapshot.resource)?;
         snapshot.every_pod_is_ready()?;
         snapshot.every_group_is_in_order()?;
         snapshot.every_proxy_is_registered()?;

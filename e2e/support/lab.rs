@@ -1,6 +1,6 @@
 //! The Kubernetes cluster under test: a typed client, and kubectl where that is simpler.
 
-use std::{collections::BTreeSet, process::Stdio};
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Node;
@@ -118,12 +118,17 @@ impl Lab {
 }
 
 /// Runs a program to its end, at most a minute.
-pub async fn run(mut command: Command) -> Result<String> {
+pub async fn run(command: Command) -> Result<String> {
+    run_within(command, secs(60)).await
+}
+
+/// Runs a program to its end.
+pub async fn run_within(mut command: Command, limit: Duration) -> Result<String> {
     command.stdin(Stdio::null()).kill_on_drop(true);
     let shown = format!("{:?}", command.as_std());
-    let output = tokio::time::timeout(secs(60), command.output())
+    let output = tokio::time::timeout(limit, command.output())
         .await
-        .with_context(|| format!("{shown}: no end after 60 s"))?
+        .with_context(|| format!("{shown}: no end after {} s", limit.as_secs()))?
         .with_context(|| shown.clone())?;
     if !output.status.success() {
         bail!("{shown}: {}", String::from_utf8_lossy(&output.stderr).trim());

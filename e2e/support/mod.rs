@@ -1,4 +1,4 @@
-//! What the suites on a real Kubernetes cluster share: the runner, namespaces, clusters, the writer.
+//! What the suites on a real Kubernetes cluster share: the runner, namespaces, clusters, the clients.
 //!
 //! It knows the operator as its users do: custom resources, objects by their documented names, and what answers on
 //! the wire. Nothing here waits a fixed time to be sure; everything waits for a condition, with a limit.
@@ -6,12 +6,18 @@
 
 pub mod cluster;
 pub mod git;
+pub mod hands;
 pub mod health;
 pub mod lab;
+pub mod ledger;
+pub mod load;
 pub mod namespace;
+pub mod nodes;
+pub mod processes;
 pub mod resp;
 pub mod runner;
 pub mod spec;
 pub mod topology;
+pub mod verdict;
 pub mod wait;
 pub mod writer;

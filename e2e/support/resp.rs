@@ -20,6 +20,16 @@ pub enum Reply {
     Value(Option<Vec<u8>>),
 }
 
+impl Reply {
+    /// The value of a key as text, or none.
+    pub fn into_text(self) -> Result<Option<String>> {
+        match self {
+            Self::Value(value) => Ok(value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())),
+            other => bail!("{other:?}"),
+        }
+    }
+}
+
 /// A connection that has given its password.
 pub struct Connection {
     stream: BufStream<TcpStream>,

@@ -1,14 +1,19 @@
 //! Runs stories one after another. A story is a sequence of checks in namespaces of its own; a check has a name that
 //! reads as a sentence, and is reported with its seconds.
 //!
-//! Arguments that are no options choose stories by a part of their name. `CODIS_E2E_KEEP=1` keeps the namespaces.
+//! Arguments that are no options choose stories by a part of their name. `CODIS_E2E_KEEP=1` keeps the namespaces. Past
+//! `E2E_DEADLINE_EPOCH` (seconds since 1970), less what a story takes, it is skipped, loudly.
 
-use std::{panic::AssertUnwindSafe, process::ExitCode, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    process::ExitCode,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Result, anyhow};
 use futures::FutureExt;
 
-use super::{lab::Lab, namespace::Namespace};
+use super::{lab::Lab, namespace::Namespace, wait::secs};
 
 /// A check failed and was reported; what builds on it can't go on.
 #[derive(Debug)]
@@ -52,7 +57,7 @@ impl Runner {
 
     /// Runs a story, if it was chosen, and cleans up after it.
     pub async fn story(&mut self, name: &str, body: impl AsyncFnOnce(&mut Story) -> Told) {
-        if !self.wanted.is_empty() && !self.wanted.iter().any(|part| name.contains(part.as_str())) {
+        if !self.wants(name) {
             return;
         }
         println!("\n== {name}");
@@ -65,6 +70,24 @@ impl Runner {
         };
         let _: Told = body(&mut story).await;
         story.clean_up().await;
+    }
+
+    /// The same for a story that takes so many minutes: it isn't begun when there is less time left.
+    pub async fn story_of(&mut self, minutes: u64, name: &str, body: impl AsyncFnOnce(&mut Story) -> Told) {
+        let wanted = self.wants(name);
+        let left = time_left().filter(|left| *left < secs(60 * minutes));
+        match left {
+            Some(left) if wanted => {
+                let why = format!("takes {minutes} min, {} s are left", left.as_secs());
+                println!("\n== {name}\nSKIPPED {why}");
+                self.skipped.push(format!("{name}: {why}"));
+            }
+            _ => self.story(name, body).await,
+        }
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|part| name.contains(part.as_str()))
     }
 
     /// Prints the sum of it all.
@@ -163,4 +186,17 @@ impl Story<'_> {
             }
         }
     }
+}
+
+/// How long stories may still be begun; none: as long as it takes.
+fn time_left() -> Option<Duration> {
+    let deadline = std::env::var("E2E_DEADLINE_EPOCH").ok()?.parse().ok()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Some(secs(deadline).saturating_sub(now))
+}
+
+/// How often something is repeated: `CODIS_E2E_TIMES`, or fewer times than the issue asks for, to fit into CI.
+pub fn times(default: usize) -> usize {
+    let given = std::env::var("CODIS_E2E_TIMES").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(default)
 }

@@ -1,11 +1,12 @@
 //! Specs of clusters for tests.
 
-use codis_operator::api::{
-    CodisCluster, CodisClusterSpec, DashboardSpec, FeSpec, ProxySpec, Quantity, Resources, SentinelSpec, ServerSpec,
-};
+use codis_operator::api::CodisCluster;
+use serde_json::json;
 
 /// The image that stands in for Codis.
 pub const IMAGE: &str = "codis-double:dev";
+/// The same image under another name: another one to Kubernetes.
+pub const NEXT_IMAGE: &str = "codis-double:next";
 /// What clients of the clusters made here give in AUTH; the samples have the same.
 pub const SESSION: &str = "session";
 /// What servers of the clusters made here want; the samples have the same.
@@ -44,84 +45,29 @@ impl Shape {
         Self { volumes, ..self }
     }
 
-    /// The custom resource.
+    /// The custom resource, written as a person would.
     pub fn cluster(self, name: &str) -> CodisCluster {
-        let image = IMAGE.to_owned();
-        let small = requests("10m", "24Mi");
-        let mut servers = requests("10m", "32Mi");
-        servers.storage = self.volumes.then(|| Quantity("256Mi".to_owned()));
-        let spec = CodisClusterSpec {
-            coordinator_name: "filesystem".to_owned(),
-            coordinator_addr: "builtin".to_owned(),
-            scheduler_name: None,
-            codis_proxy: self.proxy(),
-            codis_server: ServerSpec {
-                image: image.clone(),
-                image_pull_policy: None,
-                replicas: self.groups * self.group_replicas,
-                group_replicas: self.group_replicas,
-                partition: None,
-                storage_class_name: None,
-                requests: Some(servers),
-                limits: None,
-                node_selector: None,
-                tolerations: None,
-            },
-            codis_dashboard: DashboardSpec {
-                image: image.clone(),
-                image_pull_policy: None,
-                replicas: Some(1),
-                product_auth: Some(PRODUCT.to_owned()),
-                requests: Some(small.clone()),
-                limits: None,
-            },
-            codis_fe: Some(FeSpec {
-                image: image.clone(),
-                image_pull_policy: None,
-                replicas: self.fe,
-                service_type: None,
-                service_annotations: None,
-                requests: Some(small.clone()),
-                limits: None,
-            }),
-            sentinel: Some(SentinelSpec {
-                image,
-                image_pull_policy: None,
-                replicas: self.sentinels,
-                storage_class_name: None,
-                requests: Some(small),
-                limits: None,
-                node_selector: None,
-                tolerations: None,
-            }),
-        };
-        CodisCluster::new(name, spec)
-    }
-
-    fn proxy(self) -> ProxySpec {
-        ProxySpec {
-            image: IMAGE.to_owned(),
-            image_pull_policy: None,
-            replicas: self.proxies,
-            session_auth: Some(SESSION.to_owned()),
-            service_type: Some("NodePort".to_owned()),
-            service_annotations: None,
-            requests: Some(requests("10m", "24Mi")),
-            limits: None,
-            hpa_spec: None,
-            max_surge: None,
-            max_unavailable: None,
-            node_selector: None,
-            tolerations: None,
+        let small = json!({"cpu": "10m", "memory": "24Mi"});
+        let mut server = json!({"cpu": "10m", "memory": "32Mi"});
+        if self.volumes {
+            server["storage"] = json!("256Mi");
         }
-    }
-}
-
-fn requests(cpu: &str, memory: &str) -> Resources {
-    Resources {
-        cpu: Some(Quantity(cpu.to_owned())),
-        memory: Some(Quantity(memory.to_owned())),
-        storage: None,
+        let spec = json!({
+            "coordinatorName": "filesystem",
+            "coordinatorAddr": "builtin",
+            "codisProxy": {
+                "image": IMAGE, "replicas": self.proxies, "sessionAuth": SESSION, "serviceType": "NodePort", "requests": small,
+            },
+            "codisServer": {
+                "image": IMAGE, "replicas": self.groups * self.group_replicas, "groupReplicas": self.group_replicas,
+                "requests": server,
+            },
+            "codisDashboard": {"image": IMAGE, "replicas": 1, "productAuth": PRODUCT, "requests": small},
+            "codisFe": {"image": IMAGE, "replicas": self.fe, "requests": small},
+            "sentinel": {"image": IMAGE, "replicas": self.sentinels, "requests": small},
+        });
+        let spec = serde_json::from_value(spec).unwrap_or_else(|error| panic!("the suite's own spec: {error}"));
+        CodisCluster::new(name, spec)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use tokio::time::Instant;
 
 /// Seconds, in fewer letters.
@@ -26,4 +26,15 @@ pub async fn wait_for<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// Looks again and again for a while, and is content when `probe` always was: for what must not happen.
+pub async fn stays(what: &str, span: Duration, mut probe: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < span {
+        let look = probe().await;
+        look.with_context(|| format!("{what}, after {:.1} s", began.elapsed().as_secs_f64()))?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
 }

@@ -175,8 +175,11 @@ pub struct SwitchoverStatus {
 pub struct PromotionStatus {
     /// The request: the value of the annotation codis.k8s.io/promote.
     pub request: String,
-    /// Done or Refused.
+    /// Started, Done or Refused.
     pub outcome: String,
+    /// The pod that is to be master, once that is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Who is master now, or why it was refused.
     pub message: String,
     /// When, in UTC.

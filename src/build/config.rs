@@ -84,7 +84,8 @@ fn dashboards(cluster: &ValidCluster, addresses: &Addresses) -> String {
 fn members(cluster: &ValidCluster, addresses: &Addresses) -> String {
     let mut lines = String::new();
     for (group, servers) in &addresses.servers {
-        for (ordinal, address) in (0..).zip(servers) {
+        let leaving = addresses.leaving.get(group).into_iter().flatten();
+        for (ordinal, address) in (0..).zip(servers.iter().chain(leaving)) {
             let _ = writeln!(
                 lines,
                 "{} {} {group}",

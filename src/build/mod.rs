@@ -3,6 +3,7 @@
 //! May enter: validate, k8s-openapi. Stays out: clients, clocks. What only the API server knows, or what may never
 //! change again, comes in as facts. Services are built first: workloads need every assigned address.
 
+mod budgets;
 mod config;
 mod connection;
 mod dashboard;
@@ -17,14 +18,19 @@ mod sentinel;
 mod server;
 mod services;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{Secret, Service},
+    core::v1::{PodTemplateSpec, Secret, Service},
+    policy::v1::PodDisruptionBudget,
 };
 
+pub use budgets::{MASTER, REPLICA};
 pub use config::{
     KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH, KEY_SESSION_ROTATIONS, sentinel_id,
 };
@@ -48,6 +54,12 @@ pub struct Facts {
     pub bootstrapped: BTreeSet<GroupId>,
     /// The passwords in force: a change in the spec can't be applied to one process at a time.
     pub auth: Auth,
+    /// Groups whose servers must be on different nodes: decided when they are made.
+    pub strict: BTreeSet<GroupId>,
+    /// Groups that have all their servers, in step.
+    pub whole: BTreeSet<GroupId>,
+    /// How many servers a group still has, where that is more than is wished.
+    pub group_sizes: BTreeMap<GroupId, u16>,
     /// The claim templates of the StatefulSets that exist, by name: they are immutable.
     pub volumes: BTreeMap<String, Option<Volume>>,
     /// How many proxies their Deployment asks for, where there is one.
@@ -70,7 +82,7 @@ pub struct Workloads {
     pub config: Secret,
     /// Dashboard, groups and sentinels.
     pub stateful_sets: Vec<StatefulSet>,
-    /// Proxies and front end.
+    /// Front end and proxies, in the order of their change.
     pub deployments: Vec<Deployment>,
     /// What scales the proxies, where they are scaled by their use.
     pub autoscaler: Option<HorizontalPodAutoscaler>,
@@ -85,15 +97,47 @@ pub struct Addresses {
     pub dashboard: Address,
     /// The servers of each group, by ordinal.
     pub servers: BTreeMap<GroupId, Vec<Address>>,
+    /// Those of higher ordinals that aren't wished any more and are still members.
+    pub leaving: BTreeMap<GroupId, Vec<Address>>,
     /// The sentinels, by ordinal.
     pub sentinels: Vec<Address>,
 }
 
-/// The Services of a cluster. `recorded` addresses are asked for again, so that a Service that is made anew is the
+impl Addresses {
+    /// Every server, leaving ones included.
+    pub fn members(&self) -> impl Iterator<Item = &Address> {
+        self.servers.values().chain(self.leaving.values()).flatten()
+    }
+}
+
+/// Whether a group's pods must be on different nodes, by its template: decided when it was made.
+#[must_use]
+pub fn is_strict(template: &PodTemplateSpec) -> bool {
+    pod::is_strict(template)
+}
+
+/// Which pods may be evicted.
+#[must_use]
+pub fn budgets(cluster: &ValidCluster, facts: &Facts) -> Vec<PodDisruptionBudget> {
+    budgets::build(cluster, facts)
+}
+
+/// The Services of a cluster. Recorded addresses are asked for again, so that a Service that is made anew is the
 /// same one to Codis.
 #[must_use]
-pub fn services(cluster: &ValidCluster, recorded: &BTreeMap<String, String>) -> Vec<Service> {
-    services::build(cluster, recorded)
+pub fn services(cluster: &ValidCluster, facts: &Facts) -> Vec<Service> {
+    services::build(cluster, facts)
+}
+
+impl Facts {
+    /// How many servers a group has, leaving ones included.
+    pub(crate) fn group_size(&self, cluster: &ValidCluster, group: GroupId) -> u16 {
+        self.group_sizes
+            .get(&group)
+            .copied()
+            .unwrap_or(0)
+            .max(cluster.group_size)
+    }
 }
 
 /// The addresses of all members.
@@ -106,8 +150,8 @@ pub fn addresses(cluster: &ValidCluster, facts: &Facts) -> Result<Addresses, Mis
         Some(ip) => Ok(Address::new(ip.clone(), port)),
         None => Err(MissingAddress(service)),
     };
-    let servers_of = |group: GroupId| {
-        let pods = (0..cluster.group_size).map(|ordinal| names.server_pod(group, ordinal));
+    let servers_of = |group: GroupId, ordinals: Range<u16>| {
+        let pods = ordinals.map(|ordinal| names.server_pod(group, ordinal));
         pods.map(|pod| address(pod, ports::SERVER))
             .collect::<Result<Vec<_>, _>>()
     };
@@ -115,7 +159,12 @@ pub fn addresses(cluster: &ValidCluster, facts: &Facts) -> Result<Addresses, Mis
         dashboard: address(names.dashboard(), ports::DASHBOARD)?,
         servers: cluster
             .group_ids()
-            .map(|group| Ok((group, servers_of(group)?)))
+            .map(|group| Ok((group, servers_of(group, 0..cluster.group_size)?)))
+            .collect::<Result<_, _>>()?,
+        leaving: facts
+            .group_sizes
+            .iter()
+            .map(|(group, size)| Ok((*group, servers_of(*group, cluster.group_size..*size)?)))
             .collect::<Result<_, _>>()?,
         sentinels: (0..cluster.sentinel_count())
             .map(|ordinal| address(names.sentinel_pod(ordinal), ports::SENTINEL))
@@ -133,8 +182,8 @@ pub fn workloads(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -
             .map(|group| server::stateful_set(cluster, facts, group)),
     );
     stateful_sets.extend(sentinel::stateful_set(cluster, facts));
-    let mut deployments = vec![proxy::deployment(cluster, facts)];
-    deployments.extend(fe::deployment(cluster, facts));
+    let mut deployments: Vec<Deployment> = fe::deployment(cluster, facts).into_iter().collect();
+    deployments.push(proxy::deployment(cluster, facts));
     Workloads {
         config: config::secret(cluster, facts, addresses),
         stateful_sets,

@@ -1,14 +1,16 @@
 //! What all pods have in common. They run under the `restricted` pod security standard.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::{
         apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy},
         core::v1::{
             Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
-            HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector, PersistentVolumeClaim,
-            PersistentVolumeClaimSpec, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec,
-            Probe, SeccompProfile, SecretVolumeSource, SecurityContext, TCPSocketAction, TopologySpreadConstraint,
-            Volume, VolumeMount, VolumeResourceRequirements, WeightedPodAffinityTerm,
+            HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference, ObjectFieldSelector,
+            PersistentVolumeClaim, PersistentVolumeClaimSpec, PodAffinityTerm, PodAntiAffinity, PodSecurityContext,
+            PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, TCPSocketAction,
+            TopologySpreadConstraint, Volume, VolumeMount, VolumeResourceRequirements, WeightedPodAffinityTerm,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
@@ -16,13 +18,19 @@ use k8s_openapi::{
 
 use super::{
     Facts,
+    budgets::REPLICA,
     meta::{self, Component, DATA_CLAIM},
     restart,
 };
-use crate::validate::{self, ValidCluster};
+use crate::{
+    api::names::{LABEL_GROUP, LABEL_ROLE},
+    validate::{self, ValidCluster},
+};
 
 /// The user and group of every process: a fixed one, so that volumes stay readable.
 const UID: i64 = 1000;
+const HOSTNAME: &str = "kubernetes.io/hostname";
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// Where the predecessor's images have Codis (contract §18).
 const CODIS_PATH: &str = "/gopath/src/github.com/CodisLabs/codis";
 
@@ -38,6 +46,8 @@ pub(super) struct Pod<'a> {
     pub ports: &'a [(&'static str, u16)],
     pub readiness: Probe,
     pub liveness: Option<Probe>,
+    /// For how many seconds it goes on after it was told to end, until nobody sends it anything new.
+    pub lingers: Option<u16>,
     /// Where data is, if anything is written.
     pub data: Data,
 }
@@ -56,6 +66,9 @@ impl Pod<'_> {
         let (placement, wished) = (&self.spec.placement, &self.spec.pod);
         let mut labels = wished.labels.clone();
         labels.extend(meta::selector_labels(&cluster.names, self.component));
+        if let Component::Server(_) = self.component {
+            labels.insert(LABEL_ROLE.to_owned(), REPLICA.to_owned());
+        }
         let mut annotations = wished.annotations.clone();
         if let Some(revision) = restart::revision(cluster, facts, self.component) {
             annotations.insert(restart::ANNOTATION_CONFIG.to_owned(), revision);
@@ -67,7 +80,10 @@ impl Pod<'_> {
                 ..Default::default()
             }),
             spec: Some(PodSpec {
-                affinity: Some(with_wished(apart(cluster, self.component), wished.affinity.as_ref())),
+                affinity: Some(with_wished(
+                    apart(cluster, facts, self.component),
+                    wished.affinity.as_ref(),
+                )),
                 automount_service_account_token: Some(false),
                 enable_service_links: Some(false),
                 image_pull_secrets: pull_secrets(wished),
@@ -137,6 +153,7 @@ impl Pod<'_> {
             resources: Some(self.spec.resources.clone()),
             readiness_probe: Some(self.readiness),
             liveness_probe: self.liveness,
+            lifecycle: self.lingers.map(lingering),
             security_context: Some(container_security()),
             volume_mounts: Some(mounts),
             ..Default::default()
@@ -144,22 +161,48 @@ impl Pod<'_> {
     }
 }
 
-/// Keeps pods of one kind (servers: of one group) on different nodes where it can.
-fn apart(cluster: &ValidCluster, component: Component) -> Affinity {
+/// Keeps pods of one kind (servers: of one group) on different nodes where it can, or, for a group that was made where
+/// there was room for that, always; and in different zones where it can.
+fn apart(cluster: &ValidCluster, facts: &Facts, component: Component) -> Affinity {
+    let term = |key: &str| PodAffinityTerm {
+        label_selector: Some(meta::selector(&cluster.names, component)),
+        topology_key: key.to_owned(),
+        ..Default::default()
+    };
+    let preferred = |weight, key| WeightedPodAffinityTerm {
+        weight,
+        pod_affinity_term: term(key),
+    };
+    let is_strict = matches!(component, Component::Server(group) if facts.strict.contains(&group));
+    let hosts = (!is_strict).then(|| preferred(100, HOSTNAME));
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
-            preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
-                weight: 100,
-                pod_affinity_term: PodAffinityTerm {
-                    label_selector: Some(meta::selector(&cluster.names, component)),
-                    topology_key: "kubernetes.io/hostname".to_owned(),
-                    ..Default::default()
-                },
-            }]),
-            ..Default::default()
+            preferred_during_scheduling_ignored_during_execution: Some(
+                hosts.into_iter().chain([preferred(50, ZONE)]).collect(),
+            ),
+            required_during_scheduling_ignored_during_execution: is_strict.then(|| vec![term(HOSTNAME)]),
         }),
         ..Default::default()
     }
+}
+
+/// Whether a template keeps its pods on different nodes always: decided when its group was made.
+pub(crate) fn is_strict(template: &PodTemplateSpec) -> bool {
+    let affinity = template.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+    let anti = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+    let terms = anti.and_then(|anti| anti.required_during_scheduling_ignored_during_execution.as_deref());
+    let labels = template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
+    let is_ours = |term: &PodAffinityTerm| {
+        let selector = term
+            .label_selector
+            .as_ref()
+            .and_then(|selector| selector.match_labels.as_ref());
+        let group = |labels: &BTreeMap<String, String>| labels.get(LABEL_GROUP).cloned();
+        term.topology_key == HOSTNAME
+            && selector.and_then(group).is_some()
+            && selector.and_then(group) == labels.and_then(group)
+    };
+    terms.unwrap_or_default().iter().any(is_ours)
 }
 
 /// A person's affinity; what keeps pods apart is the operator's and theirs together.
@@ -239,6 +282,19 @@ fn container_security() -> SecurityContext {
         capabilities: Some(Capabilities {
             drop: Some(vec!["ALL".to_owned()]),
             add: None,
+        }),
+        ..Default::default()
+    }
+}
+
+/// Services take a moment to forget a pod that ends.
+fn lingering(seconds: u16) -> Lifecycle {
+    Lifecycle {
+        pre_stop: Some(LifecycleHandler {
+            exec: Some(ExecAction {
+                command: Some(vec!["sleep".to_owned(), seconds.to_string()]),
+            }),
+            ..Default::default()
         }),
         ..Default::default()
     }

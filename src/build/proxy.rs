@@ -18,6 +18,9 @@ use super::{
 };
 use crate::{domain::ports, validate::ValidCluster};
 
+/// Longer than kube-proxy on every node takes to hear of it, in seconds.
+const LINGERS: u16 = 5;
+
 pub(super) fn deployment(cluster: &ValidCluster, facts: &Facts) -> Deployment {
     let pod = Pod {
         component: Component::Proxy,
@@ -31,6 +34,7 @@ pub(super) fn deployment(cluster: &ValidCluster, facts: &Facts) -> Deployment {
         ports: &[("redis", ports::PROXY), ("admin", ports::PROXY_ADMIN)],
         readiness: pod::script("proxy-ready.sh"),
         liveness: None,
+        lingers: Some(LINGERS),
         data: Data::None,
     };
     // An autoscaler's number isn't ours to apply, once there is one. From none it never scales: it is woken by us.

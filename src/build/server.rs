@@ -29,15 +29,9 @@ pub(super) fn stateful_set(cluster: &ValidCluster, facts: &Facts, group: GroupId
         readiness: pod::tcp("redis"),
         // A server that hangs is the sentinels' affair: a restart by the kubelet could lose what a failover keeps.
         liveness: None,
+        lingers: None,
         data: if claim.is_some() { Data::Claim } else { Data::EmptyDir },
     };
-    pod::stateful_set(
-        cluster,
-        facts,
-        name,
-        cluster.group_size,
-        "OnDelete",
-        claim.as_ref(),
-        pod,
-    )
+    let size = facts.group_size(cluster, group);
+    pod::stateful_set(cluster, facts, name, size, "OnDelete", claim.as_ref(), pod)
 }

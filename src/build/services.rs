@@ -7,13 +7,16 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::meta::{self, Component};
+use super::{
+    Facts,
+    meta::{self, Component},
+};
 use crate::{domain::ports, validate::ValidCluster};
 
 /// The label that a StatefulSet's controller puts on each of its pods.
 const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 
-pub(super) fn build(cluster: &ValidCluster, recorded: &BTreeMap<String, String>) -> Vec<Service> {
+pub(super) fn build(cluster: &ValidCluster, facts: &Facts) -> Vec<Service> {
     let names = &cluster.names;
     let mut all = vec![
         internal(
@@ -38,7 +41,7 @@ pub(super) fn build(cluster: &ValidCluster, recorded: &BTreeMap<String, String>)
             component,
             ("redis", ports::SERVER),
         ));
-        for ordinal in 0..cluster.group_size {
+        for ordinal in 0..facts.group_size(cluster, group) {
             all.push(per_pod(
                 cluster,
                 names.server_pod(group, ordinal),
@@ -68,7 +71,7 @@ pub(super) fn build(cluster: &ValidCluster, recorded: &BTreeMap<String, String>)
         all.push(public(cluster, names.fe(), Component::Fe, service, ("http", ports::FE)));
     }
     for service in &mut all {
-        ask_for_recorded_address(service, recorded);
+        ask_for_recorded_address(service, &facts.addresses);
     }
     all
 }

@@ -22,7 +22,7 @@ fn sample(change: impl Fn(&mut serde_json::Value)) -> ValidCluster {
 }
 
 pub(super) fn facts(cluster: &ValidCluster) -> Facts {
-    let names = services(cluster, &BTreeMap::new())
+    let names = services(cluster, &Facts::default())
         .into_iter()
         .filter_map(|service| service.metadata.name);
     let addresses = names.zip(1..).map(|(name, n)| (name, format!("10.96.0.{n}"))).collect();
@@ -84,7 +84,7 @@ fn pod_specs(workloads: &Workloads) -> Vec<PodSpec> {
 #[test]
 fn every_member_has_an_address_of_its_own() {
     let cluster = sample(|_| ());
-    let names: BTreeSet<_> = services(&cluster, &BTreeMap::new())
+    let names: BTreeSet<_> = services(&cluster, &Facts::default())
         .into_iter()
         .filter_map(|s| s.metadata.name)
         .collect();
@@ -113,8 +113,9 @@ fn workloads_need_every_address() {
 #[test]
 fn a_service_that_is_made_anew_asks_for_its_old_address_and_headless_ones_for_none() {
     let cluster = sample(|_| ());
-    let recorded = facts(&cluster).addresses;
-    for service in services(&cluster, &recorded) {
+    let facts = facts(&cluster);
+    let recorded = &facts.addresses;
+    for service in services(&cluster, &facts) {
         let name = service.metadata.name.unwrap();
         let address = service.spec.unwrap().cluster_ip;
         let is_headless = ["sample-g1", "sample-g2", "sample-sentinel"].contains(&name.as_str());
@@ -453,7 +454,7 @@ fn an_autoscalers_number_of_proxies_is_never_applied() {
         facts.proxies = proxies;
         let workloads = workloads(&scaled, &facts, &addresses(&scaled, &facts).unwrap());
         (
-            workloads.deployments[0].spec.as_ref().unwrap().replicas,
+            workloads.deployments.last().unwrap().spec.as_ref().unwrap().replicas,
             workloads.autoscaler,
         )
     };

@@ -18,8 +18,10 @@ pub(super) fn write(out: &Path) -> anyhow::Result<()> {
     let sources = serde_json::to_value(CodisGitSource::crd())?;
     let rbac = rbac();
     let manager = |arguments: &[&str], image: &str| vec![namespace(), deployment(arguments, image)];
+    let protection = deletion_protection();
     let everything: Vec<Value> = [
         vec![clusters.clone(), sources.clone()],
+        protection.clone(),
         vec![namespace()],
         rbac.clone(),
         vec![deployment(&["run", "--allow-stand-in"], "codis-operator:dev")],
@@ -29,6 +31,7 @@ pub(super) fn write(out: &Path) -> anyhow::Result<()> {
     let files = [
         ("crds/codisclusters.yaml", vec![clusters]),
         ("crds/codisgitsources.yaml", vec![sources]),
+        ("admission/deletion-protection.yaml", protection),
         ("rbac/rbac.yaml", rbac),
         ("manager/deployment.yaml", manager(&["run"], version)),
         ("manager/deployment-dev.yml", everything),
@@ -54,7 +57,8 @@ fn kustomization() -> Value {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [
-            "crds/codisclusters.yaml", "crds/codisgitsources.yaml", "rbac/rbac.yaml", "manager/deployment.yaml",
+            "crds/codisclusters.yaml", "crds/codisgitsources.yaml", "admission/deletion-protection.yaml",
+            "rbac/rbac.yaml", "manager/deployment.yaml",
         ],
     })
 }
@@ -69,6 +73,32 @@ fn namespace() -> Value {
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": { "name": NAMESPACE, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } },
     })
+}
+
+/// The API server itself refuses to delete a protected cluster: no webhook that could be away. A namespace that is
+/// deleted with such a cluster in it waits for it.
+fn deletion_protection() -> Vec<Value> {
+    let name = "codis-deletion-protection";
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": name, "labels": labels() },
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": { "resourceRules": [{
+                "apiGroups": [GROUP], "apiVersions": ["*"], "operations": ["DELETE"], "resources": ["codisclusters"],
+            }] },
+            "validations": [{
+                "expression": "!has(oldObject.spec.deletionProtection) || !oldObject.spec.deletionProtection",
+                "message": "spec.deletionProtection is true: set it to false first",
+            }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": name, "labels": labels() },
+        "spec": { "policyName": name, "validationActions": ["Deny"] },
+    });
+    vec![policy, binding]
 }
 
 /// What the operator may do: each line is used by the room `cluster`, and nothing more.
@@ -94,7 +124,11 @@ fn rbac() -> Vec<Value> {
         { "apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "list", "patch", "delete"] },
         // By name only: a cluster's passwords are nobody else's.
         { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"] },
-        { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "delete"] },
+        { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "delete"] },
+        { "apiGroups": [""], "resources": ["nodes"], "verbs": ["list"] },
+        // What went with a node (its claim is deleted too): see `plan::loss`.
+        { "apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get"] },
+        { "apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ["get", "list", "create", "patch", "delete"] },
         { "apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs": ["get", "list"] },
         { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
     ]);

@@ -1,11 +1,18 @@
 //! `kubectl codis`: clusters at a glance.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use kube::{Api, ResourceExt, api::ListParams};
+use k8s_openapi::jiff::{self, Timestamp};
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
 
 use crate::{
-    api::{CodisCluster, condition},
+    api::{CodisCluster, condition, go_duration, names, to_the_second},
     cluster::connect,
 };
 
@@ -27,6 +34,46 @@ enum Command {
         #[arg(short, long)]
         namespace: Option<String>,
     },
+    /// Make another server of a group its master, without losing a write. The operator does it, once it is safe.
+    Promote {
+        /// The cluster.
+        name: String,
+        /// The group's number.
+        group: u16,
+        /// The pod that is to be master; the fittest replica without one.
+        server: Option<String>,
+        /// The namespace; that of the current context without one.
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// For how many seconds to wait for it; 0: not at all. It goes on when nobody waits any more.
+        #[arg(long, default_value_t = 60)]
+        wait: u64,
+    },
+    /// Stop changes for a while. Dead members are still replaced and failed over.
+    Hold {
+        /// The cluster.
+        name: String,
+        /// For how long, like 90m or 2h.
+        #[arg(long = "for", value_name = "TIME")]
+        time: String,
+        /// Why, for those who look.
+        #[arg(long)]
+        reason: String,
+        /// What is held: dashboard, fe, sentinel, proxy, server or moves (of masters); everything without one.
+        #[arg(long)]
+        scope: Vec<String>,
+        /// The namespace; that of the current context without one.
+        #[arg(short, long)]
+        namespace: Option<String>,
+    },
+    /// End a hold before its time.
+    Release {
+        /// The cluster.
+        name: String,
+        /// The namespace; that of the current context without one.
+        #[arg(short, long)]
+        namespace: Option<String>,
+    },
 }
 
 /// The program `kubectl-codis`.
@@ -34,12 +81,88 @@ enum Command {
 /// # Errors
 /// When the API server can't be asked, or there is no such cluster.
 pub async fn plugin() -> anyhow::Result<()> {
-    let Command::Status { name, namespace } = Arguments::parse().command;
+    match Arguments::parse().command {
+        Command::Status { name, namespace } => show(&clusters(namespace).await?, name).await,
+        Command::Promote {
+            name,
+            group,
+            server,
+            namespace,
+            wait,
+        } => {
+            let wish = server.map_or(group.to_string(), |server| format!("{group}/{server}"));
+            promote(&clusters(namespace).await?, &name, &wish, Duration::from_secs(wait)).await
+        }
+        Command::Hold {
+            name,
+            time,
+            reason,
+            scope,
+            namespace,
+        } => hold(&clusters(namespace).await?, &name, &time, &reason, &scope).await,
+        Command::Release { name, namespace } => {
+            annotate(&clusters(namespace).await?, &name, names::ANNOTATION_HOLD, None).await?;
+            println!("nothing is held any more");
+            Ok(())
+        }
+    }
+}
+
+async fn clusters(namespace: Option<String>) -> anyhow::Result<Api<CodisCluster>> {
     let client = connect().await?;
-    let api: Api<CodisCluster> = match &namespace {
+    Ok(match &namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::default_namespaced(client),
-    };
+    })
+}
+
+/// Sets an annotation of a cluster, or removes it.
+async fn annotate(api: &Api<CodisCluster>, name: &str, key: &str, value: Option<&str>) -> anyhow::Result<()> {
+    let patch = Patch::Merge(json!({ "metadata": { "annotations": { key: value } } }));
+    let patched = api.patch(name, &PatchParams::default(), &patch).await;
+    patched.with_context(|| format!("CodisCluster {name}"))?;
+    Ok(())
+}
+
+/// Asks for a switchover through the object, and shows what becomes of it.
+async fn promote(api: &Api<CodisCluster>, name: &str, wish: &str, limit: Duration) -> anyhow::Result<()> {
+    let request = format!("{wish}@{}", Timestamp::now());
+    annotate(api, name, names::ANNOTATION_PROMOTE, Some(&request)).await?;
+    println!("asked for: {request}");
+    let began = Instant::now();
+    let mut told = String::new();
+    while began.elapsed() < limit {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let status = api.get(name).await?.status.unwrap_or_default();
+        let known = status.promotion.filter(|known| known.request == request);
+        match known {
+            Some(known) if known.outcome == "Done" => {
+                println!("done: {}", known.message);
+                return Ok(());
+            }
+            Some(known) if known.outcome == "Refused" => anyhow::bail!("refused: {}", known.message),
+            _ => {}
+        }
+        let now = status.message.unwrap_or_default();
+        if now != told && !now.is_empty() {
+            println!("  {now}");
+            told = now;
+        }
+    }
+    println!("not yet: the operator goes on; see kubectl codis status {name}");
+    Ok(())
+}
+
+async fn hold(api: &Api<CodisCluster>, name: &str, time: &str, reason: &str, scope: &[String]) -> anyhow::Result<()> {
+    let time = go_duration(time).with_context(|| format!("--for {time}: write a duration like 90m or 2h"))?;
+    let until = to_the_second(Timestamp::now() + jiff::SignedDuration::try_from(time)?);
+    let value = json!({ "until": until.to_string(), "reason": reason, "scope": scope });
+    annotate(api, name, names::ANNOTATION_HOLD, Some(&value.to_string())).await?;
+    println!("held until {until}");
+    Ok(())
+}
+
+async fn show(api: &Api<CodisCluster>, name: Option<String>) -> anyhow::Result<()> {
     let clusters = match &name {
         Some(name) => vec![api.get(name).await.with_context(|| format!("CodisCluster {name}"))?],
         None => api.list(&ListParams::default()).await?.items,
@@ -79,6 +202,8 @@ fn describe(cluster: &CodisCluster) -> String {
             .map_or("-".to_owned(), |slots| format!("{slots}/1024")),
     )];
     lines.extend(status.message.map(|message| format!("  {message}")));
+    lines.extend(status.brakes.iter().map(|brake| format!("  {brake}")));
+    lines.extend(status.nodes.iter().map(|node| format!("  {node}")));
     lines.extend(
         status
             .gitops

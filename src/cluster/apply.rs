@@ -43,6 +43,8 @@ pub enum Propagation {
     Foreground,
     /// They go afterwards.
     Background,
+    /// The object goes at once, and nobody is asked to end anything: for pods whose process is provably gone.
+    Now,
     /// They stay, and lose their owner.
     Orphan,
 }
@@ -173,6 +175,25 @@ impl Cluster {
             .map(|_| ())
     }
 
+    /// Sets one label of the object that was read; one that was made anew since stays as it is.
+    ///
+    /// # Errors
+    /// What the API server refuses. That it is gone, or another one now, is fine.
+    pub async fn label<K: Object>(&self, object: &K, key: &str, value: &str) -> Result<(), Error> {
+        let (namespace, name) = key_of(object)?;
+        let call = Call::new("label", K::kind(&()), format!("{namespace}/{name}"));
+        let body = json!({ "metadata": { "uid": object.meta().uid, "labels": { key: value } } });
+        let params = PatchParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let (api, patch) = (self.api::<K>(namespace), Patch::Merge(body));
+        match self.write("label", call, api.patch(name, &params, &patch)).await {
+            Ok(_) | Err(Error::Gone { .. } | Error::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes the object with this uid; one of the same name with another uid stays. Returns whether there was one.
     ///
     /// # Errors
@@ -187,6 +208,7 @@ impl Cluster {
         let params = match propagation {
             Propagation::Foreground => DeleteParams::foreground(),
             Propagation::Background => DeleteParams::background(),
+            Propagation::Now => DeleteParams::background().grace_period(0),
             Propagation::Orphan => DeleteParams::orphan(),
         };
         let params = params.preconditions(Preconditions {

@@ -6,6 +6,7 @@ use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{Pod, Secret, Service},
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{Resource, ResourceExt, api::ListParams};
 
@@ -24,6 +25,8 @@ pub struct Live {
     pub stateful_sets: BTreeMap<String, StatefulSet>,
     /// Deployments.
     pub deployments: BTreeMap<String, Deployment>,
+    /// PodDisruptionBudgets.
+    pub budgets: BTreeMap<String, PodDisruptionBudget>,
     /// The Secret `<name>-config`.
     pub secret: Option<Secret>,
     /// The Secret `<name>-connection`.
@@ -55,6 +58,7 @@ impl Cluster {
             self.list::<Service>(namespace, &labelled),
             self.list::<StatefulSet>(namespace, &labelled),
             self.list::<Deployment>(namespace, &labelled),
+            self.list::<PodDisruptionBudget>(namespace, &labelled),
             self.read::<Secret>(namespace, &config),
             self.read::<Secret>(namespace, &connection),
             self.read::<HorizontalPodAutoscaler>(namespace, &proxies),
@@ -62,11 +66,12 @@ impl Cluster {
             self.list::<StatefulSet>(namespace, &predecessor),
             self.list::<Deployment>(namespace, &predecessor),
         )?;
-        let (services, sets, deployments, config, connection, autoscaler, pods, old_sets, old) = found;
+        let (services, sets, deployments, budgets, config, connection, autoscaler, pods, old_sets, old) = found;
         Ok(Live {
             services: owned(services, uid),
             stateful_sets: owned(sets, uid),
             deployments: owned(deployments, uid),
+            budgets: owned(budgets, uid),
             secret: config.filter(|secret| controller_of(secret.meta()) == Some(uid)),
             connection: connection.filter(|secret| controller_of(secret.meta()) == Some(uid)),
             autoscaler: autoscaler.filter(|scaler| controller_of(scaler.meta()) == Some(uid)),

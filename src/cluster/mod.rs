@@ -10,6 +10,7 @@ mod error;
 mod gate;
 mod lease;
 mod live;
+mod nodes;
 mod own;
 mod source;
 mod watch;
@@ -30,6 +31,7 @@ pub use self::{
     gate::WriteGate,
     lease::{Candidate, Election, Move, Seen, Timing, evaluate},
     live::Live,
+    nodes::Nodes,
     own::EventKind,
     source::{Drift, Origin, drift, revision_of},
     watch::{Cache, Change},
@@ -69,6 +71,7 @@ pub struct Cluster {
     gate: WriteGate,
     effects: Effects,
     recorder: Recorder,
+    nodes: nodes::LastNodes,
 }
 
 /// A client for the API server that the environment names (service account or kubeconfig).
@@ -97,6 +100,7 @@ impl Cluster {
         };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
+            nodes: nodes::LastNodes::default(),
             client,
             gate,
             effects,

@@ -49,6 +49,21 @@ impl Codis {
         named.map_err(|cause| call.unexpected(cause))
     }
 
+    /// The tokens of proxies, by their administrative addresses: for when the dashboard can't be asked. Proxies that
+    /// don't answer are left out.
+    pub async fn tokens(&self, proxies: impl IntoIterator<Item = Address>) -> Vec<(Address, String)> {
+        let ask = async |admin: Address| {
+            let body = self.call_proxy(&admin).get(&["proxy", "model"]).await.ok()?;
+            let model: Value = serde_json::from_slice(&body).ok()?;
+            Some((admin, model.get("token")?.as_str()?.to_owned()))
+        };
+        join_all(proxies.into_iter().map(ask))
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
     async fn at_each(&self, proxies: &[(Address, String)], group: GroupId, locked: bool) -> Result<(), Error> {
         let each = proxies
             .iter()

@@ -1,15 +1,16 @@
 //! One step → its effects, through the doors.
 
-use kube::ResourceExt;
 use std::time::Duration;
 
-use super::{Context, Error, Known, Requeue, event, live};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+
+use super::{Context, Error, Requeue, Turn, event, live, switchover};
 use crate::{
-    api::CodisCluster,
     build::{self, Facts},
-    cluster::{EventKind, Live, Propagation},
-    codis::{self, Codis},
-    domain::GroupId,
+    cluster::{EventKind, Propagation},
+    codis,
+    domain::{GroupId, Intent},
     plan::{Decision, Desired, Step, reason},
 };
 
@@ -17,36 +18,26 @@ use crate::{
 /// Returns when to look again, where it isn't for the decision to say.
 pub(super) async fn act(
     context: &Context,
-    cluster: &CodisCluster,
-    codis: &Codis,
     desired: &Desired<'_>,
-    live: &Live,
-    facts: &mut Facts,
+    turn: &mut Turn<'_>,
     decision: &mut Decision,
 ) -> Result<Option<Requeue>, Error> {
     let Some(step) = decision.step.clone() else {
         return Ok(None);
     };
-    let name = cluster.name_any();
+    let name = turn.cluster.name_any();
     tracing::info!(cluster = name, step = step.name(), "{step}");
-    let known = Known {
-        cluster,
-        valid: desired.cluster,
-        live,
-        facts,
-        addresses: desired.addresses,
-    };
-    match effect(context, codis, &known, &step).await {
-        Ok(armed) => {
-            if let Some(armed) = armed {
-                facts.bootstrapped = armed;
-            }
-            let kind = if matches!(step, Step::StartEmpty { .. }) {
-                EventKind::Warning
-            } else {
-                EventKind::Normal
-            };
-            event(context, cluster, kind, step.name(), &action(&step), &step.to_string()).await;
+    match effect(context, desired, turn, &step).await {
+        Ok(()) => {
+            event(
+                context,
+                &turn.cluster,
+                kind(&step),
+                step.name(),
+                &action(&step),
+                &step.to_string(),
+            )
+            .await;
             // A sentinel needs a moment to connect anew.
             let moment = matches!(step, Step::Relink { .. });
             Ok(Some(if moment { Requeue::SOON } else { Requeue::NOW }))
@@ -70,6 +61,13 @@ pub(super) async fn act(
     }
 }
 
+fn kind(step: &Step) -> EventKind {
+    match step {
+        Step::StartEmpty { .. } | Step::Undo(_) | Step::ForgetVolume { .. } => EventKind::Warning,
+        _ => EventKind::Normal,
+    }
+}
+
 /// The event's action. Events of one reason and one action are counted as one: it tells groups and servers apart.
 /// Kubernetes takes at most 128 characters.
 fn action(step: &Step) -> String {
@@ -78,16 +76,17 @@ fn action(step: &Step) -> String {
 
 type Armed = std::collections::BTreeSet<GroupId>;
 
-/// The gates that are armed afterwards, where the step changed that.
-async fn effect(context: &Context, codis: &Codis, known: &Known<'_>, step: &Step) -> Result<Option<Armed>, Error> {
+async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, step: &Step) -> Result<(), Error> {
+    let codis = turn.codis;
     match step {
         Step::RemoveProxy { token, .. } => codis.remove_proxy(token).await?,
         Step::CreateGroup(group) => codis.create_group(*group).await?,
         Step::AddServer { group, server } => codis.add_server(*group, server).await?,
+        Step::RemoveServer { group, server } => codis.remove_server(*group, server).await?,
         Step::Promote { group, server } => codis.promote(*group, server).await?,
         Step::ResyncGroup(group) => codis.resync_group(*group).await?,
         Step::Attach { server, .. } => codis.sync_server(server).await?,
-        Step::Unfence(server) => codis.unfence(server, known.valid.good_replicas).await?,
+        Step::Unfence(server) => codis.unfence(server, desired.cluster.good_replicas).await?,
         Step::AddSentinel(sentinel) => codis.add_sentinel(sentinel).await?,
         Step::ResyncSentinels => codis.resync_sentinels().await?,
         Step::Monitor {
@@ -101,53 +100,84 @@ async fn effect(context: &Context, codis: &Codis, known: &Known<'_>, step: &Step
             master,
         } => {
             codis
-                .monitor(sentinel, *group, master, &live::settings(known.valid))
+                .monitor(sentinel, *group, master, &live::settings(desired.cluster))
                 .await?;
         }
         Step::AssignSlots(slots) => codis.assign_slots(slots).await?,
         Step::OnlineProxy(admin) => codis.online_proxy(admin).await?,
         Step::ArmGate(groups) => {
-            let mut armed = known.facts.bootstrapped.clone();
+            let mut armed = turn.facts.bootstrapped.clone();
             armed.extend(groups);
-            return set_gates(context, known, armed).await.map(Some);
+            set_gates(context, desired, turn, armed).await?;
         }
-        Step::Switchover { .. } | Step::Undo(_) | Step::Restart { .. } => {}
-        Step::StartEmpty { group, pods } => return start_empty(context, known, *group, pods).await.map(Some),
+        Step::StartEmpty { group, pods } => start_empty(context, desired, turn, *group, pods).await?,
+        Step::Switchover { group, from, to, why } => {
+            let intent = Intent {
+                group: *group,
+                from: from.clone(),
+                to: to.clone(),
+            };
+            switchover::run(context, desired, turn, &intent, why).await?;
+        }
+        Step::Undo(intent) => switchover::clear(context, desired, turn, intent).await?,
+        Step::RemovePod { pod, uid, .. } => {
+            let namespace = &desired.cluster.names.namespace;
+            context
+                .cluster
+                .delete::<Pod>(namespace, pod, uid, Propagation::Now)
+                .await?;
+        }
+        Step::ForgetVolume { claim, uid, .. } => {
+            let namespace = &desired.cluster.names.namespace;
+            let deleted =
+                context
+                    .cluster
+                    .delete::<PersistentVolumeClaim>(namespace, claim, uid, Propagation::Background);
+            deleted.await?;
+        }
+        Step::Restart { pod, uid, .. } => delete_pod(context, turn, pod, uid).await?,
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Writes the gates to the Secret that the servers' entry script reads.
-async fn set_gates(context: &Context, known: &Known<'_>, armed: Armed) -> Result<Armed, Error> {
+async fn set_gates(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, armed: Armed) -> Result<(), Error> {
     let facts = Facts {
         bootstrapped: armed,
-        ..known.facts.clone()
+        ..turn.facts.clone()
     };
-    let config = build::workloads(known.valid, &facts, known.addresses).config;
-    context.cluster.apply(known.live.secret.as_ref(), &config).await?;
-    Ok(facts.bootstrapped)
+    let config = build::workloads(desired.cluster, &facts, turn.addresses).config;
+    context.cluster.apply(turn.live.secret.as_ref(), &config).await?;
+    turn.facts = facts;
+    Ok(())
 }
 
 /// Disarms a group's gate and makes its pods anew: new ones read the Secret as it is now, old ones as it was.
 async fn start_empty(
     context: &Context,
-    known: &Known<'_>,
+    desired: &Desired<'_>,
+    turn: &mut Turn<'_>,
     group: GroupId,
     pods: &[(String, String)],
-) -> Result<Armed, Error> {
-    let mut armed = known.facts.bootstrapped.clone();
+) -> Result<(), Error> {
+    let mut armed = turn.facts.bootstrapped.clone();
     armed.remove(&group);
-    let armed = set_gates(context, known, armed).await?;
-    let namespace = known.cluster.namespace().unwrap_or_default();
+    set_gates(context, desired, turn, armed).await?;
     for (name, uid) in pods {
-        let pods =
-            context
-                .cluster
-                .delete::<k8s_openapi::api::core::v1::Pod>(&namespace, name, uid, Propagation::Background);
-        pods.await?;
+        delete_pod(context, turn, name, uid).await?;
     }
     context.metrics.group_started_empty();
-    Ok(armed)
+    Ok(())
+}
+
+/// Gracefully: what is written is kept.
+async fn delete_pod(context: &Context, turn: &Turn<'_>, name: &str, uid: &str) -> Result<(), Error> {
+    let namespace = turn.cluster.namespace().unwrap_or_default();
+    context
+        .cluster
+        .delete::<Pod>(&namespace, name, uid, Propagation::Background)
+        .await?;
+    Ok(())
 }
 
 /// So that `?` works on the door's errors here.

@@ -1,12 +1,12 @@
 //! Objects to the API server: Services first, workloads once every address is known.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::ResourceExt;
 
-use super::{Context, Error};
+use super::{Context, Error, nodes, observe};
 use crate::{
     api::names,
-    build::{self, Addresses, Facts},
+    build::{self, Addresses, Component, Facts},
     cluster::{Applied, Live, Object, Propagation},
     codis,
     plan::{Decision, reason},
@@ -69,7 +69,7 @@ pub(super) async fn services(
     facts: &Facts,
 ) -> Result<Option<Addresses>, Error> {
     let mut is_new = false;
-    for service in build::services(valid, &facts.addresses) {
+    for service in build::services(valid, facts) {
         let found = service.metadata.name.as_ref().and_then(|name| live.services.get(name));
         if found.is_some() && is_held(valid, &service) {
             continue;
@@ -103,13 +103,14 @@ pub(super) async fn workloads(
     if !holds_any || live.connection.is_none() {
         cluster.apply(live.connection.as_ref(), &workloads.connection).await?;
     }
+    let mut changed = false;
     for set in &workloads.stateful_sets {
         let found = set.metadata.name.as_ref().and_then(|name| live.stateful_sets.get(name));
         // One that is going is on its way to be made anew.
         let is_going = found.is_some_and(|found| found.metadata.deletion_timestamp.is_some());
         let is_kept = is_going || found.is_some() && is_held(valid, set);
         if !is_kept {
-            cluster.apply(found, set).await?;
+            changed |= cluster.apply(found, set).await? == Applied::Changed;
         }
     }
     // Before the number of proxies is ours again.
@@ -117,10 +118,12 @@ pub(super) async fn workloads(
         remove(context, old).await?;
     }
     for deployment in &workloads.deployments {
-        let name = deployment.metadata.name.as_ref();
-        let found = name.and_then(|name| live.deployments.get(name));
-        if !(found.is_some() && is_held(valid, deployment)) {
-            cluster.apply(found, deployment).await?;
+        let name = deployment.metadata.name.clone().unwrap_or_default();
+        let found = live.deployments.get(&name);
+        // Changes go one component after another; what is missing is made at once.
+        let is_later = changed || rolls_later(&name, valid, live);
+        if !(found.is_some() && (is_later || is_held(valid, deployment))) {
+            changed |= cluster.apply(found, deployment).await? == Applied::Changed;
         }
     }
     // After the number of proxies was handed over.
@@ -135,6 +138,21 @@ pub(super) async fn workloads(
     Ok(())
 }
 
+/// Applies which pods may be evicted, and removes what is no longer wished.
+pub(super) async fn budgets(context: &Context, valid: &ValidCluster, live: &Live, facts: &Facts) -> Result<(), Error> {
+    let wished = build::budgets(valid, facts);
+    for budget in &wished {
+        let found = budget.metadata.name.as_ref().and_then(|name| live.budgets.get(name));
+        context.cluster.apply(found, budget).await?;
+    }
+    for (name, budget) in &live.budgets {
+        if !wished.iter().any(|wished| wished.metadata.name.as_ref() == Some(name)) {
+            remove(context, budget).await?;
+        }
+    }
+    Ok(())
+}
+
 /// The front end keeps nothing: where the spec has none any more, it goes.
 async fn without_fe(context: &Context, valid: &ValidCluster, live: &Live) -> Result<(), Error> {
     let name = valid.names.fe();
@@ -145,6 +163,22 @@ async fn without_fe(context: &Context, valid: &ValidCluster, live: &Live) -> Res
         remove(context, service).await?;
     }
     Ok(())
+}
+
+/// Whether a Deployment's turn hasn't come: the dashboard is rolled first, then the front end, the sentinels and the
+/// proxies; servers are last (`plan`). A new dashboard that doesn't come up so stops everything behind it.
+fn rolls_later(name: &str, valid: &ValidCluster, live: &Live) -> bool {
+    let rolling = observe::rolling(live);
+    let names = &valid.names;
+    let is_proxy = *name == names.proxy();
+    let is_outdated_sentinel = |pod: &Pod| {
+        pod.labels()
+            .get(names::LABEL_COMPONENT)
+            .is_some_and(|component| component == Component::Sentinel.name())
+            && nodes::is_outdated(pod, live)
+    };
+    rolling.contains(&names.dashboard())
+        || is_proxy && (rolling.contains(&names.fe()) || live.pods.iter().any(is_outdated_sentinel))
 }
 
 async fn remove<K: Object>(context: &Context, object: &K) -> Result<(), Error> {

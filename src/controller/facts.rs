@@ -3,20 +3,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
-    api::{apps::v1::StatefulSet, core::v1::Secret},
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{Node, Secret},
+    },
     jiff::Timestamp,
 };
 
+use super::nodes;
 use super::passwords;
 use crate::{
-    api::CodisCluster,
-    build::{DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_SESSION_ROTATIONS},
+    api::{CodisCluster, GroupStatus, ServerStatus},
+    build::{self, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_SESSION_ROTATIONS},
     cluster::Live,
     domain::GroupId,
     validate::{Auth, ValidCluster, Volume},
 };
 
-pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live, wished: &Auth) -> Facts {
+pub(super) fn facts(
+    cluster: &CodisCluster,
+    valid: &ValidCluster,
+    live: &Live,
+    nodes: &BTreeMap<String, Node>,
+    wished: &Auth,
+) -> Facts {
     let status = cluster.status.clone().unwrap_or_default();
     let mut addresses: BTreeMap<String, String> = status.addresses;
     addresses.extend(live.services.iter().filter_map(|(name, service)| {
@@ -38,6 +48,9 @@ pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live, w
     Facts {
         addresses,
         bootstrapped,
+        strict: strict(valid, live, nodes),
+        whole: whole(cluster, valid),
+        group_sizes: group_sizes(cluster, valid, live),
         auth,
         session_rotations,
         live_keys: live.secret.iter().flat_map(live_keys).collect(),
@@ -51,6 +64,53 @@ pub(super) fn facts(cluster: &CodisCluster, valid: &ValidCluster, live: &Live, w
             .map(|(name, set)| (name.clone(), volume_of(set)))
             .collect(),
     }
+}
+
+/// Groups whose servers must be on different nodes: those that were made so, and new ones where there is room for it.
+fn strict(valid: &ValidCluster, live: &Live, nodes: &BTreeMap<String, Node>) -> BTreeSet<GroupId> {
+    let has_room = nodes::room_for(&valid.server.placement, nodes) >= usize::from(valid.group_size);
+    let is_strict = |group: &GroupId| match live.stateful_sets.get(&valid.names.group(*group)) {
+        Some(set) => set.spec.as_ref().is_some_and(|spec| build::is_strict(&spec.template)),
+        None => has_room,
+    };
+    valid.group_ids().filter(is_strict).collect()
+}
+
+/// Groups that had all their servers, in step, when they were last looked at.
+fn whole(cluster: &CodisCluster, valid: &ValidCluster) -> BTreeSet<GroupId> {
+    let groups = cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
+    let is_well = |server: &ServerStatus| server.role == "master" || server.link_up == Some(true);
+    let is_whole = |group: &&GroupStatus| {
+        group.servers.len() >= usize::from(valid.group_size) && group.servers.iter().all(is_well)
+    };
+    let ids = groups
+        .iter()
+        .filter(is_whole)
+        .filter_map(|group| u64::try_from(group.id).ok());
+    ids.filter_map(|id| GroupId::try_from(id).ok()).collect()
+}
+
+/// Groups that still have more servers than is wished: by the topology that the last pass saw, else by their pods.
+fn group_sizes(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -> BTreeMap<GroupId, u16> {
+    let groups = cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
+    let size = |group: GroupId| {
+        let set = valid.names.group(group);
+        let ordinal = |pod: &str| pod.strip_prefix(&format!("{set}-"))?.parse::<u16>().ok();
+        match groups.iter().find(|known| known.id == i32::from(group.get())) {
+            Some(known) if !known.servers.is_empty() => known
+                .servers
+                .iter()
+                .filter_map(|server| ordinal(&server.name))
+                .max()
+                .map(|highest| highest + 1),
+            _ => {
+                let replicas = live.stateful_sets.get(&set)?.spec.as_ref()?.replicas?;
+                u16::try_from(replicas).ok()
+            }
+        }
+    };
+    let larger = valid.group_ids().filter_map(|group| Some((group, size(group)?)));
+    larger.filter(|(_, size)| *size > valid.group_size).collect()
 }
 
 /// Groups whose servers keep their data on volumes.

@@ -1,18 +1,116 @@
 //! What is kept between two passes. All of it may be forgotten: it then takes longer until somebody acts.
 
-use std::{collections::HashMap, sync::Mutex, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use crate::domain::Address;
+use crate::domain::{Address, GroupId};
 
-/// Since when servers have been silent.
+/// A cluster that stops serving within this time after a step that could have waited fell by it.
+const BLAMED_FOR: Duration = Duration::from_secs(60);
+/// For so long nobody takes such a step after several clusters fell.
+const STOPPED_FOR: Duration = Duration::from_secs(600);
+/// So many clusters are several.
+const TOO_MANY: usize = 2;
+
+/// Namespace and name of a cluster.
+pub(super) type Key = (String, String);
+
 #[derive(Default)]
-pub(super) struct Memory(Mutex<HashMap<(String, String), HashMap<Address, Instant>>>);
+struct Known {
+    /// Since when servers have been silent.
+    silent: HashMap<Address, Instant>,
+    /// When a step that could have waited was last taken.
+    voluntary: Option<Instant>,
+    /// When it stopped serving soon after one.
+    fell: Option<Instant>,
+    /// Since when nodes that pods name have been missing.
+    missing_nodes: HashMap<String, Instant>,
+    /// Switchovers that failed: how often in a row, and when last.
+    failed_moves: HashMap<GroupId, (u32, Instant)>,
+}
+
+/// What is remembered of each cluster.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<HashMap<Key, Known>>);
 
 impl Memory {
+    fn all(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how a cluster fares: whether a step that could have waited is taken now, and whether it serves.
+    pub(super) fn fares(&self, key: Key, steps: bool, serves: bool, now: Instant) {
+        let mut all = self.all();
+        let known = all.entry(key).or_default();
+        if steps {
+            known.voluntary = Some(now);
+        }
+        let is_after_a_step = known.voluntary.is_some_and(|at| now.duration_since(at) < BLAMED_FOR);
+        if !serves && is_after_a_step {
+            known.fell = Some(now);
+        }
+    }
+
+    /// Why no cluster takes a step that could wait: several stopped serving soon after theirs.
+    pub(super) fn stopped(&self, now: Instant) -> Option<String> {
+        let all = self.all();
+        let fell = all
+            .iter()
+            .filter(|(_, known)| known.fell.is_some_and(|at| now.duration_since(at) < STOPPED_FOR));
+        let mut fell: Vec<String> = fell
+            .map(|((namespace, name), _)| format!("{namespace}/{name}"))
+            .collect();
+        fell.sort();
+        (fell.len() >= TOO_MANY).then(|| {
+            let minutes = STOPPED_FOR.as_secs() / 60;
+            format!(
+                "changes that can wait are stopped for {minutes} min: {} stopped serving after theirs",
+                fell.join(", ")
+            )
+        })
+    }
+
+    /// Notes which nodes are missing now, and returns for how many seconds in a row each has been.
+    pub(super) fn missing(&self, key: Key, missing: BTreeSet<String>, now: Instant) -> BTreeMap<String, u64> {
+        let mut all = self.all();
+        let since = &mut all.entry(key).or_default().missing_nodes;
+        since.retain(|node, _| missing.contains(node));
+        let seconds = |node: String| {
+            let since = *since.entry(node.clone()).or_insert(now);
+            (node, now.duration_since(since).as_secs())
+        };
+        missing.into_iter().map(seconds).collect()
+    }
+
+    /// A group's switchover failed.
+    pub(super) fn move_failed(&self, key: Key, group: GroupId, now: Instant) {
+        let mut all = self.all();
+        let moves = &mut all.entry(key).or_default().failed_moves;
+        let (times, last) = moves.entry(group).or_insert((0, now));
+        (*times, *last) = (*times + 1, now);
+    }
+
+    /// A group's switchover succeeded.
+    pub(super) fn moved(&self, key: Key, group: GroupId) {
+        self.all().entry(key).or_default().failed_moves.remove(&group);
+    }
+
+    /// Groups whose last switchover failed: how often in a row, and how many seconds ago.
+    pub(super) fn failed_moves(&self, key: &Key, now: Instant) -> BTreeMap<GroupId, (u32, u64)> {
+        let all = self.all();
+        let moves = all.get(key).into_iter().flat_map(|known| &known.failed_moves);
+        moves
+            .map(|(group, (times, last))| (*group, (*times, now.duration_since(*last).as_secs())))
+            .collect()
+    }
+
     /// Notes who is silent now, and returns for how many seconds in a row each has been.
     pub(super) fn silent(&self, namespace: &str, name: &str, now: Instant, silent: &[Address]) -> Vec<(Address, u64)> {
-        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let since = all.entry((namespace.to_owned(), name.to_owned())).or_default();
+        let mut all = self.all();
+        let since = &mut all.entry((namespace.to_owned(), name.to_owned())).or_default().silent;
         since.retain(|address, _| silent.contains(address));
         let seconds = |address: &Address, since: &mut HashMap<Address, Instant>| {
             now.duration_since(*since.entry(address.clone()).or_insert(now))
@@ -25,15 +123,29 @@ impl Memory {
     }
 
     pub(super) fn forget(&self, namespace: &str, name: &str) {
-        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.remove(&(namespace.to_owned(), name.to_owned()));
+        self.all().remove(&(namespace.to_owned(), name.to_owned()));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    #[test]
+    fn when_two_clusters_stop_serving_after_their_steps_all_steps_that_can_wait_stop_for_a_while() {
+        let (memory, start) = (Memory::default(), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let key = |name: &str| ("ns".to_owned(), name.to_owned());
+        for name in ["a", "b", "c"] {
+            memory.fares(key(name), name != "c", true, at(0));
+        }
+        memory.fares(key("a"), false, false, at(10));
+        memory.fares(key("c"), false, false, at(10));
+        assert_eq!(memory.stopped(at(11)), None, "one fell by a step, the other by itself");
+        memory.fares(key("b"), false, false, at(20));
+        assert!(memory.stopped(at(21)).is_some_and(|why| why.contains("ns/a, ns/b")));
+        assert_eq!(memory.stopped(at(700)), None);
+    }
 
     #[test]
     fn silence_is_counted_from_its_beginning_and_anew_after_an_answer() {

@@ -11,14 +11,22 @@ mod facts;
 mod hibernate;
 mod live;
 mod memory;
+mod nodes;
 mod observe;
 mod passwords;
+mod promotion;
+mod roles;
 mod run;
 mod status;
 mod storage;
+mod switchover;
 mod teardown;
+mod volumes;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -27,10 +35,11 @@ pub use error::Error;
 pub use run::{Settings, run};
 
 use crate::{
-    api::CodisCluster,
+    api::{CodisCluster, PromotionStatus, SwitchoverStatus},
     build::{self, Facts},
     cluster::{Cluster, EventKind, Live},
     codis::{self, Codis},
+    domain::{GroupId, Observed},
     plan::{self, Decision, Desired, Health, reason},
     telemetry::{Effects, Metrics},
     validate::{ValidCluster, validate},
@@ -141,7 +150,8 @@ async fn settle(
     live: &Live,
     wished: Wished,
 ) -> Result<Requeue, Error> {
-    let mut facts = facts::facts(cluster, valid, live, &wished.auth);
+    let nodes = context.cluster.nodes().await;
+    let facts = facts::facts(cluster, valid, live, &nodes, &wished.auth);
     let mut outcome = Applied::of(valid, &wished, &facts);
     let addresses = match everything(context, cluster, valid, live, &facts, &mut outcome).await {
         Ok(Some(addresses)) => addresses,
@@ -161,13 +171,14 @@ async fn settle(
             Requeue::SOON
         });
     }
-    let desired = Desired {
+    let mut desired = Desired {
         cluster: valid,
         addresses: &addresses,
         known_hosts: facts.addresses.values().cloned().collect(),
         persistent: facts::persistent(valid, &facts),
         has_password: facts.auth.product.is_some(),
         now: Timestamp::now(),
+        stopped: context.memory.stopped(Instant::now()),
         promotion: None,
         allow_stand_in: context.allow_stand_in,
     };
@@ -178,26 +189,58 @@ async fn settle(
         context.effects.clone(),
         codis::Timeouts::default(),
     )?;
-    let observed = observe::observe(context, &codis, &desired, live, &facts).await;
+    let observed = observe::observe(context, &codis, &desired, live, &facts, cluster).await;
+    let mut turn = Turn {
+        cluster: cluster.clone(),
+        codis: &codis,
+        observed: &observed,
+        live,
+        facts,
+        addresses: &addresses,
+        carried: Carried::of(cluster),
+    };
+    if !valid.brakes.observe {
+        if let Err(error) = switchover::sweep(&turn).await {
+            tracing::warn!(%error, "locks of a failed switchover may be left");
+        }
+        roles::label(context, &desired, &turn).await?;
+    }
+    promotion::weigh(&mut desired, &mut turn);
     let mut decision = plan::decide(&desired, &observed);
     outcome.object(&mut decision);
     let next_look = if valid.brakes.observe {
         status::only_told(&mut decision);
         None
     } else {
-        let done = act::act(context, cluster, &codis, &desired, live, &mut facts, &mut decision).await?;
-        live::tune(&context.verified, &codis, &desired, &observed, &facts, &mut decision).await;
+        let done = act::act(context, &desired, &mut turn, &mut decision).await?;
+        live::tune(
+            &context.verified,
+            &codis,
+            &desired,
+            &observed,
+            &turn.facts,
+            &mut decision,
+        )
+        .await;
         done
     };
     let health = plan::health(&desired, &observed);
     let view = status::View {
-        cluster,
+        cluster: &turn.cluster,
         desired: &desired,
-        observed: &observed,
-        facts: &facts,
+        observed: turn.observed,
+        facts: &turn.facts,
+        carried: &turn.carried,
         without_effect: &outcome.without_effect,
     };
-    report(context, cluster, &status::of(&view, &health, &decision), &decision).await?;
+    context.memory.fares(
+        valid.names.key(),
+        decision.is_voluntary,
+        health.is_serving(),
+        Instant::now(),
+    );
+    let told = status::of(&view, &health, &mut decision);
+    report(context, &turn.cluster, &told, &decision).await?;
     Ok(next_look.unwrap_or_else(|| next(&health, &decision)))
 }
 
@@ -252,6 +295,7 @@ async fn everything(
         }
     }
     apply::workloads(context, valid, live, workloads).await?;
+    apply::budgets(context, valid, live, facts).await?;
     if valid.brakes.stops("server", Timestamp::now()).is_none() {
         let notes = storage::settle(context, cluster, valid, live, facts).await?;
         outcome.without_effect.extend(notes);
@@ -323,10 +367,39 @@ async fn event(context: &Context, cluster: &CodisCluster, kind: EventKind, reaso
 }
 
 /// What a step may need: everything that this pass knows.
-struct Known<'a> {
-    cluster: &'a CodisCluster,
-    valid: &'a ValidCluster,
+struct Turn<'a> {
+    /// The cluster as the API server has it: an intent that was written in this pass is in it.
+    cluster: CodisCluster,
+    codis: &'a Codis,
+    observed: &'a Observed,
     live: &'a Live,
-    facts: &'a Facts,
+    facts: Facts,
     addresses: &'a build::Addresses,
+    carried: Carried,
+}
+
+/// What the status keeps from pass to pass, as it is to be after this one.
+#[derive(Clone, Debug, Default)]
+struct Carried {
+    switchover: Option<SwitchoverStatus>,
+    promotion: Option<PromotionStatus>,
+    /// A group that was handed over in this pass, and to whom: what was observed is from before.
+    handed_over: Option<(GroupId, String)>,
+}
+
+impl Carried {
+    fn of(cluster: &CodisCluster) -> Self {
+        let status = cluster.status.clone().unwrap_or_default();
+        Self {
+            switchover: status.switchover,
+            promotion: status.promotion,
+            handed_over: None,
+        }
+    }
+
+    /// The new master of a group that was handed over in this pass.
+    fn master_of(&self, group: GroupId) -> Option<String> {
+        let (of, pod) = self.handed_over.as_ref()?;
+        (*of == group).then(|| pod.clone())
+    }
 }

@@ -8,14 +8,17 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::Context;
+use super::{Context, nodes, switchover, volumes};
 use crate::{
-    api::names,
+    api::{CodisCluster, names},
     build::{Component, Facts, GATE_MESSAGE},
     cluster::Live,
     codis::Codis,
-    domain::{Address, MemberPod, Observed, ProxyPod, ServerView},
-    plan::Desired,
+    domain::{
+        Address, DashboardView, LostClaim, MemberPod, NodeView, Observed, ProxyPod, SentinelView, ServerView,
+        StatelessPod,
+    },
+    plan::{Desired, GONE_AFTER},
 };
 
 pub(super) async fn observe(
@@ -24,52 +27,123 @@ pub(super) async fn observe(
     desired: &Desired<'_>,
     live: &Live,
     facts: &Facts,
+    cluster: &CodisCluster,
 ) -> Observed {
     let addresses = desired.addresses;
     // The dashboard first: it answers only after a promotion that runs, while servers answer at once. An order that is
     // newer than what the servers said would look like one that everybody forgot.
     let dashboard = codis.dashboard().await;
     let (servers, sentinels) = tokio::join!(
-        codis.servers(addresses.servers.values().flatten().cloned()),
+        codis.servers(addresses.members().cloned()),
         codis.sentinels(addresses.sentinels.iter().cloned()),
     );
-    let servers = unfenced(servers, desired.cluster.good_replicas);
-    let silent: Vec<Address> = servers
-        .iter()
-        .filter(|(_, view)| matches!(view, ServerView::Unreachable(_)))
-        .map(|(address, _)| address.clone())
-        .collect();
+    let servers = lasting_fences(codis, desired, servers).await;
+    let silent = silent(&dashboard, &servers, &sentinels);
     let names = &desired.cluster.names;
     let down_for = context
         .memory
         .silent(&names.namespace, &names.cluster, Instant::now(), &silent);
     let now = Timestamp::now();
+    let (nodes, lost_claims) = node_views(context, desired, live, now).await;
     Observed {
         dashboard,
         servers,
         sentinels,
-        server_pods: server_pods(desired, live, now),
-        sentinel_pods: BTreeMap::new(),
-        nodes: BTreeMap::new(),
-        intent: None,
-        failed_moves: BTreeMap::new(),
+        server_pods: pods_at(
+            live,
+            &nodes,
+            now,
+            desired.servers().map(|(pod, (_, address))| (pod, address)),
+        ),
+        sentinel_pods: pods_at(live, &nodes, now, desired.sentinels()),
+        intent: switchover::intent_of(cluster, desired),
+        rolling: rolling(live),
+        failed_moves: context
+            .memory
+            .failed_moves(&(names.namespace.clone(), names.cluster.clone()), Instant::now()),
         proxy_pods: of_component(live, Component::Proxy.name())
             .map(|pod| proxy_pod(pod, now))
             .collect(),
+        dashboard_pod: of_component(live, Component::Dashboard.name())
+            .next()
+            .map(|pod| member_pod(pod, live, &nodes, now)),
+        stateless_pods: [Component::Proxy, Component::Fe]
+            .iter()
+            .flat_map(|component| of_component(live, component.name()))
+            .map(stateless_pod)
+            .collect(),
+        lost_claims,
+        nodes,
         bootstrapped: facts.bootstrapped.clone(),
         down_for: down_for.into_iter().collect(),
         unready: unready(desired, live),
     }
 }
 
-/// With bounded durability every master asks for a replica: that is no fence.
-fn unfenced(mut servers: BTreeMap<Address, ServerView>, good_replicas: u32) -> BTreeMap<Address, ServerView> {
-    for view in servers.values_mut().filter(|_| good_replicas > 0) {
-        if let ServerView::Up { fenced, .. } = view {
-            *fenced = false;
+/// With bounded durability every server asks for a replica, always: a fence is what asks for more. INFO doesn't tell
+/// for how many it asks.
+async fn lasting_fences(
+    codis: &Codis,
+    desired: &Desired<'_>,
+    mut servers: BTreeMap<Address, ServerView>,
+) -> BTreeMap<Address, ServerView> {
+    const ASKS_FOR: &str = "min-slaves-to-write";
+    let good = desired.cluster.good_replicas;
+    for (address, view) in servers.iter_mut().filter(|_| good > 0) {
+        if let ServerView::Up {
+            fenced: fenced @ true, ..
+        } = view
+        {
+            let asks_for = codis.config_of(address, &[ASKS_FOR]).await.ok();
+            let asks_for = asks_for.and_then(|all| all.get(ASKS_FOR)?.parse::<u32>().ok());
+            *fenced = asks_for.is_none_or(|asks_for| asks_for > good);
         }
     }
     servers
+}
+
+/// Servers, sentinels and proxies that don't answer.
+fn silent(
+    dashboard: &DashboardView,
+    servers: &BTreeMap<Address, ServerView>,
+    sentinels: &BTreeMap<Address, Result<SentinelView, String>>,
+) -> Vec<Address> {
+    let servers = servers
+        .iter()
+        .filter(|(_, view)| matches!(view, ServerView::Unreachable(_)));
+    let sentinels = sentinels.iter().filter(|(_, view)| view.is_err());
+    let mut silent: Vec<Address> = servers
+        .map(|(address, _)| address)
+        .chain(sentinels.map(|(address, _)| address))
+        .cloned()
+        .collect();
+    if let DashboardView::Online { topology, .. } = dashboard {
+        let proxies = topology.proxies.iter().filter(|proxy| proxy.error.is_some());
+        silent.extend(proxies.map(|proxy| proxy.admin.clone()));
+    }
+    silent
+}
+
+/// Workloads whose controllers are replacing pods of an old template.
+pub(super) fn rolling(live: &Live) -> Vec<String> {
+    let sets = live.stateful_sets.iter().filter(|(_, set)| {
+        let strategy = set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
+        let rolls = strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("RollingUpdate");
+        let status = set.status.clone().unwrap_or_default();
+        rolls
+            && (status.observed_generation != set.metadata.generation
+                || status.current_revision != status.update_revision)
+    });
+    let deployments = live.deployments.iter().filter(|(_, deployment)| {
+        let status = deployment.status.clone().unwrap_or_default();
+        let wished = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let (all, updated) = (status.replicas.unwrap_or(0), status.updated_replicas.unwrap_or(0));
+        status.observed_generation != deployment.metadata.generation || updated < wished || all > updated
+    });
+    sets.map(|(name, _)| name)
+        .chain(deployments.map(|(name, _)| name))
+        .cloned()
+        .collect()
 }
 
 /// The pods of a component; of all groups for servers.
@@ -81,27 +155,69 @@ fn of_component<'a>(live: &'a Live, component: &'a str) -> impl Iterator<Item = 
     })
 }
 
-fn server_pods(desired: &Desired<'_>, live: &Live, now: Timestamp) -> BTreeMap<Address, MemberPod> {
-    let by_name: BTreeMap<String, &Pod> = live.pods.iter().map(|pod| (pod.name_any(), pod)).collect();
-    let mut pods = BTreeMap::new();
-    for (group, servers) in &desired.addresses.servers {
-        for (ordinal, address) in (0..).zip(servers) {
-            if let Some(pod) = by_name.get(&desired.cluster.names.server_pod(*group, ordinal)) {
-                pods.insert(address.clone(), member_pod(pod, now));
-            }
-        }
-    }
-    pods
+/// The nodes, those that are missing included, and the claims that were lost with them.
+async fn node_views(
+    context: &Context,
+    desired: &Desired<'_>,
+    live: &Live,
+    now: Timestamp,
+) -> (BTreeMap<String, NodeView>, BTreeMap<Address, LostClaim>) {
+    let names = &desired.cluster.names;
+    let nodes = context.cluster.nodes().await;
+    let mut views = nodes::views(&nodes, now);
+    let lost = volumes::lost(context, desired, live, &nodes).await;
+    let mut missing = nodes::missing(live, &views);
+    missing.extend(lost.iter().map(|(_, claim)| claim.node.clone()));
+    let key = (names.namespace.clone(), names.cluster.clone());
+    let missing = context.memory.missing(key, missing, Instant::now());
+    // One that is only away for a moment isn't gone.
+    let is_gone = |node: &String| missing.get(node).is_some_and(|seconds| *seconds >= GONE_AFTER);
+    let lost = lost.into_iter().filter(|(_, claim)| is_gone(&claim.node)).collect();
+    views.extend(missing.into_iter().map(|(node, seconds)| {
+        let gone_for = Some(seconds);
+        (
+            node,
+            NodeView {
+                gone_for,
+                ..NodeView::default()
+            },
+        )
+    }));
+    (views, lost)
 }
 
-fn member_pod(pod: &Pod, now: Timestamp) -> MemberPod {
+fn stateless_pod(pod: &Pod) -> StatelessPod {
+    StatelessPod {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// The pods of servers or sentinels, by the members' addresses.
+fn pods_at(
+    live: &Live,
+    nodes: &BTreeMap<String, NodeView>,
+    now: Timestamp,
+    members: impl Iterator<Item = (String, Address)>,
+) -> BTreeMap<Address, MemberPod> {
+    let by_name: BTreeMap<String, &Pod> = live.pods.iter().map(|pod| (pod.name_any(), pod)).collect();
+    let found = members.filter_map(|(name, address)| Some((address, by_name.get(&name)?)));
+    found
+        .map(|(address, pod)| (address, member_pod(pod, live, nodes, now)))
+        .collect()
+}
+
+fn member_pod(pod: &Pod, live: &Live, nodes: &BTreeMap<String, NodeView>, now: Timestamp) -> MemberPod {
     MemberPod {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        outdated: false,
+        outdated: nodes::is_outdated(pod, live),
+        never_ready: never_ready(pod),
         terminating: pod.metadata.deletion_timestamp.is_some(),
-        not_running: false,
+        not_running: nodes::is_proven_gone(pod, nodes),
         ready: is_ready(pod),
         unready_for: unready_for(pod, now),
         at_gate: container(pod).is_some_and(is_at_the_gate) && !is_ready(pod),
@@ -131,6 +247,7 @@ fn proxy_pod(pod: &Pod, now: Timestamp) -> ProxyPod {
     let running = container(pod).and_then(|status| status.state.as_ref()?.running.as_ref()?.started_at.clone());
     ProxyPod {
         name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
         ip: pod.status.as_ref().and_then(|status| status.pod_ip.clone()),
         ready: is_ready(pod),
         ending: pod.metadata.deletion_timestamp.is_some() || matches!(phase, "Failed" | "Succeeded"),
@@ -155,6 +272,17 @@ fn is_ready(pod: &Pod) -> bool {
     ready_condition(pod).is_some_and(|ready| ready.status == "True") && pod.metadata.deletion_timestamp.is_none()
 }
 
+/// Whether it isn't ready and hasn't been since it was started.
+fn never_ready(pod: &Pod) -> bool {
+    let started = pod.status.as_ref().and_then(|status| status.start_time.clone());
+    let changed = ready_condition(pod).and_then(|ready| ready.last_transition_time.clone());
+    match (started, changed) {
+        // The kubelet notes that it isn't ready right when it starts it.
+        (Some(started), Some(changed)) => !is_ready(pod) && changed.0.duration_since(started.0).as_secs() <= 2,
+        _ => !is_ready(pod),
+    }
+}
+
 /// For how many seconds the pod hasn't been ready, by the kubelet's clock.
 fn unready_for(pod: &Pod, now: Timestamp) -> Option<u64> {
     let unready = ready_condition(pod).filter(|ready| ready.status != "True")?;
@@ -163,6 +291,24 @@ fn unready_for(pod: &Pod, now: Timestamp) -> Option<u64> {
         .as_ref()
         .or(pod.metadata.creation_timestamp.as_ref())?;
     u64::try_from(now.duration_since(since.0).as_secs()).ok()
+}
+
+/// Why a pod can't run, where Kubernetes says it: no node takes it, its image can't be pulled, it ends again and again.
+fn trouble(pod: &Pod) -> Option<String> {
+    let waiting = container(pod).and_then(|status| status.state.as_ref()?.waiting.clone());
+    let reason = waiting
+        .and_then(|waiting| waiting.reason)
+        .filter(|reason| reason != "ContainerCreating");
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let unscheduled = conditions
+        .iter()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    let why = reason.or_else(|| unscheduled.and_then(|condition| condition.message.clone()))?;
+    Some(format!("{}: {why}", pod.name_any()))
 }
 
 /// Components whose wished pods aren't all ready, like `proxy 2/3`.
@@ -178,6 +324,11 @@ fn unready(desired: &Desired<'_>, live: &Live) -> Vec<String> {
         .map(|(component, wished)| (component, usize::from(wished), ready(component)));
     missing
         .filter(|(_, wished, ready)| ready < wished)
-        .map(|(component, wished, ready)| format!("{component} {ready}/{wished}"))
+        .map(|(component, wished, ready)| {
+            let why = of_component(live, component)
+                .find_map(trouble)
+                .map_or(String::new(), |why| format!(" ({why})"));
+            format!("{component} {ready}/{wished}{why}")
+        })
         .collect()
 }

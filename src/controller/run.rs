@@ -33,6 +33,9 @@ const CONCURRENCY: u16 = 8;
 /// Events of one cluster within this time are one reason to look.
 const DEBOUNCE: Duration = Duration::from_millis(300);
 
+/// Where the process is to crash, for tests: only where the stand-in for Codis may run.
+const CRASH_AT: &str = "CODIS_CRASH_AT";
+
 /// How the operator runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -54,7 +57,11 @@ pub struct Settings {
 /// When it can't start, or lost the Lease: the process must end then, since a pass may be under way.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let metrics = Metrics::default();
-    let effects = metrics.effects(Effects::none());
+    let crashing = |inner: Effects| match std::env::var(CRASH_AT) {
+        Ok(at) if settings.allow_stand_in => Effects::crashing(&at, inner).map_err(anyhow::Error::msg),
+        _ => Ok(inner),
+    };
+    let effects = metrics.effects(crashing(Effects::none())?);
     let client = connect().await?;
     let (stop, stopping) = watch::channel(false);
     let (ready, is_ready) = watch::channel(false);
@@ -70,7 +77,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let door = Cluster::new(client.clone(), gate.clone(), effects, &settings.identity);
     // Effects on Codis pass the same gate as writes to Kubernetes.
     let on_codis = Effects::new(move |_, _| gate.pass().map(drop).map_err(|error| error.to_string()));
-    let on_codis = metrics.effects(on_codis);
+    let on_codis = metrics.effects(crashing(on_codis)?);
     let context = Context::new(door, on_codis, metrics, settings.allow_stand_in);
     ready.send_replace(true);
     tracing::info!(identity = settings.identity, "started");

@@ -2,13 +2,19 @@
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::Carried;
 use crate::{
-    api::{CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, condition, condition_after},
+    api::{CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, condition, condition_after, to_the_second},
     build::Facts,
     domain::{Address, DashboardView, Group, Observed, Replication, ServerView},
     plan::{Decision, Desired, Health, Note, reason},
     validate::{Invalid, ValidCluster},
 };
+
+/// A group's failovers are counted over so many seconds.
+const FLAPPING_WITHIN: i64 = 600;
+/// So many of them are too many.
+const FLAPPING_AT: usize = 3;
 
 /// What a pass has seen.
 pub(super) struct View<'a> {
@@ -16,6 +22,7 @@ pub(super) struct View<'a> {
     pub desired: &'a Desired<'a>,
     pub observed: &'a Observed,
     pub facts: &'a Facts,
+    pub carried: &'a Carried,
     pub without_effect: &'a [String],
 }
 
@@ -110,7 +117,7 @@ pub(super) fn of_deleting(cluster: &CodisCluster, what: String) -> CodisClusterS
 }
 
 /// The status after a whole pass.
-pub(super) fn of(view: &View<'_>, health: &Health, decision: &Decision) -> CodisClusterStatus {
+pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision) -> CodisClusterStatus {
     let wished = view.desired.cluster;
     let servers = usize::from(wished.groups) * usize::from(wished.group_size);
     let sentinels = usize::from(wished.sentinel_count());
@@ -125,7 +132,15 @@ pub(super) fn of(view: &View<'_>, health: &Health, decision: &Decision) -> Codis
         status.sentinels = Some(format!("{}/{sentinels}", health.sentinels_watching));
         status.slots_served = Some(health.slots_served.into());
         status.groups = groups(view);
+        decision.alarms.extend(flapping(&status.groups));
+        let pods = view.observed.server_pods.values();
+        let updated = pods.filter(|pod| !pod.outdated && pod.ready).count();
+        status.updated = Some(format!("{updated}/{servers}"));
     }
+    status.switchover = view.carried.switchover.clone();
+    status.promotion = view.carried.promotion.clone();
+    status.nodes.clone_from(&decision.nodes);
+    status.brakes = wished.brakes.told(view.desired.now);
     status.addresses = view.facts.addresses.clone();
     status.without_effect = view.without_effect.to_vec();
     status.brakes = wished.brakes.told(view.desired.now);
@@ -260,18 +275,24 @@ fn groups(view: &View<'_>) -> Vec<GroupStatus> {
     let DashboardView::Online { topology, .. } = &view.observed.dashboard else {
         return Vec::new();
     };
-    let pods = pods_by_address(view);
-    let name = |address: &Address| {
-        pods.iter()
-            .find(|(known, _)| known == address)
-            .map(|(_, pod)| pod.clone())
-    };
+    let name = |address: &Address| view.desired.pod_at(address);
+    let known = view.cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
     let status_of = |group: &Group| GroupStatus {
         id: group.id.get().into(),
         slots: i32::try_from(topology.slots_of(group.id)).unwrap_or(i32::MAX),
-        master: group.master().and_then(name),
-        anti_affinity: None,
-        failovers: Vec::new(),
+        master: view
+            .carried
+            .master_of(group.id)
+            .or_else(|| group.master().and_then(name)),
+        anti_affinity: Some(
+            if view.facts.strict.contains(&group.id) {
+                "required"
+            } else {
+                "preferred"
+            }
+            .to_owned(),
+        ),
+        failovers: failovers(view, known, group, name),
         bootstrapped: view.facts.bootstrapped.contains(&group.id),
         servers: group
             .servers
@@ -285,16 +306,42 @@ fn groups(view: &View<'_>) -> Vec<GroupStatus> {
     topology.groups.values().map(status_of).collect()
 }
 
-fn pods_by_address(view: &View<'_>) -> Vec<(Address, String)> {
-    let names = &view.desired.cluster.names;
-    let groups = view.desired.addresses.servers.iter();
-    let of_group = |(group, servers): (&crate::domain::GroupId, &Vec<Address>)| {
-        let pods = (0..)
-            .zip(servers)
-            .map(|(ordinal, address)| (address.clone(), names.server_pod(*group, ordinal)));
-        pods.collect::<Vec<_>>()
+/// When a group's master was replaced and no switchover of ours did it, as far as that is still news.
+fn failovers(
+    view: &View<'_>,
+    known: &[GroupStatus],
+    group: &Group,
+    name: impl Fn(&Address) -> Option<String>,
+) -> Vec<String> {
+    let Some(known) = known.iter().find(|known| known.id == i32::from(group.id.get())) else {
+        return Vec::new();
     };
-    groups.flat_map(of_group).collect()
+    let is_recent = |time: &&String| {
+        let time: Option<Timestamp> = time.parse().ok();
+        time.is_some_and(|time| view.desired.now.duration_since(time).as_secs() < FLAPPING_WITHIN)
+    };
+    let mut all: Vec<String> = known.failovers.iter().filter(is_recent).cloned().collect();
+    let is_planned = view.carried.switchover.is_some() || view.carried.master_of(group.id).is_some();
+    let master = group.master().and_then(name);
+    if !is_planned && known.master.is_some() && master.is_some() && known.master != master {
+        all.push(to_the_second(view.desired.now).to_string());
+    }
+    all
+}
+
+/// Groups whose master was replaced too often lately: a person should know why.
+fn flapping(groups: &[GroupStatus]) -> Option<Note> {
+    let group = groups.iter().find(|group| group.failovers.len() >= FLAPPING_AT)?;
+    let message = format!(
+        "the master of group {} was replaced {} times within {} min: look at its servers' nodes, memory and network",
+        group.id,
+        group.failovers.len(),
+        FLAPPING_WITHIN / 60
+    );
+    Some(Note {
+        reason: reason::FLAPPING,
+        message,
+    })
 }
 
 fn server_status(name: String, view: Option<&ServerView>) -> ServerStatus {

@@ -9,8 +9,8 @@ mod topology;
 
 pub use address::{Address, ParseAddressError};
 pub use observed::{
-    DashboardView, Intent, MemberPod, NodeView, Observed, ProxyPod, Replication, SentinelMaster, SentinelView,
-    ServerView,
+    DashboardView, Intent, LostClaim, MemberPod, NodeView, Observed, ProxyPod, Replication, SentinelMaster,
+    SentinelView, ServerView, StatelessPod,
 };
 pub use slot::{GroupId, OutOfRange, SLOT_COUNT, SlotId, even_layout, slot_of_key};
 pub use topology::{ActionState, Group, ProxyRecord, Sentinels, Server, SlotMapping, Topology};

@@ -21,13 +21,21 @@ pub struct Observed {
     pub nodes: BTreeMap<String, NodeView>,
     /// The switchover that was begun, as the status has it.
     pub intent: Option<Intent>,
+    /// Workloads whose controllers are rolling them, like `proxy 1/3`.
+    pub rolling: Vec<String>,
+    /// The dashboard's pod, where one exists.
+    pub dashboard_pod: Option<MemberPod>,
+    /// The pods of proxies and front ends.
+    pub stateless_pods: Vec<StatelessPod>,
+    /// Claims of servers whose volumes were on nodes that are gone.
+    pub lost_claims: BTreeMap<Address, LostClaim>,
     /// Groups whose last switchover failed: how often in a row, and how many seconds ago.
     pub failed_moves: BTreeMap<GroupId, (u32, u64)>,
     /// The pods of the proxies.
     pub proxy_pods: Vec<ProxyPod>,
     /// Groups whose start gate is armed (design, decision 6).
     pub bootstrapped: BTreeSet<GroupId>,
-    /// For how many seconds in a row a server hasn't answered.
+    /// For how many seconds in a row a server, a sentinel or a proxy (its administrative address) hasn't answered.
     pub down_for: BTreeMap<Address, u64>,
     /// Components whose wished pods aren't all ready, like `proxy 2/3`.
     pub unready: Vec<String>,
@@ -126,6 +134,8 @@ pub struct MemberPod {
     pub node: Option<String>,
     /// Whether it was made from another template than the one that is wished now.
     pub outdated: bool,
+    /// Whether it never became ready.
+    pub never_ready: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
     /// Proof that no process of it runs: the kubelet's word, or its node is gone or out of service (design, decision 7).
@@ -147,10 +157,36 @@ pub struct NodeView {
     pub leaving: Option<String>,
     /// For how many seconds its kubelet hasn't been heard; none while it is.
     pub silent_for: Option<u64>,
+    /// For how many seconds its object has been missing, while pods still name it.
+    pub gone_for: Option<u64>,
     /// A person's or a machine's word that nothing runs there any more: the taint `out-of-service`.
     pub out_of_service: bool,
     /// Its zone.
     pub zone: Option<String>,
+}
+
+/// A pod that keeps nothing: any other one is as good.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct StatelessPod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The node that it was given to.
+    pub node: Option<String>,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+}
+
+/// A claim whose volume went with its node.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LostClaim {
+    /// Its name.
+    pub claim: String,
+    /// Its uid.
+    pub uid: String,
+    /// The node.
+    pub node: String,
 }
 
 /// A switchover that was begun.
@@ -169,6 +205,8 @@ pub struct Intent {
 pub struct ProxyPod {
     /// Its name.
     pub name: String,
+    /// Its uid.
+    pub uid: String,
     /// Its address, once it has one.
     pub ip: Option<String>,
     /// The kubelet's word that it serves.

@@ -1,6 +1,6 @@
 //! From an empty topology to 1024 served slots, and back when the topology was lost.
 
-use super::{Decision, Step, input::Input, reason, step::list};
+use super::{Decision, Step, input::Input, reason, spread, step::list};
 use crate::domain::{Address, Group, GroupId, Replication, ServerView, SlotId, even_layout};
 
 /// Slots without a group while servers hold keys: nobody knows any more where those keys belong.
@@ -41,8 +41,13 @@ pub(super) fn groups_and_servers(input: &Input<'_>, decision: &mut Decision) -> 
         let Some(group) = input.topology.groups.get(id) else {
             return Some(Step::CreateGroup(*id));
         };
-        let missing = servers
-            .iter()
+        let order = if group.servers.is_empty() {
+            spread::first_master_first(input, servers)
+        } else {
+            servers.iter().collect()
+        };
+        let missing = order
+            .into_iter()
             .filter(|server| group.servers.iter().all(|known| known.address != **server));
         for server in missing {
             if let Some(step) = add(input, decision, group, server) {
@@ -61,8 +66,10 @@ fn add(input: &Input<'_>, decision: &mut Decision, group: &Group, server: &Addre
         );
         return None;
     };
-    // A member that joins is made a replica, which wipes it.
-    let follows = matches!(replication, Replication::Replica { master, .. } if Some(master) == group.master());
+    // A member that joins is made a replica, which wipes it. One that follows a member has nothing of its own, also if
+    // it was a replica here before and comes back with an old volume.
+    let is_member = |address: &Address| group.servers.iter().any(|known| known.address == *address);
+    let follows = matches!(replication, Replication::Replica { master, .. } if is_member(master));
     if *keys > 0 && !follows && group.master().is_some() {
         let what = format!(
             "server {server} holds {keys} keys and isn't in group {}: joining it would wipe them; delete its volume or empty it",

@@ -11,6 +11,8 @@ use crate::domain::{ActionState, Address, Group, Replication, ServerView};
 const PROMOTE_AFTER: u64 = 10;
 /// With sentinels, only one whose copy is gone and that they failed to replace for this many seconds.
 const PROMOTE_INSTEAD_AFTER: u64 = 30;
+/// Between two tries to finish a promotion, in seconds.
+const FINISH_PAUSE: u64 = 5;
 /// A replica whose link broke at most so many seconds before its master went silent had what the master had.
 const LINK_MARGIN: u64 = 60;
 
@@ -18,10 +20,10 @@ const LINK_MARGIN: u64 = 60;
 pub(super) fn promote(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for group in input.topology.groups.values() {
         if let Some(server) = group.promoting.and_then(|index| group.servers.get(index)) {
-            return Some(Step::Promote {
-                group: group.id,
-                server: server.address.clone(),
-            });
+            if let Some(step) = finish(input, decision, group, &server.address) {
+                return Some(step);
+            }
+            continue;
         }
         let server = replacement(input, decision, group).or_else(|| forgotten_master(input, group));
         if let Some(server) = server {
@@ -32,6 +34,42 @@ pub(super) fn promote(input: &Input<'_>, decision: &mut Decision) -> Option<Step
         }
     }
     None
+}
+
+/// A promotion that was begun can only be finished. While the old master serves, with all care: writes went on since.
+fn finish(input: &Input<'_>, decision: &mut Decision, group: &Group, to: &Address) -> Option<Step> {
+    let from = group
+        .master()
+        .filter(|master| *master != to && input.is_up_master(master));
+    let Some(from) = from else {
+        return Some(Step::Promote {
+            group: group.id,
+            server: to.clone(),
+        });
+    };
+    let is_in_touch = matches!(
+        input.server(to),
+        Some(ServerView::Up { replication: Replication::Replica { master, link_up: true }, .. }) if master == from
+    );
+    let failed_lately = input
+        .observed
+        .failed_moves
+        .get(&group.id)
+        .is_some_and(|(_, ago)| *ago < FINISH_PAUSE);
+    if !is_in_touch || failed_lately {
+        let what = format!(
+            "the promotion of {to} in group {} was begun and goes on once it is in step",
+            group.id
+        );
+        decision.wait(reason::FAILOVER, what);
+        return None;
+    }
+    Some(Step::Switchover {
+        group: group.id,
+        from: from.clone(),
+        to: to.clone(),
+        why: "it was begun".to_owned(),
+    })
 }
 
 /// The replica that has the most, once the master is gone for long enough by the kubelet's word and by our own.

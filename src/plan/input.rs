@@ -25,10 +25,46 @@ pub struct Desired<'a> {
     pub has_password: bool,
     /// What time it is: for holds that end.
     pub now: Timestamp,
+    /// Why no step is taken that could wait: other clusters fared badly after theirs.
+    pub stopped: Option<String>,
     /// The switchover that a person asks for, while it isn't dealt with.
     pub promotion: Option<(GroupId, Option<Address>)>,
     /// Whether the stand-in for Codis may be run.
     pub allow_stand_in: bool,
+}
+
+impl Desired<'_> {
+    /// The pod of a server, by its address.
+    #[must_use]
+    pub fn pod_at(&self, address: &Address) -> Option<String> {
+        let (pod, _) = self.servers().find(|(_, (_, known))| known == address)?;
+        Some(pod)
+    }
+
+    /// The address of a server, by its pod.
+    #[must_use]
+    pub fn address_of(&self, pod: &str) -> Option<Address> {
+        let (_, (_, address)) = self.servers().find(|(known, _)| known == pod)?;
+        Some(address)
+    }
+
+    /// Every wished sentinel: its pod and its address.
+    pub fn sentinels(&self) -> impl Iterator<Item = (String, Address)> {
+        let all = (0..).zip(&self.addresses.sentinels);
+        all.map(|(ordinal, address)| (self.cluster.names.sentinel_pod(ordinal), address.clone()))
+    }
+
+    /// Every wished server: its pod, its group and its address.
+    pub fn servers(&self) -> impl Iterator<Item = (String, (GroupId, Address))> {
+        let of_group = |(group, servers): (&GroupId, &Vec<Address>)| {
+            let names = &self.cluster.names;
+            let leaving = self.addresses.leaving.get(group).into_iter().flatten();
+            let all = (0..).zip(servers.iter().chain(leaving));
+            let all = all.map(|(ordinal, address)| (names.server_pod(*group, ordinal), (*group, address.clone())));
+            all.collect::<Vec<_>>()
+        };
+        self.addresses.servers.iter().flat_map(of_group)
+    }
 }
 
 /// What the sentinels say of a group's official master.
@@ -80,6 +116,21 @@ impl Input<'_> {
                 ..
             })
         )
+    }
+
+    /// Whether a member is its group's serving master, or follows it with the link up.
+    pub(super) fn is_in_role(&self, group: &Group, address: &Address) -> bool {
+        match self.server(address) {
+            Some(ServerView::Up {
+                replication: Replication::Master,
+                ..
+            }) => group.master() == Some(address),
+            Some(ServerView::Up {
+                replication: Replication::Replica { master, link_up },
+                ..
+            }) => *link_up && group.master() == Some(master),
+            _ => false,
+        }
     }
 
     /// The official master, if it is one and answers.

@@ -2,21 +2,27 @@
 //!
 //! May enter: domain, validate, build's addresses. Stays out: clients, clocks (time comes in as durations).
 //!
-//! The rules of [`RULES`] are asked in order; the first that knows a step wins. A rule that must not act yet says what
+//! The rules of [`HEALING`] and then of [`VOLUNTARY`] are asked in order; the first that knows a step wins. A rule that must not act yet says what
 //! it waits for, one that must never act by itself says why it is blocked; the status shows both.
 
 mod bootstrap;
+mod drain;
 mod gate;
 mod heal;
 mod health;
 mod input;
+mod loss;
 mod moves;
 mod proxies;
+mod roll;
 mod sentinels;
+mod shrink;
+mod spread;
 mod step;
 
 pub use health::{Health, health};
 pub use input::Desired;
+pub use loss::GONE_AFTER;
 pub use moves::verdict;
 pub use step::{Decision, Note, Step, reason};
 
@@ -32,11 +38,12 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const RULES: [Rule; 18] = [
+const HEALING: [Rule; 24] = [
     moves::undo,
     gate::unfence,
     sentinels::relink,
     proxies::remove_dead,
+    loss::remove_dead,
     gate::start_empty,
     bootstrap::arm,
     bootstrap::topology_lost,
@@ -50,7 +57,21 @@ const RULES: [Rule; 18] = [
     sentinels::monitor,
     bootstrap::slots,
     proxies::online,
+    loss::replace_stateless,
+    loss::forget_volumes,
+    proxies::replace_silent,
+    sentinels::replace_silent,
+    roll::replace_broken,
     moves::requested,
+];
+
+/// What can wait: changes that nobody's data or service depends on now.
+const VOLUNTARY: [Rule; 5] = [
+    drain::evacuate,
+    shrink::leave,
+    roll::sentinels,
+    roll::servers,
+    spread::balance,
 ];
 
 /// The next step towards what is desired.
@@ -67,7 +88,11 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
                 reason::DASHBOARD_NOT_READY,
                 format!("the dashboard is not ready: {why}"),
             );
-            decision.step = gate::unfence_by_sentinels(desired, observed);
+            // A fence of a switchover must stay until the dashboard says how far it came; the locks needn't.
+            let undo = observed.intent.clone().map(Step::Undo);
+            decision.step = undo
+                .or_else(|| loss::remove(observed))
+                .or_else(|| gate::unfence_by_sentinels(desired, observed));
             return decision;
         }
     };
@@ -89,11 +114,15 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
         decision.block(reason::COORDINATOR_IN_USE, what);
         return decision;
     }
-    for rule in RULES {
-        if let Some(step) = rule(&input, &mut decision) {
-            decision.step = Some(step);
-            break;
-        }
+    decision.nodes = drain::told(&input);
+    decision.step = HEALING.iter().find_map(|rule| rule(&input, &mut decision));
+    if decision.step.is_none() {
+        decision.step = VOLUNTARY.iter().find_map(|rule| rule(&input, &mut decision));
+        decision.is_voluntary = decision.step.is_some();
+    }
+    if let (true, Some(why), Some(step)) = (decision.is_voluntary, &desired.stopped, &decision.step) {
+        decision.wait(reason::HELD, format!("{step}: {why}"));
+        decision.step = None;
     }
     decision
 }

@@ -2,14 +2,19 @@
 //! conditions, and the clearing away of moves that were begun.
 
 use super::{
-    Decision, Step,
+    Decision, Desired, Step,
     input::{Input, Word},
-    reason, sentinels,
+    proxies, reason, sentinels,
 };
-use crate::domain::{Address, Group, GroupId, MemberPod, Replication, ServerView};
+use crate::{
+    domain::{Address, Group, GroupId, MemberPod, Replication, ServerView, Topology},
+    validate::PromotionRequest,
+};
 
 /// After a failed switchover the next one waits so many seconds, doubled with each failure in a row.
 const PATIENCE: u64 = 5;
+/// Between two tries to clear one away.
+const UNDO_PAUSE: u64 = 2;
 /// But never longer than this.
 const MOST_PATIENCE: u64 = 60;
 /// A replica that is further behind than this, in bytes, wouldn't catch up while clients wait.
@@ -26,8 +31,24 @@ pub(super) enum Wanted {
 
 /// A switchover that was begun and of which nobody knows how far it came: an operator died, or it failed half way. It
 /// leaves no lock, no fence and no intent behind.
-pub(super) fn undo(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
-    input.observed.intent.clone().map(Step::Undo)
+pub(super) fn undo(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    let intent = input.observed.intent.as_ref()?;
+    // One dead record would keep the dashboard from telling the proxies.
+    if let Some(step) = proxies::remove_dead(input, decision) {
+        return Some(step);
+    }
+    // While it fails, everything else gets its turn: no other rule lifts the fence of a server that isn't official.
+    let failed_lately = input
+        .observed
+        .failed_moves
+        .get(&intent.group)
+        .is_some_and(|(_, ago)| *ago < UNDO_PAUSE);
+    if failed_lately {
+        let what = format!("a switchover of group {} is still to be cleared away", intent.group);
+        decision.wait(reason::SWITCHOVER, what);
+        return None;
+    }
+    Some(Step::Undo(intent.clone()))
 }
 
 /// The switchover that a person asks for.
@@ -65,22 +86,31 @@ pub(super) fn away(
     }
 }
 
-type Obstacle = (&'static str, String);
+/// A reason, and what is in the way.
+pub(super) type Obstacle = (&'static str, String);
+
+/// Why the operator may not move a group's master by itself.
+pub(super) fn brake(input: &Input<'_>, group: GroupId) -> Option<Obstacle> {
+    let brakes = &input.desired.cluster.brakes;
+    if let Some(held) = brakes.stops("moves", input.desired.now) {
+        return Some((reason::HELD, held));
+    }
+    brakes.supervised.then(|| {
+        let name = &input.desired.cluster.names.cluster;
+        let what = format!("spec.maintenance is supervised: kubectl codis promote {name} {group}");
+        (reason::SUPERVISED, what)
+    })
+}
 
 /// Why no master of a group may be moved now.
 fn obstacle(input: &Input<'_>, group: &Group, wanted: Wanted) -> Result<(), Obstacle> {
-    let brakes = &input.desired.cluster.brakes;
-    if wanted == Wanted::ByRule {
-        if let Some(held) = brakes.stops("moves", input.desired.now) {
-            return Err((reason::HELD, held));
-        }
-        if brakes.supervised {
-            let what = format!(
-                "spec.maintenance is supervised: kubectl codis promote {} {}",
-                input.desired.cluster.names.cluster, group.id
-            );
-            return Err((reason::SUPERVISED, what));
-        }
+    if wanted == Wanted::ByRule
+        && let Some(held) = brake(input, group.id)
+    {
+        return Err(held);
+    }
+    if input.observed.intent.is_some() {
+        return Err((reason::SWITCHOVER, "another one is to be cleared away first".to_owned()));
     }
     if let Some((times, ago)) = input.observed.failed_moves.get(&group.id) {
         let patience = (PATIENCE << times.saturating_sub(1).min(8)).min(MOST_PATIENCE);
@@ -154,40 +184,46 @@ pub(super) fn may_stay(input: &Input<'_>, server: &Address) -> bool {
 /// Whether the pod's node is being drained, lost or gone.
 pub(super) fn is_leaving(input: &Input<'_>, pod: &MemberPod) -> bool {
     let Some(node) = &pod.node else { return false };
-    // Where nodes can't be seen nothing is known against them.
-    if input.observed.nodes.is_empty() {
-        return false;
-    }
     let view = input.observed.nodes.get(node);
-    view.is_none_or(|view| view.leaving.is_some() || view.out_of_service || view.silent_for.is_some())
+    view.is_some_and(|view| {
+        view.leaving.is_some() || view.out_of_service || view.silent_for.is_some() || view.gone_for.is_some()
+    })
 }
 
 impl Input<'_> {
     /// The group, and the server if one is named, of a request for a switchover that hasn't been dealt with. Requests
     /// that can't be met are the controller's to refuse.
     pub(super) fn open_request(&self) -> Option<(&Group, Option<&Address>)> {
-        let (group, pod) = self.desired.promotion.as_ref()?;
+        let (group, server) = self.desired.promotion.as_ref()?;
         let group = self.topology.groups.get(group)?;
-        Some((group, pod.as_ref()))
+        Some((group, server.as_ref()))
     }
 }
 
-/// What became of a request, where it is dealt with without a switchover: met already, or impossible.
+/// A request for a switchover, held against what is: what is left of it to do, or none when it is met; an error says why
+/// it can't ever be. `target` is the pod that was settled on when it was begun.
+///
+/// # Errors
+/// What is wrong with the request.
 pub fn verdict(
-    wish: &Result<(u16, Option<String>), String>,
-    servers_by_pod: &std::collections::BTreeMap<String, (GroupId, Address)>,
-    masters: &std::collections::BTreeMap<GroupId, Address>,
+    desired: &Desired<'_>,
+    topology: &Topology,
+    request: &PromotionRequest,
+    target: Option<&str>,
 ) -> Result<Option<(GroupId, Option<Address>)>, String> {
-    let (group, pod) = wish.clone()?;
-    let id = GroupId::try_from(u64::from(group))
+    let (number, pod) = request.wish.clone()?;
+    let group = GroupId::try_from(u64::from(number))
         .ok()
-        .filter(|id| masters.contains_key(id));
-    let id = id.ok_or_else(|| format!("there is no group {group}"))?;
-    let Some(pod) = pod else { return Ok(Some((id, None))) };
-    match servers_by_pod.get(&pod) {
-        Some((of, address)) if *of == id => {
-            Ok((masters.get(&id) != Some(address)).then(|| (id, Some(address.clone()))))
-        }
-        _ => Err(format!("{pod} is no server of group {group}")),
+        .and_then(|id| topology.groups.get(&id));
+    let group = group.ok_or_else(|| format!("there is no group {number}"))?;
+    let Some(pod) = pod.as_deref().or(target) else {
+        return Ok(Some((group.id, None)));
+    };
+    let server = desired.address_of(pod);
+    let server = server.filter(|server| group.servers.iter().any(|member| member.address == *server));
+    let server = server.ok_or_else(|| format!("{pod} is no server of group {number}"))?;
+    if group.servers.len() < 2 {
+        return Err(format!("group {number} has no other server"));
     }
+    Ok((group.master() != Some(&server)).then_some((group.id, Some(server))))
 }

@@ -8,6 +8,11 @@ const REGISTERS_WITHIN: u64 = 40;
 /// A proxy that runs for this many seconds, is not ready and doesn't answer the dashboard hangs.
 const HANGS_AFTER: u64 = 30;
 
+/// A running proxy that doesn't answer for this many seconds is replaced.
+const SILENT: u64 = 5;
+/// A container that runs for less than this many seconds is starting.
+const STARTS_WITHIN: u64 = 15;
+
 /// One dead record blocks every push (contract §15.2).
 pub(super) fn remove_dead(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for record in &input.topology.proxies {
@@ -31,6 +36,30 @@ pub(super) fn remove_dead(input: &Input<'_>, decision: &mut Decision) -> Option<
         }
     }
     None
+}
+
+/// A proxy whose administrative port doesn't answer is deleted gracefully: it leaves the Service at once, its record goes
+/// while it ends, and clients find the others. Nothing waits for it longer than this.
+pub(super) fn replace_silent(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    let is_silent = |admin: &Address| {
+        input
+            .observed
+            .down_for
+            .get(admin)
+            .is_some_and(|seconds| *seconds >= SILENT)
+    };
+    let records = input.topology.proxies.iter().filter(|record| is_silent(&record.admin));
+    let mut pods = records.filter_map(|record| {
+        let pods = input.observed.proxy_pods.iter();
+        pods.clone().find(|pod| pod.ip.as_deref() == Some(record.admin.host()))
+    });
+    // One that starts, or ends, isn't silent: the kubelet has it in hand.
+    let pod = pods.find(|pod| !pod.ending && pod.running_for.is_some_and(|seconds| seconds > STARTS_WITHIN))?;
+    Some(Step::Restart {
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        why: format!("its administrative port hasn't answered for {SILENT} s"),
+    })
 }
 
 fn is_dead(record: &ProxyRecord, pod: Option<&ProxyPod>) -> bool {

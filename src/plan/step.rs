@@ -94,6 +94,13 @@ pub enum Step {
         /// The server.
         server: Address,
     },
+    /// Take a replica out of its group.
+    RemoveServer {
+        /// The group.
+        group: GroupId,
+        /// The server.
+        server: Address,
+    },
     /// Make a replica its group's master.
     Promote {
         /// The group.
@@ -158,6 +165,24 @@ pub enum Step {
         /// Why.
         why: String,
     },
+    /// Remove a pod object whose process is provably gone: nobody will confirm its end.
+    RemovePod {
+        /// The pod's name.
+        pod: String,
+        /// Its uid.
+        uid: String,
+        /// Why.
+        why: String,
+    },
+    /// Give up a volume that went with its node: its server is made anew elsewhere.
+    ForgetVolume {
+        /// The claim.
+        claim: String,
+        /// Its uid.
+        uid: String,
+        /// The node.
+        node: String,
+    },
     /// Assign slots in bulk.
     AssignSlots(Vec<(SlotId, GroupId)>),
     /// Have the dashboard take a proxy online.
@@ -173,6 +198,7 @@ impl Step {
             Self::StartEmpty { .. } => "GroupStartsEmpty",
             Self::CreateGroup(_) => "CreateGroup",
             Self::AddServer { .. } => "AddServer",
+            Self::RemoveServer { .. } => "RemoveServer",
             Self::Promote { .. } => "Promote",
             Self::ResyncGroup(_) => "ResyncGroup",
             Self::Attach { .. } => "AttachReplica",
@@ -187,6 +213,8 @@ impl Step {
             Self::Switchover { .. } => "Switchover",
             Self::Undo(_) => "UndoSwitchover",
             Self::Restart { .. } => "RestartPod",
+            Self::RemovePod { .. } => "RemovePod",
+            Self::ForgetVolume { .. } => "ForgetVolume",
         }
     }
 }
@@ -200,6 +228,7 @@ impl fmt::Display for Step {
             }
             Self::CreateGroup(group) => write!(f, "create group {group}"),
             Self::AddServer { group, server } => write!(f, "add {server} to group {group}"),
+            Self::RemoveServer { group, server } => write!(f, "take {server} out of group {group}"),
             Self::Promote { group, server } => write!(f, "promote {server} to master of group {group}"),
             Self::ResyncGroup(group) => write!(f, "make the order of group {group} official at the proxies"),
             Self::Attach { group, server } => write!(f, "attach {server} to the master of group {group}"),
@@ -238,6 +267,10 @@ impl fmt::Display for Step {
                 "clear away a switchover of group {} from {} to {}",
                 intent.group, intent.from, intent.to
             ),
+            Self::RemovePod { pod, why, .. } => write!(f, "remove pod {pod}: {why}"),
+            Self::ForgetVolume { claim, node, .. } => {
+                write!(f, "give up the claim {claim}, whose volume went with node {node}")
+            }
             Self::Restart { pod, why, .. } => write!(f, "make pod {pod} anew: {why}"),
             Self::AssignSlots(slots) => write!(f, "assign {} slots", slots.len()),
             Self::OnlineProxy(admin) => write!(f, "take proxy {admin} online"),
@@ -264,12 +297,16 @@ pub struct Note {
 pub struct Decision {
     /// What to do now.
     pub step: Option<Step>,
+    /// Whether the step could wait.
+    pub is_voluntary: bool,
     /// What is waited for.
     pub waits: Vec<Note>,
     /// What a person has to decide.
     pub blocked: Vec<Note>,
     /// What is worth telling and changes nothing.
     pub alarms: Vec<Note>,
+    /// Nodes that are being emptied or are lost, each with what that waits for.
+    pub nodes: Vec<String>,
 }
 
 impl Decision {

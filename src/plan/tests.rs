@@ -1,10 +1,14 @@
 //! A cluster in which everything is in its place; tests change what they are about.
 
 mod bootstrap;
+mod drain;
 mod gate;
 mod heal;
+mod moves;
 mod proxies;
+mod roll;
 mod sentinels;
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -162,7 +166,6 @@ impl World {
                             uid: format!("uid-{name}"),
                             name,
                             ready: true,
-                            node: Some(format!("node-{o}")),
                             ..MemberPod::default()
                         },
                     )
@@ -171,6 +174,7 @@ impl World {
             proxy_pods: proxies
                 .iter()
                 .map(|(token, ip)| ProxyPod {
+                    uid: format!("uid-{token}"),
                     name: token.clone(),
                     ip: Some(ip.clone()),
                     ready: true,
@@ -186,6 +190,7 @@ impl World {
             addresses: Addresses {
                 dashboard: Address::new("10.96.0.1", 18080),
                 servers,
+                leaving: BTreeMap::new(),
                 sentinels,
             },
             observed,
@@ -228,6 +233,7 @@ impl World {
             .servers
             .values()
             .flatten()
+            .chain(self.addresses.leaving.values().flatten())
             .chain(&self.addresses.sentinels);
         Desired {
             cluster: &self.cluster,
@@ -240,6 +246,7 @@ impl World {
             },
             has_password: true,
             now: "2026-11-23T12:00:00Z".parse().unwrap(),
+            stopped: None,
             promotion: self.promotion.clone(),
             allow_stand_in: self.allow_stand_in,
         }
@@ -265,6 +272,22 @@ impl World {
         world.observed.sentinels.clear();
         world.topology.sentinels = crate::domain::Sentinels::default();
         world
+    }
+
+    /// Its servers are on two nodes: those that were first in their groups on node-0.
+    fn placed(mut self) -> Self {
+        self.observed.nodes = (0..2)
+            .map(|n| (format!("node-{n}"), crate::domain::NodeView::default()))
+            .collect();
+        for (address, pod) in &mut self.observed.server_pods {
+            let first = self
+                .topology
+                .groups
+                .values()
+                .any(|group| group.master() == Some(address));
+            pod.node = Some(if first { "node-0" } else { "node-1" }.to_owned());
+        }
+        self
     }
 
     fn group(&mut self, id: u64) -> &mut Group {

@@ -1,6 +1,12 @@
 //! The hook that every effect on the outside world passes before it is sent.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 type Hook = dyn Fn(&'static str, &'static str) -> Result<(), String> + Send + Sync;
 
@@ -19,6 +25,36 @@ impl Effects {
     /// A hook of one's own: an `Err` means that the effect isn't sent.
     pub fn new(hook: impl Fn(&'static str, &'static str) -> Result<(), String> + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(hook)))
+    }
+
+    /// A hook that ends the process without any ado at the n-th effect of a name, for tests of what a crash leaves:
+    /// `<door>/<effect>:<before|after>:<n>`. After an effect is before the next one, whatever it is. Then asks `inner`.
+    ///
+    /// # Errors
+    /// When the text has another form.
+    pub fn crashing(at: &str, inner: Self) -> Result<Self, String> {
+        let invalid = || format!("{at:?} isn't <door>/<effect>:<before|after>:<n>");
+        let mut parts = at.split(':');
+        let (Some(name), Some(when), Some(count), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(invalid());
+        };
+        let count: usize = count.parse().map_err(|_| invalid())?;
+        let (name, is_after) = (name.to_owned(), when == "after");
+        if !is_after && when != "before" {
+            return Err(invalid());
+        }
+        let (seen, due) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Ok(Self::new(move |door, effect| {
+            let is_it = name == format!("{door}/{effect}") && seen.fetch_add(1, Ordering::SeqCst) + 1 == count;
+            if is_it && !is_after || due.load(Ordering::SeqCst) {
+                eprintln!("crashing at {name}, as told");
+                std::process::abort();
+            }
+            inner.allow(door, effect)?;
+            due.fetch_or(is_it, Ordering::SeqCst);
+            Ok(())
+        }))
     }
 
     /// Asks the hook.

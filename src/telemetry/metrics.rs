@@ -49,6 +49,7 @@ pub struct Metrics {
     duration: Histogram,
     leader: Gauge,
     groups_started_empty: Counter,
+    switchovers: Family<ResultLabels, Counter>,
     git_looks: Family<ResultLabels, Counter>,
     git_revisions: Family<ResultLabels, Counter>,
     git_repairs: Counter,
@@ -68,6 +69,7 @@ impl Default for Metrics {
             duration,
             leader: Gauge::default(),
             groups_started_empty: Counter::default(),
+            switchovers: Family::default(),
             git_looks: Family::default(),
             git_revisions: Family::default(),
             git_repairs: Counter::default(),
@@ -104,6 +106,11 @@ impl Metrics {
             "groups_started_empty",
             "Groups whose members all lost their data and that were started empty",
             self.groups_started_empty.clone(),
+        );
+        r.register(
+            "switchovers",
+            "Planned changes of a group's master, by result",
+            self.switchovers.clone(),
         );
         r.register(
             "git_looks",
@@ -148,6 +155,12 @@ impl Metrics {
     /// A group whose members all lost their data was started empty.
     pub fn group_started_empty(&self) {
         self.groups_started_empty.inc();
+    }
+
+    /// A planned change of a group's master ended.
+    pub fn switched_over(&self, done: bool) {
+        let result = if done { "done" } else { "failed" };
+        self.switchovers.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// A source was looked at. `result` is same, new, held or failed.

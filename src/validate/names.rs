@@ -37,6 +37,11 @@ impl Names {
         })
     }
 
+    /// Namespace and name.
+    #[must_use]
+    pub fn key(&self) -> (String, String) {
+        (self.namespace.clone(), self.cluster.clone())
+    }
     /// The dashboard's StatefulSet and Service.
     #[must_use]
     pub fn dashboard(&self) -> String {

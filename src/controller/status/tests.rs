@@ -22,6 +22,7 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
     let addresses = Addresses {
         dashboard: Address::new("d", 1),
         servers: Default::default(),
+        leaving: Default::default(),
         sentinels: Vec::new(),
     };
     let desired = Desired {
@@ -31,6 +32,7 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
         persistent: BTreeSet::new(),
         has_password: true,
         now: "2026-11-23T12:00:00Z".parse().unwrap(),
+        stopped: None,
         promotion: None,
         allow_stand_in: false,
     };
@@ -46,9 +48,10 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
         desired: &desired,
         observed: &observed,
         facts: &Facts::default(),
+        carried: &Carried::default(),
         without_effect: &valid.without_effect,
     };
-    of(&view, health, decision)
+    of(&view, health, &mut decision.clone())
 }
 
 fn whole() -> Health {

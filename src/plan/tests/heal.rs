@@ -74,19 +74,6 @@ fn without_sentinels_the_replica_that_has_most_replaces_a_master_that_is_gone() 
 }
 
 #[test]
-fn a_stuck_promotion_is_repeated() {
-    let mut world = World::settled();
-    world.group(2).promoting = Some(1);
-    assert_eq!(
-        world.decide().step,
-        Some(Step::Promote {
-            group: gid(2),
-            server: server(2, 1)
-        })
-    );
-}
-
-#[test]
 fn a_replica_that_is_down_leaves_the_cluster_unsettled() {
     let mut world = World::settled();
     world

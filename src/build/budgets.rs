@@ -1,0 +1,105 @@
+//! PodDisruptionBudgets: which pods may be evicted at a time.
+//!
+//! A group has two, told apart by the role label, so that no pod ever matches two. Its master may never be evicted: a
+//! drain waits until the operator has handed the group over and the pod is a replica's. Of its replicas one may go, but
+//! only while the group is whole.
+
+use k8s_openapi::{
+    api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::{
+    Facts,
+    meta::{self, Component},
+};
+use crate::{api::names::LABEL_ROLE, domain::GroupId, validate::ValidCluster};
+
+/// The value of the role label of a group's master.
+pub const MASTER: &str = "master";
+/// The value of the role label of all other servers: new pods begin with it.
+pub const REPLICA: &str = "replica";
+
+pub(super) fn build(cluster: &ValidCluster, facts: &Facts) -> Vec<PodDisruptionBudget> {
+    let one = Some(IntOrString::Int(1));
+    let mut all = vec![budget(
+        cluster,
+        cluster.names.proxy(),
+        Component::Proxy,
+        None,
+        None,
+        one.clone(),
+    )];
+    if cluster.sentinel.is_some() {
+        all.push(budget(
+            cluster,
+            cluster.names.sentinel(),
+            Component::Sentinel,
+            None,
+            None,
+            one,
+        ));
+    }
+    for group in cluster.group_ids() {
+        all.extend(of_group(cluster, facts, group));
+    }
+    all
+}
+
+fn of_group(cluster: &ValidCluster, facts: &Facts, group: GroupId) -> Vec<PodDisruptionBudget> {
+    let (name, component) = (cluster.names.group(group), Component::Server(group));
+    // Counted against the whole StatefulSet: never enough, so none may go.
+    let none = Some(IntOrString::Int(0));
+    let mut all = vec![budget(
+        cluster,
+        format!("{name}-master"),
+        component,
+        Some(MASTER),
+        None,
+        none,
+    )];
+    let replicas = i32::from(facts.group_size(cluster, group)) - 1;
+    if replicas > 0 {
+        // At least so many: the most that may be missing would be counted against the whole StatefulSet, of which this
+        // selects a part.
+        let needed = if facts.whole.contains(&group) {
+            replicas - 1
+        } else {
+            replicas
+        };
+        let needed = Some(IntOrString::Int(needed));
+        all.push(budget(
+            cluster,
+            format!("{name}-replicas"),
+            component,
+            Some(REPLICA),
+            needed,
+            None,
+        ));
+    }
+    all
+}
+
+fn budget(
+    cluster: &ValidCluster,
+    name: String,
+    component: Component,
+    role: Option<&str>,
+    min_available: Option<IntOrString>,
+    max_unavailable: Option<IntOrString>,
+) -> PodDisruptionBudget {
+    let mut selector = meta::selector(&cluster.names, component);
+    if let (Some(labels), Some(role)) = (&mut selector.match_labels, role) {
+        labels.insert(LABEL_ROLE.to_owned(), role.to_owned());
+    }
+    PodDisruptionBudget {
+        metadata: meta::object(cluster, name, component),
+        spec: Some(PodDisruptionBudgetSpec {
+            selector: Some(selector),
+            min_available,
+            max_unavailable,
+            unhealthy_pod_eviction_policy: None,
+        }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,90 @@
+//! Nodes that don't come back. What keeps no data is replaced once a node is silent for long enough; what keeps data, or
+//! must not run twice, only with proof that its process is gone: the node object is gone, or it is tainted
+//! `out-of-service` (design, decision 7). A volume that went with its node is given up only while another copy serves.
+
+use super::{Decision, Step, input::Input, reason};
+use crate::domain::{MemberPod, NodeView, StatelessPod};
+
+/// A node whose object has been missing for so many seconds is gone: one that was just made may not be seen yet.
+pub const GONE_AFTER: u64 = 15;
+
+/// Pods of proxies and front ends on nodes that are lost: others take their place at once.
+pub(super) fn replace_stateless(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    let limit = input.desired.cluster.node_loss_after.as_secs();
+    let is_lost = |node: &NodeView| is_proof(node) || node.silent_for.is_some_and(|seconds| seconds >= limit);
+    let on_lost = |pod: &&StatelessPod| {
+        pod.node
+            .as_ref()
+            .and_then(|node| input.observed.nodes.get(node))
+            .is_some_and(is_lost)
+    };
+    let pod = input
+        .observed
+        .stateless_pods
+        .iter()
+        .find(|pod| !pod.terminating && on_lost(pod))?;
+    Some(Step::Restart {
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        why: "its node is lost".to_owned(),
+    })
+}
+
+/// Pods of a StatefulSet on nodes that are provably gone: nobody will ever confirm their end, so they are removed
+/// without waiting for it.
+pub(super) fn remove_dead(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    remove(input.observed)
+}
+
+/// The same while the dashboard is away: it may be one of them.
+pub(super) fn remove(observed: &crate::domain::Observed) -> Option<Step> {
+    let is_proven = |pod: &&MemberPod| {
+        pod.node
+            .as_ref()
+            .and_then(|node| observed.nodes.get(node))
+            .is_some_and(is_proof)
+    };
+    let pods = observed
+        .server_pods
+        .values()
+        .chain(observed.sentinel_pods.values())
+        .chain(&observed.dashboard_pod);
+    let pod = { pods }.find(is_proven)?;
+    Some(Step::RemovePod {
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        why: format!("its node {} is gone", pod.node.as_deref().unwrap_or_default()),
+    })
+}
+
+fn is_proof(node: &NodeView) -> bool {
+    node.out_of_service || node.gone_for.is_some_and(|seconds| seconds >= GONE_AFTER)
+}
+
+/// Claims whose volume went with its node. The server is made anew elsewhere, as a replica: only if another one is
+/// master and serves.
+pub(super) fn forget_volumes(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    for (server, lost) in &input.observed.lost_claims {
+        let group = input
+            .topology
+            .groups
+            .values()
+            .find(|group| group.servers.iter().any(|s| s.address == *server));
+        let serves = group.is_some_and(|group| {
+            group.is_settled() && input.undisputed_master(group).is_some_and(|master| master != server)
+        });
+        if serves {
+            return Some(Step::ForgetVolume {
+                claim: lost.claim.clone(),
+                uid: lost.uid.clone(),
+                node: lost.node.clone(),
+            });
+        }
+        let what = format!(
+            "the volume of claim {} was on node {}, which is gone, and no other server of its group serves: bring the node back, or promote another server if its data will do",
+            lost.claim, lost.node
+        );
+        decision.block(reason::NODE_LOST, what);
+    }
+    None
+}

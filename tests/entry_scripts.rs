@@ -262,6 +262,33 @@ fn a_dashboard_breaks_only_a_lock_that_is_its_own() {
 }
 
 #[test]
+fn a_restarted_masters_fence_comes_after_what_durability_and_a_person_wrote() {
+    let pod = Pod::new("durability");
+    let lines = "min-slaves-to-write 1\nmin-slaves-max-lag 10\nmaxmemory 100mb\n";
+    pod.file("secret/redis.conf", lines)
+        .file("secret/bootstrapped", "1\n")
+        .file("data/appendonly.aof", "data");
+    let (output, ok) = pod.run(SERVER, &[]);
+    assert!(ok, "{output}");
+    let conf = pod.read("data/redis.conf");
+    let last = |key: &str| conf.lines().rfind(|line| line.starts_with(key)).map(str::to_owned);
+    assert_eq!(
+        last("min-slaves-max-lag").as_deref(),
+        Some("min-slaves-max-lag 5"),
+        "{conf}"
+    );
+    // At the next start all of it is made anew.
+    pod.file("secret/redis.conf", "maxmemory 50mb\n")
+        .file("secret/bootstrapped", "");
+    pod.run(SERVER, &[]);
+    let conf = pod.read("data/redis.conf");
+    assert!(
+        conf.starts_with("maxmemory 50mb\n") && !conf.contains("min-slaves"),
+        "{conf}"
+    );
+}
+
+#[test]
 fn a_proxy_is_ready_when_it_answers_anything_but_that_it_is_not_online() {
     let pod = Pod::new("ready");
     let answers = [

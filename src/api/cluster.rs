@@ -80,7 +80,7 @@ pub struct CodisClusterSpec {
     /// No change of what runs until it is false again. Dead members are still replaced and failed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
-    /// No pods; volumes and topology are kept. Data that isn't on volumes is lost.
+    /// No pods; volumes and topology are kept. Refused where data isn't on volumes: it would be lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hibernate: Option<bool>,
     /// Manage (the default), or Observe: nothing is written but the status, which tells the next step.
@@ -145,7 +145,9 @@ pub struct ProxySpec {
     /// How many proxies.
     #[schemars(range(min = 1))]
     pub replicas: i32,
-    /// The password that clients give to the proxies. Without it they need none.
+    /// The password that clients give to the proxies. Empty: they need none. Without it one is made up; it is in the
+    /// Secret `<name>-connection`. A change replaces the proxies one after the other: until the last one is new, the
+    /// old ones refuse clients with the new password and the new ones those with the old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_auth: Option<String>,
     /// ClusterIP, NodePort or LoadBalancer; ClusterIP if not given.
@@ -160,7 +162,7 @@ pub struct ProxySpec {
     /// What a proxy may use at most. Its threads and buffers are sized by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Resources>,
-    /// When the number of proxies follows their CPU use.
+    /// When the number of proxies follows their CPU use. It is a percentage of requests.cpu, which must be given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hpa_spec: Option<HpaSpec>,
     /// How many proxies more than wished may exist during a rolling update.
@@ -233,7 +235,8 @@ pub struct ServerSpec {
     /// Keys of redis.conf beyond or instead of the operator's choice, like `maxmemory-policy: allkeys-lru`. Keys that the operator needs are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigOverrides>,
-    /// Whether data volumes stay when the cluster is deleted: Retain (the default) or Delete.
+    /// Whether data volumes stay when the cluster is deleted: Retain (the default) or Delete. The topology's volume goes
+    /// with them: it names servers that are then no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self in ['Retain', 'Delete']").message("volumeRetention must be Retain or Delete"))]
     pub volume_retention: Option<String>,
@@ -256,7 +259,8 @@ pub struct DashboardSpec {
     #[x_kube(validation = Rule::new("self == 1")
         .message("codisDashboard.replicas must be 1: the dashboard is the single writer of the topology"))]
     pub replicas: Option<i32>,
-    /// The password of the servers, known to dashboard, proxies and servers. Without it they need none.
+    /// The password of the servers, known to dashboard, proxies and servers. Empty: they need none. Without it one is made
+    /// up. A change has no effect on a cluster that exists: all of them would have to change it at one moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product_auth: Option<String>,
     /// What the scheduler sets aside.

@@ -360,11 +360,8 @@ fn data_may_take_two_thirds_of_the_memory_limit_unless_a_person_says_otherwise()
         |c: &mut serde_json::Value| c["spec"]["codisServer"]["limits"] = serde_json::json!({"memory": "1000Mi"});
     let maxmemory = |cluster: &ValidCluster| {
         let conf = text(&built(cluster), "redis.conf");
-        let last = conf
-            .lines()
-            .rfind(|line| line.starts_with("maxmemory "))
-            .map(str::to_owned);
-        last
+        let last = conf.lines().rfind(|line| line.starts_with("maxmemory "));
+        last.map(str::to_owned)
     };
     assert_eq!(maxmemory(&sample(|_| ())), None);
     assert_eq!(maxmemory(&sample(limited)).as_deref(), Some("maxmemory 681574400"));
@@ -510,7 +507,7 @@ fn a_persons_wishes_for_pods_are_added_to_the_operators() {
             .preferred_during_scheduling_ignored_during_execution
             .unwrap()
             .len(),
-        1
+        2
     );
     let selector = pod.topology_spread_constraints.unwrap()[0]
         .label_selector

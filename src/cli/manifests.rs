@@ -126,8 +126,7 @@ fn rbac() -> Vec<Value> {
         { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"] },
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "delete"] },
         { "apiGroups": [""], "resources": ["nodes"], "verbs": ["list"] },
-        // What went with a node: see `plan::loss`.
-        { "apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "delete"] },
+        // What went with a node (its claim is deleted too): see `plan::loss`.
         { "apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get"] },
         { "apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ["get", "list", "create", "patch", "delete"] },
         { "apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs": ["get", "list"] },

@@ -108,7 +108,8 @@ pub(super) async fn workloads(
         let found = set.metadata.name.as_ref().and_then(|name| live.stateful_sets.get(name));
         // One that is going is on its way to be made anew.
         let is_going = found.is_some_and(|found| found.metadata.deletion_timestamp.is_some());
-        if !is_going && !(found.is_some() && is_held(valid, set)) {
+        let is_kept = is_going || found.is_some() && is_held(valid, set);
+        if !is_kept {
             changed |= cluster.apply(found, set).await? == Applied::Changed;
         }
     }

@@ -105,6 +105,12 @@ async fn grow(
     let name = valid.names.group(group);
     let claims: Vec<&PersistentVolumeClaim> = claims.iter().filter(|claim| is_of(claim, &name)).collect();
     for claim in &claims {
+        if !is_bound(claim) {
+            let claim = claim.name_any();
+            return Ok(Some(format!(
+                "{SIZE}: the claim {claim} has no volume yet: it grows once it has one"
+            )));
+        }
         let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
         let class = class.unwrap_or_default();
         match context.cluster.can_grow(class).await? {
@@ -141,6 +147,12 @@ async fn grow(
             .await?;
     }
     Ok(None)
+}
+
+/// The API server refuses to grow any other.
+fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    phase == Some("Bound")
 }
 
 fn requested(claim: &PersistentVolumeClaim) -> Option<&str> {

@@ -11,4 +11,5 @@ mod objects;
 mod own;
 #[path = "../support/mod.rs"]
 mod support;
+mod whole_spec;
 mod world;

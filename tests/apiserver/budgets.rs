@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 
 use crate::world::{World, spec};
 
-/// The selectors' roles, by the budgets' names.
+/// The selectors' roles, by the budgets' names; without the dashboard's, which comes and goes with the masters' nodes.
 async fn budgets(world: &World) -> BTreeMap<String, Option<String>> {
     let api = world.api::<PodDisruptionBudget>();
     let all = api.list(&ListParams::default()).await.unwrap().items;
@@ -25,7 +25,8 @@ async fn budgets(world: &World) -> BTreeMap<String, Option<String>> {
         let selector = budget.spec.as_ref()?.selector.as_ref()?;
         selector.match_labels.as_ref()?.get(LABEL_ROLE).cloned()
     };
-    all.iter().map(|budget| (budget.name_any(), role(budget))).collect()
+    let named = all.iter().map(|budget| (budget.name_any(), role(budget)));
+    named.filter(|(name, _)| name != "c-dashboard").collect()
 }
 
 fn writes_to_budgets(world: &World) -> usize {

@@ -30,6 +30,10 @@ pub(super) fn build(cluster: &ValidCluster, facts: &Facts) -> Vec<PodDisruptionB
         None,
         one.clone(),
     )];
+    // Only the dashboard can hand a group over: from a node that is emptied it goes after the masters.
+    let may_go = IntOrString::Int(i32::from(facts.dashboard_may_go));
+    let name = cluster.names.dashboard();
+    all.push(budget(cluster, name, Component::Dashboard, None, None, Some(may_go)));
     if cluster.sentinel.is_some() {
         all.push(budget(
             cluster,

@@ -1,4 +1,4 @@
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::util::intstr::IntOrString};
 
 use super::*;
 use crate::{api::CodisCluster, validate::validate};
@@ -108,6 +108,34 @@ fn workloads_need_every_address() {
     let mut facts = facts(&cluster);
     facts.addresses.remove("sample-g2-0");
     assert_eq!(addresses(&cluster, &facts), Err(MissingAddress("sample-g2-0".into())));
+}
+
+#[test]
+fn no_pod_matches_two_budgets_and_no_master_may_be_evicted() {
+    let cluster = sample(|_| ());
+    let mut facts = facts(&cluster);
+    facts.whole = [GroupId::try_from(1).unwrap()].into();
+    let budgets: BTreeMap<String, _> = budgets(&cluster, &facts)
+        .into_iter()
+        .map(|budget| (budget.metadata.name.unwrap(), budget.spec.unwrap()))
+        .collect();
+    let min = |name: &str| budgets[name].min_available.clone();
+    let max = |name: &str| budgets[name].max_unavailable.clone();
+    assert_eq!(max("sample-g1-master"), Some(IntOrString::Int(0)));
+    assert_eq!(
+        (min("sample-g1-replicas"), min("sample-g2-replicas")),
+        (Some(IntOrString::Int(0)), Some(IntOrString::Int(1)))
+    );
+    assert_eq!(
+        max("sample-dashboard"),
+        Some(IntOrString::Int(0)),
+        "a master may be on its node"
+    );
+    let selectors: BTreeSet<_> = budgets
+        .values()
+        .map(|spec| spec.selector.clone().unwrap().match_labels.unwrap())
+        .collect();
+    assert_eq!(selectors.len(), budgets.len(), "each selects other pods");
 }
 
 #[test]

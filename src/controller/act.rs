@@ -27,7 +27,7 @@ pub(super) async fn act(
     };
     let name = turn.cluster.name_any();
     tracing::info!(cluster = name, step = step.name(), "{step}");
-    match effect(context, desired, turn, &step).await {
+    match Box::pin(effect(context, desired, turn, &step)).await {
         Ok(()) => {
             event(
                 context,
@@ -117,7 +117,7 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
                 from: from.clone(),
                 to: to.clone(),
             };
-            switchover::run(context, desired, turn, &intent, why).await?;
+            Box::pin(switchover::run(context, desired, turn, &intent, why)).await?;
         }
         Step::Undo(intent) => switchover::clear(context, desired, turn, intent).await?,
         Step::RemovePod { pod, uid, .. } => {

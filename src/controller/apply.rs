@@ -1,13 +1,16 @@
 //! Objects to the API server: Services first, workloads once every address is known.
 
-use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Pod},
+    jiff::Timestamp,
+};
 use kube::ResourceExt;
 
 use super::{Context, Error, nodes, observe};
 use crate::{
     api::names,
     build::{self, Addresses, Component, Facts},
-    cluster::{Applied, Live, Object, Propagation},
+    cluster::{Applied, Live, Object, Propagation, difference},
     codis,
     plan::{Decision, reason},
     validate::{Coordinator, ValidCluster},
@@ -120,8 +123,9 @@ pub(super) async fn workloads(
     for deployment in &workloads.deployments {
         let name = deployment.metadata.name.clone().unwrap_or_default();
         let found = live.deployments.get(&name);
-        // Changes go one component after another; what is missing is made at once.
-        let is_later = changed || rolls_later(&name, valid, live);
+        // Changes of what runs go one component after another; what is missing is made at once, and numbers don't wait.
+        let is_later =
+            (changed || rolls_later(&name, valid, live)) && found.is_some_and(|found| restarts(found, deployment));
         if !(found.is_some() && (is_later || is_held(valid, deployment))) {
             changed |= cluster.apply(found, deployment).await? == Applied::Changed;
         }
@@ -163,6 +167,15 @@ async fn without_fe(context: &Context, valid: &ValidCluster, live: &Live) -> Res
         remove(context, service).await?;
     }
     Ok(())
+}
+
+/// Whether a Deployment's pods would be made anew.
+fn restarts(live: &Deployment, wished: &Deployment) -> bool {
+    let template = |deployment: &Deployment| {
+        let spec = deployment.spec.as_ref();
+        serde_json::to_value(spec.map(|spec| &spec.template)).unwrap_or_default()
+    };
+    difference(&template(wished), &template(live)).is_some()
 }
 
 /// Whether a Deployment's turn hasn't come: the dashboard is rolled first, then the front end, the sentinels and the

@@ -5,16 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
-        core::v1::{Node, Secret},
+        core::v1::{Node, Pod, Secret},
     },
     jiff::Timestamp,
 };
 
+use kube::ResourceExt;
+
 use super::nodes;
 use super::passwords;
 use crate::{
-    api::{CodisCluster, GroupStatus, ServerStatus},
-    build::{self, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_SESSION_ROTATIONS},
+    api::{
+        CodisCluster, GroupStatus, ServerStatus,
+        names::{LABEL_COMPONENT, LABEL_ROLE},
+    },
+    build::{self, Component, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_SESSION_ROTATIONS, MASTER},
     cluster::Live,
     domain::GroupId,
     validate::{Auth, ValidCluster, Volume},
@@ -49,6 +54,7 @@ pub(super) fn facts(
         addresses,
         bootstrapped,
         strict: strict(cluster, valid, live, nodes),
+        dashboard_may_go: dashboard_may_go(valid, live),
         whole: whole(cluster, valid),
         group_sizes: group_sizes(cluster, valid, live),
         auth,
@@ -85,6 +91,21 @@ fn strict(
         None => remembered(group).unwrap_or(has_room),
     };
     valid.group_ids().filter(is_strict).collect()
+}
+
+/// Whether no master that could be handed over is on the dashboard's node.
+fn dashboard_may_go(valid: &ValidCluster, live: &Live) -> bool {
+    let node_of = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let is_labelled = |pod: &&Pod, key: &str, value: &str| pod.labels().get(key).is_some_and(|label| label == value);
+    let dashboard = live
+        .pods
+        .iter()
+        .find(|pod| is_labelled(pod, LABEL_COMPONENT, Component::Dashboard.name()));
+    let Some(node) = dashboard.and_then(node_of) else {
+        return true;
+    };
+    let mut masters = live.pods.iter().filter(|pod| is_labelled(pod, LABEL_ROLE, MASTER));
+    valid.group_size < 2 || !masters.any(|pod| node_of(pod).as_ref() == Some(&node))
 }
 
 /// Groups that had all their servers, in step, when they were last looked at.

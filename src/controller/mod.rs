@@ -110,7 +110,8 @@ pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result
     if cluster.metadata.deletion_timestamp.is_some() {
         return teardown::tear_down(context, &cluster).await;
     }
-    let outcome = pass(context, &cluster).await;
+    // On the heap, here and below: a pass is deep, and the stacks of worker threads are small.
+    let outcome = Box::pin(pass(context, &cluster)).await;
     if let Err(error) = &outcome
         && error.is_refusal()
     {
@@ -139,7 +140,7 @@ async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Erro
     if !valid.brakes.observe {
         context.cluster.add_finalizer(cluster).await?;
     }
-    settle(context, cluster, &valid, &live, wished).await
+    Box::pin(settle(context, cluster, &valid, &live, wished)).await
 }
 
 /// Everything that is wished, applied; then one step towards it.
@@ -153,7 +154,8 @@ async fn settle(
     let nodes = context.cluster.nodes().await;
     let facts = facts::facts(cluster, valid, live, &nodes, &wished.auth);
     let mut outcome = Applied::of(valid, &wished, &facts);
-    let addresses = match everything(context, cluster, valid, live, &facts, &mut outcome).await {
+    let applied = Box::pin(everything(context, cluster, valid, live, &facts, &mut outcome)).await;
+    let addresses = match applied {
         Ok(Some(addresses)) => addresses,
         Ok(None) if valid.brakes.observe => {
             let decision = status::objections(&["nothing of the cluster exists, and management is Observe".to_owned()]);
@@ -189,7 +191,7 @@ async fn settle(
         context.effects.clone(),
         codis::Timeouts::default(),
     )?;
-    let observed = observe::observe(context, &codis, &desired, live, &facts, cluster).await;
+    let observed = Box::pin(observe::observe(context, &codis, &desired, live, &facts, cluster)).await;
     let mut turn = Turn {
         cluster: cluster.clone(),
         codis: &codis,
@@ -212,15 +214,15 @@ async fn settle(
         status::only_told(&mut decision);
         None
     } else {
-        let done = act::act(context, &desired, &mut turn, &mut decision).await?;
-        live::tune(
+        let done = Box::pin(act::act(context, &desired, &mut turn, &mut decision)).await?;
+        Box::pin(live::tune(
             &context.verified,
             &codis,
             &desired,
             &observed,
             &turn.facts,
             &mut decision,
-        )
+        ))
         .await;
         done
     };

@@ -130,15 +130,20 @@ pub(super) fn rolling(live: &Live) -> Vec<String> {
         let strategy = set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
         let rolls = strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("RollingUpdate");
         let status = set.status.clone().unwrap_or_default();
-        rolls
-            && (status.observed_generation != set.metadata.generation
-                || status.current_revision != status.update_revision)
+        // One that no controller has seen is new.
+        let is_unseen = status
+            .observed_generation
+            .is_some_and(|seen| Some(seen) != set.metadata.generation);
+        rolls && (is_unseen || status.current_revision != status.update_revision)
     });
     let deployments = live.deployments.iter().filter(|(_, deployment)| {
         let status = deployment.status.clone().unwrap_or_default();
         let wished = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let (all, updated) = (status.replicas.unwrap_or(0), status.updated_replicas.unwrap_or(0));
-        status.observed_generation != deployment.metadata.generation || updated < wished || all > updated
+        let is_unseen = status
+            .observed_generation
+            .is_some_and(|seen| Some(seen) != deployment.metadata.generation);
+        is_unseen || status.observed_generation.is_some() && (updated < wished || all > updated)
     });
     sets.map(|(name, _)| name)
         .chain(deployments.map(|(name, _)| name))

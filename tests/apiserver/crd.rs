@@ -12,6 +12,7 @@ use kube::{
     Api, CustomResourceExt,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::world::{World, spec};
@@ -211,10 +212,10 @@ async fn what_this_version_cannot_scale_in_is_refused_and_scaling_out_is_not() {
         other["codisServer"]["groupReplicas"] = json!(group_replicas);
         manifest("shape", other)
     };
-    for (replicas, group_replicas) in [(2, 2), (2, 1), (4, 4)] {
+    for (replicas, group_replicas) in [(2, 2), (4, 4)] {
         let refused = refusal(&world, &servers(replicas, group_replicas)).await;
         assert!(
-            refused.contains("codisServer can't be scaled in"),
+            refused.contains("codisServer can't be scaled in to fewer groups"),
             "{replicas}/{group_replicas}: {refused}"
         );
     }
@@ -233,4 +234,53 @@ async fn what_this_version_cannot_scale_in_is_refused_and_scaling_out_is_not() {
             .contains("sentinel.replicas can't be lowered")
     );
     apply(&world, &servers(6, 2)).await.unwrap();
+}
+
+/// The policy is applied as it is shipped. It takes the API server a moment to heed it.
+#[tokio::test]
+async fn a_protected_cluster_cannot_be_deleted_until_a_person_says_so() {
+    let Some(world) = World::new().await else { return };
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/admission/deletion-protection.yaml");
+    let documents = serde_yaml::Deserializer::from_str(&fs::read_to_string(shipped).unwrap())
+        .map(|document| Value::deserialize(document).unwrap())
+        .collect::<Vec<_>>();
+    for document in &documents {
+        let (kind, name) = (
+            document["kind"].as_str().unwrap(),
+            document["metadata"]["name"].as_str().unwrap(),
+        );
+        let gvk = kube::core::GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let plural = match kind {
+            "ValidatingAdmissionPolicy" => "validatingadmissionpolicies",
+            _ => "validatingadmissionpolicybindings",
+        };
+        let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
+        let api = Api::<DynamicObject>::all_with(world.admin.clone(), &resource);
+        api.patch(name, &PatchParams::apply("person").force(), &Patch::Apply(document))
+            .await
+            .unwrap();
+    }
+    let mut protected = spec();
+    protected["deletionProtection"] = json!(true);
+    apply(&world, &manifest("keep", protected.clone())).await.unwrap();
+    let api = world.api::<CodisCluster>();
+    let dry = kube::api::DeleteParams {
+        dry_run: true,
+        ..Default::default()
+    };
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let refused = loop {
+        match api.delete("keep", &dry).await {
+            Err(error) => break error.to_string(),
+            Ok(_) if tokio::time::Instant::now() > deadline => panic!("it may be deleted"),
+            Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(300)).await,
+        }
+    };
+    assert!(
+        refused.contains("deletionProtection is true: set it to false first"),
+        "{refused}"
+    );
+    protected["deletionProtection"] = json!(false);
+    apply(&world, &manifest("keep", protected)).await.unwrap();
+    api.delete("keep", &Default::default()).await.unwrap();
 }

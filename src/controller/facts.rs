@@ -73,14 +73,14 @@ pub(super) fn facts(
 }
 
 /// Groups whose servers must be on different nodes: those that were made so, and new ones where there is room for it.
-/// A group of one may grow. The status remembers those whose StatefulSet somebody deleted.
+/// With a node to spare, so that the group is whole again while one is drained. A group of one may grow. The status remembers those whose StatefulSet somebody deleted.
 fn strict(
     cluster: &CodisCluster,
     valid: &ValidCluster,
     live: &Live,
     nodes: &BTreeMap<String, Node>,
 ) -> BTreeSet<GroupId> {
-    let has_room = nodes::room_for(&valid.server.placement, nodes) >= usize::from(valid.group_size.max(2));
+    let has_room = nodes::room_for(&valid.server.placement, nodes) > usize::from(valid.group_size.max(2));
     let groups = cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
     let remembered = |group: &GroupId| {
         let known = groups.iter().find(|known| known.id == i32::from(group.get()))?;

@@ -18,8 +18,11 @@ use crate::{
         Address, DashboardView, LostClaim, MemberPod, NodeView, Observed, ProxyPod, SentinelView, ServerView,
         StatelessPod,
     },
-    plan::{Desired, GONE_AFTER},
+    plan::Desired,
 };
+
+/// A volume whose node's object has been missing for so many seconds is lost: nodes are also made anew under their names.
+const FORGET_AFTER: u64 = 60;
 
 pub(super) async fn observe(
     context: &Context,
@@ -177,7 +180,7 @@ async fn node_views(
     let key = (names.namespace.clone(), names.cluster.clone());
     let missing = context.memory.missing(key, missing, Instant::now());
     // One that is only away for a moment isn't gone.
-    let is_gone = |node: &String| missing.get(node).is_some_and(|seconds| *seconds >= GONE_AFTER);
+    let is_gone = |node: &String| missing.get(node).is_some_and(|seconds| *seconds >= FORGET_AFTER);
     let is_told = |claim: &LostClaim| claim.may_return || is_gone(&claim.node);
     let lost = lost.into_iter().filter(|(_, claim)| is_told(claim)).collect();
     views.extend(missing.into_iter().map(|(node, seconds)| {

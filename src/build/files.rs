@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use super::Facts;
 use crate::{
     domain::ports,
-    validate::{Coordinator, SentinelTuning, Settings, ValidCluster, live},
+    validate::{Coordinator, SentinelTuning, Settings, ValidCluster, is_bare, live},
 };
 
 /// How far behind a replica may be, in seconds, for its master to take writes with bounded durability.
@@ -28,12 +28,9 @@ impl Toml {
         self.0.push((key.to_owned(), value.to_string()));
     }
 
-    /// Integers and truth values are written bare: Codis reads no others into such fields.
     fn overrides(&mut self, settings: &Settings) {
         for (key, value) in settings {
-            let is_bare = value.parse::<i64>().is_ok_and(|number| number.to_string() == *value)
-                || matches!(value.as_str(), "true" | "false");
-            let value = if is_bare { value.clone() } else { quoted(value) };
+            let value = if is_bare(key) { value.clone() } else { quoted(value) };
             match self.0.iter_mut().find(|(known, _)| known == key) {
                 Some(line) => line.1 = value,
                 None => self.0.push((key.clone(), value)),

@@ -144,6 +144,8 @@ fn set_command(name: &str, settings: &SentinelSettings, password: Option<&str>) 
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut set = sentinel("set");
     set.arg(name)
+        .arg("quorum")
+        .arg(settings.quorum)
         .arg("parallel-syncs")
         .arg(settings.parallel_syncs)
         .arg("down-after-milliseconds")

@@ -88,7 +88,14 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
         Step::Attach { server, .. } => codis.sync_server(server).await?,
         Step::Unfence(server) => codis.unfence(server, desired.cluster.good_replicas).await?,
         Step::AddSentinel(sentinel) => codis.add_sentinel(sentinel).await?,
-        Step::ResyncSentinels => codis.resync_sentinels().await?,
+        Step::ResyncSentinels => {
+            // With the quorum that the dashboard was started with: sentinels may have been added since.
+            let names = &desired.cluster.names;
+            context
+                .verified
+                .forget(&format!("{}/{}", names.namespace, names.cluster));
+            codis.resync_sentinels().await?;
+        }
         Step::Monitor {
             sentinel,
             group,

@@ -1,7 +1,10 @@
 //! Objects to the API server: Services first, workloads once every address is known.
 
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::Pod},
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Pod, Secret},
+    },
     jiff::Timestamp,
 };
 use kube::ResourceExt;
@@ -93,17 +96,12 @@ pub(super) async fn workloads(
     valid: &ValidCluster,
     live: &Live,
     workloads: build::Workloads,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let cluster = &context.cluster;
     let holds = |component: &str| valid.brakes.stops(component, Timestamp::now()).is_some();
-    // Pods that are made anew by themselves read it, whatever they are held at.
-    let holds_any = ["dashboard", "fe", "sentinel", "proxy", "server"]
-        .into_iter()
-        .any(holds);
-    if !holds_any || live.secret.is_none() {
-        cluster.apply(live.secret.as_ref(), &workloads.config).await?;
-    }
-    if !holds_any || live.connection.is_none() {
+    let config = with_held_files(&workloads.config, live.secret.as_ref(), holds);
+    cluster.apply(live.secret.as_ref(), &config).await?;
+    if !holds("proxy") || live.connection.is_none() {
         cluster.apply(live.connection.as_ref(), &workloads.connection).await?;
     }
     let mut changed = false;
@@ -124,22 +122,63 @@ pub(super) async fn workloads(
         let name = deployment.metadata.name.clone().unwrap_or_default();
         let found = live.deployments.get(&name);
         // Changes of what runs go one component after another; what is missing is made at once, and numbers don't wait.
-        let is_later =
-            (changed || rolls_later(&name, valid, live)) && found.is_some_and(|found| restarts(found, deployment));
-        if !(found.is_some() && (is_later || is_held(valid, deployment))) {
-            changed |= cluster.apply(found, deployment).await? == Applied::Changed;
-        }
+        let is_later = (changed || rolls_later(&name, valid, live)) && !valid.brakes.hibernate;
+        let now = match found {
+            Some(_) if is_held(valid, deployment) => continue,
+            Some(found) if is_later && restarts(found, deployment) => with_template_of(found, deployment),
+            _ => deployment.clone(),
+        };
+        changed |= cluster.apply(found, &now).await? == Applied::Changed;
     }
     // After the number of proxies was handed over.
-    if let Some(scaler) = &workloads.autoscaler
-        && !(live.autoscaler.is_some() && holds("proxy"))
-    {
+    if let Some(scaler) = workloads.autoscaler.as_ref().filter(|_| !holds("proxy")) {
         cluster.apply(live.autoscaler.as_ref(), scaler).await?;
     }
     if valid.fe.is_none() && !holds("fe") {
         without_fe(context, valid, live).await?;
     }
-    Ok(())
+    Ok(changed)
+}
+
+/// The files that each component reads when it starts.
+const FILES: [(&str, &[&str]); 4] = [
+    ("dashboard", &["dashboard.toml"]),
+    ("sentinel", &["sentinel.conf"]),
+    (
+        "proxy",
+        &["proxy.toml", build::KEY_SESSION_AUTH, build::KEY_SESSION_ROTATIONS],
+    ),
+    ("server", &["redis.conf"]),
+];
+
+/// The configuration with the files of held components as they are: pods that are made anew by themselves read them.
+fn with_held_files(config: &Secret, live: Option<&Secret>, holds: impl Fn(&str) -> bool) -> Secret {
+    let mut config = config.clone();
+    let known = live.and_then(|live| live.data.as_ref());
+    for (_, files) in FILES.iter().filter(|(component, _)| holds(component)) {
+        for file in *files {
+            if let (Some(data), Some(value)) = (&mut config.data, known.and_then(|known| known.get(*file))) {
+                data.insert((*file).to_owned(), value.clone());
+            }
+        }
+    }
+    config
+}
+
+/// Why nothing may be sent to sleep.
+pub(super) fn anything_held(valid: &ValidCluster) -> Option<String> {
+    let mut all = ["dashboard", "fe", "sentinel", "proxy", "server"].into_iter();
+    let held = all.find_map(|component| valid.brakes.stops(component, Timestamp::now()))?;
+    Some(format!("spec.hibernate: waits, because changes are stopped: {held}"))
+}
+
+/// A Deployment as it is wished, but for its pods.
+fn with_template_of(live: &Deployment, wished: &Deployment) -> Deployment {
+    let mut later = wished.clone();
+    if let (Some(later), Some(live)) = (&mut later.spec, &live.spec) {
+        later.template = live.template.clone();
+    }
+    later
 }
 
 /// Applies which pods may be evicted, and removes what is no longer wished.

@@ -157,7 +157,7 @@ pub(super) fn persistent(valid: &ValidCluster, facts: &Facts) -> BTreeSet<GroupI
 /// The passwords that are to be in force, and how often that of the clients changed. New proxies take a new one from
 /// their Secret, so it is in force as soon as it is there. That of the servers stays as it is.
 fn auth(valid: &ValidCluster, live: &Live, wished: &Auth) -> (Auth, u32) {
-    let Some(secret) = &live.secret else {
+    let Some(secret) = live.secret.as_ref().filter(|secret| passwords::has_passwords(secret)) else {
         return (wished.clone(), 0);
     };
     let (in_force, rotations) = (passwords::in_force(secret), rotations(secret));

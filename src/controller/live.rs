@@ -34,7 +34,8 @@ impl Verified {
     /// Forgets a cluster that is gone.
     pub(super) fn forget(&self, cluster: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(known, _), _| known != cluster);
+        let of_sentinels = format!("{cluster}#");
+        all.retain(|(known, _), _| known != cluster && !known.starts_with(&of_sentinels));
     }
 }
 
@@ -124,6 +125,10 @@ async fn sentinels(verified: &Verified, codis: &Codis, cluster: &ValidCluster, o
     let DashboardView::Online { topology, .. } = &observed.dashboard else {
         return None;
     };
+    // They are about to be configured anew. A quorum is changed once all the sentinels that count are there.
+    if topology.sentinels.out_of_sync {
+        return None;
+    }
     let wished = settings(cluster);
     let key = key(cluster);
     for (address, view) in &observed.sentinels {
@@ -138,15 +143,7 @@ async fn sentinels(verified: &Verified, codis: &Codis, cluster: &ValidCluster, o
                 continue;
             }
             let done = match codis.sentinel_settings(address, group.id).await {
-                // A quorum is changed with the sentinels themselves, all at once.
-                Ok(found)
-                    if SentinelSettings {
-                        quorum: wished.quorum,
-                        ..found
-                    } == wished =>
-                {
-                    Ok(())
-                }
+                Ok(found) if found == wished => Ok(()),
                 Ok(_) => codis.monitor(address, group.id, &known.address, &wished).await,
                 Err(error) => Err(error),
             };

@@ -132,7 +132,8 @@ async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Erro
         return blocked(context, cluster, decision).await;
     }
     let wished = passwords::wished(context, &valid, &live).await?;
-    if live.secret.is_none() && !wished.objections.is_empty() {
+    let are_told = live.secret.as_ref().is_some_and(passwords::has_passwords);
+    if !are_told && !wished.objections.is_empty() {
         let decision = status::objections(&wished.objections);
         return blocked(context, cluster, decision).await;
     }
@@ -180,7 +181,10 @@ async fn settle(
         persistent: facts::persistent(valid, &facts),
         has_password: facts.auth.product.is_some(),
         now: Timestamp::now(),
-        stopped: context.memory.stopped(Instant::now()),
+        // What was read before a change says nothing of what comes of it.
+        stopped: (outcome.changed)
+            .then(|| "a change was just applied".to_owned())
+            .or_else(|| context.memory.stopped(Instant::now())),
         promotion: None,
         allow_stand_in: context.allow_stand_in,
     };
@@ -215,15 +219,17 @@ async fn settle(
         None
     } else {
         let done = Box::pin(act::act(context, &desired, &mut turn, &mut decision)).await?;
-        Box::pin(live::tune(
-            &context.verified,
-            &codis,
-            &desired,
-            &observed,
-            &turn.facts,
-            &mut decision,
-        ))
-        .await;
+        if !outcome.changed && observed.rolling.is_empty() {
+            Box::pin(live::tune(
+                &context.verified,
+                &codis,
+                &desired,
+                &observed,
+                &turn.facts,
+                &mut decision,
+            ))
+            .await;
+        }
         done
     };
     let health = plan::health(&desired, &observed);
@@ -251,6 +257,10 @@ struct Applied {
     without_effect: Vec<String>,
     /// What a person must mend; everything else goes on.
     objections: Vec<String>,
+    /// What the API server refuses: everything else goes on.
+    refusals: Vec<String>,
+    /// Something that runs was just changed: what was read of it is old.
+    changed: bool,
     /// No pods are wished; the pods that are waited for, if any.
     asleep: Option<String>,
 }
@@ -260,13 +270,32 @@ impl Applied {
         Self {
             without_effect: facts::without_effect(valid, &wished.auth, facts),
             objections: wished.objections.clone(),
+            refusals: Vec::new(),
+            changed: false,
             asleep: None,
+        }
+    }
+
+    /// What a part came to. A refusal is told, and stops nothing else: healing least of all.
+    fn take<T: Default>(&mut self, done: Result<T, Error>) -> Result<T, Error> {
+        match done {
+            Err(error) if error.is_refusal() => {
+                self.refusals.push(error.to_string());
+                Ok(T::default())
+            }
+            done => done,
         }
     }
 
     fn object(&self, decision: &mut Decision) {
         for objection in &self.objections {
             decision.block(reason::INVALID_SPEC, objection.clone());
+        }
+        for refusal in &self.refusals {
+            decision.block(reason::API_REFUSED, refusal.clone());
+        }
+        if self.changed {
+            decision.wait(reason::ROLLING, "a change was just applied".to_owned());
         }
     }
 }
@@ -283,12 +312,20 @@ async fn everything(
     if valid.brakes.observe {
         return Ok(build::addresses(valid, facts).ok());
     }
-    let Some(addresses) = apply::services(context, valid, live, facts).await? else {
-        return Ok(None);
+    let addresses = match apply::services(context, valid, live, facts).await {
+        Ok(Some(addresses)) => addresses,
+        Ok(None) => return Ok(None),
+        // Where every address is known, the rest goes on.
+        Err(error) if error.is_refusal() => match build::addresses(valid, facts) {
+            Ok(addresses) => outcome.take(Err(error)).map(|()| addresses)?,
+            Err(_) => return Err(error),
+        },
+        Err(error) => return Err(error),
     };
     let mut workloads = build::workloads(valid, facts, &addresses);
     if valid.brakes.hibernate {
-        match hibernate::objection(valid, facts) {
+        let objection = hibernate::objection(valid, facts).or_else(|| apply::anything_held(valid));
+        match objection {
             Some(objection) => outcome.objections.push(objection),
             None => {
                 let waits = hibernate::send_to_sleep(&mut workloads, live, cluster);
@@ -296,10 +333,10 @@ async fn everything(
             }
         }
     }
-    apply::workloads(context, valid, live, workloads).await?;
-    apply::budgets(context, valid, live, facts).await?;
+    outcome.changed = outcome.take(apply::workloads(context, valid, live, workloads).await)?;
+    outcome.take(apply::budgets(context, valid, live, facts).await)?;
     if valid.brakes.stops("server", Timestamp::now()).is_none() {
-        let notes = storage::settle(context, cluster, valid, live, facts).await?;
+        let notes = outcome.take(storage::settle(context, cluster, valid, live, facts).await)?;
         outcome.without_effect.extend(notes);
     }
     Ok(Some(addresses))

@@ -137,7 +137,7 @@ pub(super) fn rolling(live: &Live) -> Vec<String> {
         let is_unseen = status
             .observed_generation
             .is_some_and(|seen| Some(seen) != set.metadata.generation);
-        rolls && (is_unseen || status.current_revision != status.update_revision)
+        is_unseen || rolls && status.current_revision != status.update_revision
     });
     let deployments = live.deployments.iter().filter(|(_, deployment)| {
         let status = deployment.status.clone().unwrap_or_default();

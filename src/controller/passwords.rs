@@ -22,7 +22,9 @@ pub(super) struct Wished {
 
 /// Finds out the wished passwords.
 pub(super) async fn wished(context: &Context, valid: &ValidCluster, live: &Live) -> Result<Wished, Error> {
-    let in_force = live.secret.as_ref().map(in_force);
+    // A Secret that somebody took the key out of tells nothing: no password would be another one.
+    let told = live.secret.as_ref().filter(|secret| has_passwords(secret));
+    let in_force = told.map(in_force);
     let mut objections = Vec::new();
     let namespace = &valid.names.namespace;
     let mut auth = Auth::default();
@@ -112,6 +114,12 @@ fn from_secret(field: &str, secret: Option<&Secret>, name: &str, key: &str) -> R
     let value = String::from_utf8_lossy(&value.0);
     password(&field, value.trim_end_matches(['\r', '\n']))
         .map_err(|invalid| format!("{field}: the key {key} of the Secret {name} {}", invalid.problem))
+}
+
+/// Whether the Secret tells which passwords are in force.
+pub(super) fn has_passwords(secret: &Secret) -> bool {
+    let data = secret.data.as_ref();
+    data.is_some_and(|data| data.contains_key(KEY_PRODUCT_AUTH) && data.contains_key(KEY_SESSION_AUTH))
 }
 
 /// The passwords that processes were started with.

@@ -66,9 +66,16 @@ pub(super) fn left(live: &Live, cluster: &CodisCluster, stage: &[&str]) -> Vec<S
 /// Pods are found by label; those of an older cluster's or somebody's StatefulSet that isn't ours aren't waited for.
 fn is_ours(pod: &Pod, cluster: &CodisCluster) -> bool {
     let prefix = format!("{}-", cluster.name_any());
-    pod.owner_references()
+    // Pods of a set that was being made anew have none, for a moment.
+    let is_orphan = pod
+        .owner_references()
         .iter()
-        .any(|owner| owner.controller == Some(true) && owner.name.starts_with(&prefix))
+        .all(|owner| owner.controller != Some(true));
+    is_orphan
+        || pod
+            .owner_references()
+            .iter()
+            .any(|owner| owner.controller == Some(true) && owner.name.starts_with(&prefix))
 }
 
 fn is_of<K: ResourceExt>(object: &K, stage: &[&str]) -> bool {

@@ -38,15 +38,25 @@ pub(super) fn promote(input: &Input<'_>, decision: &mut Decision) -> Option<Step
 
 /// A promotion that was begun can only be finished. While the old master serves, with all care: writes went on since.
 fn finish(input: &Input<'_>, decision: &mut Decision, group: &Group, to: &Address) -> Option<Step> {
-    let from = group
-        .master()
-        .filter(|master| *master != to && input.is_up_master(master));
-    let Some(from) = from else {
-        return Some(Step::Promote {
-            group: group.id,
-            server: to.clone(),
-        });
+    let promote = Step::Promote {
+        group: group.id,
+        server: to.clone(),
     };
+    let from = group.master().filter(|master| *master != to);
+    let Some(from) = from else {
+        return Some(promote);
+    };
+    if !input.is_up_master(from) {
+        if is_a_failover(input, from, to) {
+            return Some(promote);
+        }
+        let what = format!(
+            "the promotion of {to} in group {} was begun, and {from} may come back with more than it has",
+            group.id
+        );
+        decision.wait(reason::FAILOVER, what);
+        return None;
+    }
     let is_in_touch = matches!(
         input.server(to),
         Some(ServerView::Up { replication: Replication::Replica { master, link_up: true }, .. }) if master == from
@@ -70,6 +80,24 @@ fn finish(input: &Input<'_>, decision: &mut Decision, group: &Group, to: &Addres
         to: to.clone(),
         why: "it was begun".to_owned(),
     })
+}
+
+/// Whether a master is gone for long enough, and its replica kept touch with it to its end.
+fn is_a_failover(input: &Input<'_>, from: &Address, to: &Address) -> bool {
+    let pod = input.observed.server_pods.get(from);
+    let is_gone = pod.is_some_and(|pod| pod.stopped_empty);
+    let down_for = input.observed.down_for.get(from).copied().unwrap_or(0);
+    let is_silent = down_for >= PROMOTE_AFTER && !pod.is_some_and(|pod| pod.ready);
+    let silent_for = down_for.max(pod.and_then(|pod| pod.unready_for).unwrap_or(0));
+    let was_linked = match input.server(to) {
+        Some(ServerView::Up {
+            replication: Replication::Replica { master, link_up },
+            link_down_for,
+            ..
+        }) => master == from && (*link_up || link_down_for.is_some_and(|seconds| seconds <= silent_for + LINK_MARGIN)),
+        _ => false,
+    };
+    (is_gone || is_silent) && was_linked
 }
 
 /// The replica that has the most, once the master is gone for long enough by the kubelet's word and by our own.

@@ -118,6 +118,9 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
     }
     decision.nodes = drain::told(desired, observed, Some(topology));
     decision.step = HEALING.iter().find_map(|rule| rule(&input, &mut decision));
+    for what in &observed.rolling {
+        decision.wait(reason::ROLLING, format!("{what} is being rolled"));
+    }
     if decision.step.is_none() {
         decision.step = VOLUNTARY.iter().find_map(|rule| rule(&input, &mut decision));
         decision.is_voluntary = decision.step.is_some();
@@ -125,6 +128,7 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
     if let (true, Some(why), Some(step)) = (decision.is_voluntary, &desired.stopped, &decision.step) {
         decision.wait(reason::HELD, format!("{step}: {why}"));
         decision.step = None;
+        decision.is_voluntary = false;
     }
     decision
 }

@@ -115,7 +115,7 @@ fn obstacle(input: &Input<'_>, group: &Group, wanted: Wanted) -> Result<(), Obst
     if let Some((times, ago)) = input.observed.failed_moves.get(&group.id) {
         let patience = (PATIENCE << times.saturating_sub(1).min(8)).min(MOST_PATIENCE);
         if *ago < patience {
-            let what = format!("the last try failed {ago} s ago, the next one is after {patience} s");
+            let what = format!("the last try failed, the next one is after {patience} s");
             return Err((reason::SWITCHOVER, what));
         }
     }

@@ -310,7 +310,8 @@ pub struct Decision {
 }
 
 impl Decision {
-    pub(super) fn wait(&mut self, reason: &'static str, message: String) {
+    /// Notes what is waited for.
+    pub fn wait(&mut self, reason: &'static str, message: String) {
         self.waits.push(Note { reason, message });
     }
     /// Notes that something must not be done without a person.

@@ -20,7 +20,7 @@ pub use brakes::{Brakes, Hold, PromotionRequest};
 pub use component::{Component, ProxySizing, Service, Volume};
 pub use names::Names;
 pub use overrides::{SentinelTuning, Settings};
-pub use parameters::{Kind, LIVE, Live, bytes, live};
+pub use parameters::{Kind, LIVE, Live, bytes, is_bare, live};
 pub use passwords::{Auth, Password, Passwords, password};
 pub use pod::Pod;
 

@@ -324,6 +324,14 @@ pub(super) const DASHBOARD: [(&str, Kind); 7] = [
     ("sentinel_client_timeout", Kind::Span),
 ];
 
+/// Whether a value of dashboard.toml or proxy.toml is written without quotes: Codis reads no text into such fields, and
+/// nothing else into the others.
+#[must_use]
+pub fn is_bare(key: &str) -> bool {
+    let mut all = PROXY.iter().chain(&DASHBOARD);
+    all.any(|(known, kind)| *known == key && matches!(kind, Kind::Number(..) | Kind::Bool))
+}
+
 /// What of a sentinel can be tuned: the first three for each master, live; the rest for the process. Less than a second
 /// of silence is a garbage collection or a slow command, no death.
 pub(super) const SENTINEL: [(&str, Kind); 7] = [

@@ -137,6 +137,14 @@ fn a_promotion_that_was_begun_goes_on_with_all_care_while_the_old_master_serves(
         .insert(server(1, 1), replica_of(&server(1, 0), false));
     assert_eq!(world.decide().step, None, "the replica isn't in step");
     world.observed.servers.insert(server(1, 0), down());
+    assert_eq!(world.decide().step, None, "the old master may come back with more");
+    let mut replica = replica_of(&server(1, 0), false);
+    if let ServerView::Up { link_down_for, .. } = &mut replica {
+        *link_down_for = Some(12);
+    }
+    world.observed.servers.insert(server(1, 1), replica);
+    world.observed.down_for.insert(server(1, 0), 12);
+    world.observed.server_pods.get_mut(&server(1, 0)).unwrap().ready = false;
     let promote = Step::Promote {
         group: gid(1),
         server: server(1, 1),

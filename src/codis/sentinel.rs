@@ -50,13 +50,15 @@ impl Codis {
                 let replicas: Vec<Row> = sentinel("slaves").arg(name).query_async(&mut connection).await?;
                 all.push((master, replicas));
             }
-            Ok(all)
+            let info: String = redis::cmd("INFO").arg("sentinel").query_async(&mut connection).await?;
+            Ok((all, info.lines().any(|line| line.trim() == "sentinel_tilt:1")))
         });
         match rows.await {
-            Ok(rows) => {
+            Ok((rows, in_tilt)) => {
                 let masters = rows.iter().map(|(master, replicas)| parse_master(master, replicas));
                 Ok(SentinelView {
                     masters: masters.collect::<Result<_, _>>()?,
+                    in_tilt,
                 })
             }
             Err(Error::Refused { cause, .. }) => Err(cause),

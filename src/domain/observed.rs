@@ -104,6 +104,8 @@ pub enum Replication {
 pub struct SentinelView {
     /// Masters by name.
     pub masters: BTreeMap<String, SentinelMaster>,
+    /// Whether it has just found that time jumped (it, or its node, stood still), and doesn't act for 30 s.
+    pub in_tilt: bool,
 }
 
 /// A master as one sentinel has it.

@@ -213,6 +213,11 @@ pub(super) fn monitor(input: &Input<'_>, decision: &mut Decision) -> Option<Step
 /// Sentinels find each other and the replicas by themselves, within some seconds. Until each hears all of them, a
 /// failover may not come about.
 fn note_what_it_misses(input: &Input<'_>, decision: &mut Decision, sentinel: &Address, view: &SentinelView) {
+    if view.in_tilt {
+        let what = format!("sentinel {sentinel} stood still (tilt) and takes no part in a failover for 30 s");
+        decision.wait(reason::SENTINELS_NOT_READY, what);
+        return;
+    }
     let others = u32::from(input.desired.cluster.sentinel_count().saturating_sub(1));
     let replicas = u32::from(input.desired.cluster.group_size.saturating_sub(1));
     let is_deaf = |master: &SentinelMaster| master.replica_silence.values().any(|silent_ms| *silent_ms > DEAF_MS);

@@ -116,6 +116,7 @@ impl World {
         };
         let view = SentinelView {
             masters: (1..=2).map(|g| watched(g, &server(g, 0))).collect(),
+            in_tilt: false,
         };
         let proxies = [1, 2].map(|n| (format!("token-{n}"), format!("10.244.0.{n}")));
         let topology = Topology {
@@ -347,6 +348,7 @@ impl World {
                 let masters = (1..=2).map(|g| watched(g, &server(g, 0)));
                 let view = SentinelView {
                     masters: masters.collect(),
+                    in_tilt: false,
                 };
                 self.observed
                     .sentinels

@@ -120,3 +120,21 @@ fn a_sentinel_that_lost_a_restarted_replica_connects_anew_and_until_then_it_is_n
         (None, vec![reason::SENTINELS_NOT_READY])
     );
 }
+
+#[test]
+fn a_sentinel_that_stood_still_is_waited_for() {
+    let mut world = World::settled();
+    world
+        .observed
+        .sentinels
+        .get_mut(&sentinel(0))
+        .unwrap()
+        .as_mut()
+        .unwrap()
+        .in_tilt = true;
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step.clone(), reasons(&decision.waits)),
+        (None, vec![reason::SENTINELS_NOT_READY])
+    );
+}

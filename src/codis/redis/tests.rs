@@ -244,9 +244,11 @@ async fn a_sentinels_rows_become_its_masters() {
     let replies: &'static [&'static str] = Box::leak(Box::new([
         reply,
         "*1\r\n*6\r\n$2\r\nip\r\n$8\r\n10.0.0.2\r\n$4\r\nport\r\n$4\r\n6379\r\n$18\r\nlast-ok-ping-reply\r\n$3\r\n250\r\n",
+        "$15\r\nsentinel_tilt:1\r\n",
     ]));
     let address = peer(replies).await;
     let views = codis().sentinels([address.clone()]).await;
+    assert!(views[&address].as_ref().unwrap().in_tilt);
     let master = &views[&address].as_ref().unwrap().masters["demo-1"];
     assert_eq!(master.address.to_string(), "10.0.0.1:6379");
     assert_eq!((master.replicas, master.other_sentinels), (2, 1));
@@ -267,7 +269,7 @@ async fn a_sentinel_that_is_none_or_lacks_a_field_is_an_error_in_words() {
             "ERR unknown command 'SENTINEL'",
         ),
         (
-            &["*1\r\n*2\r\n$4\r\nname\r\n$6\r\ndemo-1\r\n", "*0\r\n"],
+            &["*1\r\n*2\r\n$4\r\nname\r\n$6\r\ndemo-1\r\n", "*0\r\n", "$0\r\n\r\n"],
             "a master has no port",
         ),
     ];

@@ -133,7 +133,8 @@ async fn coordinator_is_fixed(cluster: &Cluster) -> Result<()> {
 }
 
 async fn fewer_proxies(cluster: &Cluster) -> Result<()> {
-    let patch = json!({"spec": {"codisProxy": {"replicas": 2}}});
+    // Its autoscaler decides, within these bounds.
+    let patch = json!({"spec": {"codisProxy": {"replicas": 2, "hpaSpec": {"maxReplicas": 2}}}});
     cluster
         .api()
         .patch(&cluster.name, &PatchParams::default(), &Patch::Merge(patch))

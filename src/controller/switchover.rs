@@ -112,12 +112,10 @@ async fn announce(
         reason: why.to_owned(),
         started_at: to_the_second(Timestamp::now()).to_string(),
     });
-    if let Some(request) = desired
-        .cluster
-        .promotion
-        .as_ref()
-        .filter(|_| desired.promotion.is_some())
-    {
+    if let Some(request) = desired.cluster.promotion.as_ref().filter(|_| {
+        let wish = desired.promotion.as_ref();
+        wish.is_some_and(|(group, to)| *group == intent.group && to.as_ref().is_none_or(|to| *to == intent.to))
+    }) {
         turn.carried.promotion = Some(promotion::begun(&request.text, &pod(&intent.to)));
     }
     let mut status = turn.cluster.status.clone().unwrap_or_default();
@@ -253,30 +251,45 @@ async fn undo(
         }
     };
     let known = topology.groups.get(group);
-    let is_done = known.and_then(|group| group.master()) == Some(to);
+    let official = known.and_then(|group| group.master());
+    let is_done = official == Some(to);
     let is_promoting = known.is_some_and(|group| group.promoting.is_some());
-    if !is_done {
+    let is_still_master = official == Some(from);
+    if is_still_master {
         lift(codis, from, desired.cluster.good_replicas).await?;
     }
-    // A promotion that was begun can't be taken back, and a resync would do its locking: until it is begun anew the
-    // group works as it is.
-    let resynced = if is_promoting {
-        Ok(())
-    } else {
-        codis.resync_group(*group).await
+    let told = match (is_promoting, is_done) {
+        // Its order is turned, and not every proxy knows: only the promotion itself tells them.
+        (true, true) => codis.promote(*group, to).await,
+        // One that was begun can't be taken back, and a resync would do its locking: until it is begun anew the group
+        // works as it is.
+        (true, false) => Ok(()),
+        (false, _) => codis.resync_group(*group).await,
     };
+    // Proxies that weren't told would send to the old master: its fence and their locks stay until they were.
+    if !is_still_master {
+        told.clone()?;
+    }
     // One that the dashboard doesn't reach either is dead, or is swept later.
     let unlocked = codis.unlock_group(&answering(&topology), *group).await;
-    if is_done {
+    if !is_still_master {
         lift(codis, from, desired.cluster.good_replicas).await?;
     }
     unlocked?;
-    resynced?;
+    told?;
     Ok(is_done)
 }
 
-/// Lifts a fence. One whose process can't be reached goes with it: the entry script writes the configuration anew.
+/// Lifts the fence of a switchover, and no other: that of a restart is lifted once the sentinels have heard it. One whose
+/// process can't be reached goes with it: the entry script writes the configuration anew.
 async fn lift(codis: &Codis, server: &Address, good_replicas: u32) -> Result<(), codis::Error> {
+    let fence = match codis.config_of(server, &["min-slaves-to-write"]).await {
+        Err(codis::Error::Unreachable { .. } | codis::Error::Timeout { .. }) => return Ok(()),
+        found => found?.remove("min-slaves-to-write"),
+    };
+    if fence.as_deref() != Some("100") {
+        return Ok(());
+    }
     match codis.unfence(server, good_replicas).await {
         Err(codis::Error::Unreachable { .. } | codis::Error::Timeout { .. }) | Ok(()) => Ok(()),
         Err(error) => Err(error),

@@ -43,6 +43,7 @@ const HEALING: [Rule; 24] = [
     gate::unfence,
     sentinels::relink,
     proxies::remove_dead,
+    proxies::replace_silent,
     loss::remove_dead,
     gate::start_empty,
     bootstrap::arm,
@@ -59,7 +60,6 @@ const HEALING: [Rule; 24] = [
     proxies::online,
     loss::replace_stateless,
     loss::forget_volumes,
-    proxies::replace_silent,
     sentinels::replace_silent,
     roll::replace_broken,
     moves::requested,
@@ -91,9 +91,10 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
             // A fence of a switchover must stay until the dashboard says how far it came; the locks needn't.
             let undo = observed.intent.clone().map(Step::Undo);
             decision.nodes = drain::told(desired, observed, None);
-            decision.step = undo
-                .or_else(|| loss::remove(observed))
+            // What may bring the dashboard back comes first: without it an intent can't come to its end.
+            decision.step = loss::remove(observed)
                 .or_else(|| loss::replace(desired, observed))
+                .or(undo)
                 .or_else(|| gate::unfence_by_sentinels(desired, observed));
             return decision;
         }
@@ -121,7 +122,7 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
     for what in &observed.rolling {
         decision.wait(reason::ROLLING, format!("{what} is being rolled"));
     }
-    if decision.step.is_none() {
+    if decision.step.is_none() && observed.intent.is_none() {
         decision.step = VOLUNTARY.iter().find_map(|rule| rule(&input, &mut decision));
         decision.is_voluntary = decision.step.is_some();
     }

@@ -41,6 +41,17 @@ pub(super) fn remove_dead(input: &Input<'_>, decision: &mut Decision) -> Option<
 /// A proxy whose administrative port doesn't answer is deleted gracefully: it leaves the Service at once, its record goes
 /// while it ends, and clients find the others. Nothing waits for it longer than this.
 pub(super) fn replace_silent(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    // Where all are silent it may be the dashboard that is cut off: clients must keep a proxy.
+    let wished = input.desired.cluster.proxy.replicas;
+    let has_another = input
+        .topology
+        .proxies
+        .iter()
+        .any(|record| record.online && record.error.is_none());
+    let all_stand = input.observed.proxy_pods.iter().all(|pod| pod.ready && !pod.ending);
+    if !(has_another && all_stand || wished == 1) {
+        return None;
+    }
     let is_silent = |admin: &Address| {
         input
             .observed

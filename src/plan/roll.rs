@@ -62,6 +62,14 @@ fn master(input: &Input<'_>, decision: &mut Decision, group: &Group, address: &A
         let is_current = |server: &Address| input.observed.server_pods.get(server).is_some_and(|pod| !pod.outdated);
         return moves::away(input, decision, group, why, Wanted::ByRule, &is_current);
     }
+    if !input.desired.persistent.contains(&group.id) {
+        let what = format!(
+            "group {} is one server without a volume: making it anew for the changed spec would lose its keys. Set groupReplicas to 2, or delete its pod",
+            group.id
+        );
+        decision.block(reason::ROLLING, what);
+        return None;
+    }
     if let Some((reason, held)) = moves::brake(input, group.id) {
         decision.wait(
             reason,

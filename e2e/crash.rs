@@ -21,10 +21,12 @@ use crate::{
 /// Before and after each effect of a switchover. The status is written with the intent before the first lock, and
 /// without it at the end; a lock and its end are an effect at each of the two proxies. (`after`: the process dies
 /// when it would begin the next effect, whatever that is.)
-const PHASES: [&str; 20] = [
+const PHASES: [&str; 22] = [
     "kubernetes/status:before:1",
     "kubernetes/status:after:1",
-    "codis/set_migrations:after:1",
+    "codis/listen:before:1",
+    "codis/listen:after:1",
+    "codis/listen:after:2",
     "codis/lock_slots:before:1",
     "codis/lock_slots:after:1",
     "codis/lock_slots:after:2",
@@ -32,8 +34,8 @@ const PHASES: [&str; 20] = [
     "codis/fence:after:1",
     "codis/promote:before:1",
     "codis/promote:after:1",
-    "codis/unfence:before:1",
-    "codis/unfence:after:1",
+    "codis/demote:before:1",
+    "codis/demote:after:1",
     "codis/unlock_slots:before:1",
     "codis/unlock_slots:after:1",
     "codis/resync_group:before:1",
@@ -44,13 +46,7 @@ const PHASES: [&str; 20] = [
     "kubernetes/status:after:2",
 ];
 /// Effects that a switchover needs only where something is in its way: no crash there is no failure.
-const OPTIONAL: [&str; 5] = [
-    "set_migrations",
-    "unlock_slots",
-    "sync_server",
-    "resync_sentinels",
-    "resync_group",
-];
+const OPTIONAL: [&str; 4] = ["unlock_slots", "sync_server", "resync_sentinels", "resync_group"];
 /// The operator's test hook.
 const HOOK: &str = "CODIS_CRASH_AT";
 

@@ -82,6 +82,14 @@ impl Codis {
             .await
     }
 
+    /// The same for all groups; stops at the first that fails.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn resync_groups(&self) -> Result<(), Error> {
+        self.put(names::RESYNC_GROUP, &["group", "resync-all"], &[]).await
+    }
+
     /// Maps slots to groups at once and without their data; sets the groups' `out_of_sync` (contract §5.5). A refusal
     /// doesn't mean that nothing was mapped (contract §7).
     ///

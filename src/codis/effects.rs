@@ -41,6 +41,10 @@ pub mod names {
     pub const FENCE: &str = "fence";
     /// Server: take writes again.
     pub const UNFENCE: &str = "unfence";
+    /// Server: follow the new master of its group.
+    pub const DEMOTE: &str = "demote";
+    /// Proxy: listen to these sentinels, or to none.
+    pub const LISTEN: &str = "listen";
     /// Server: set a parameter of its configuration.
     pub const SET_CONFIG: &str = "set_config";
     /// Sentinel: watch a group's master.

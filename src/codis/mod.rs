@@ -68,6 +68,12 @@ impl Codis {
         })))
     }
 
+    /// Where the dashboard answers.
+    #[must_use]
+    pub fn peer(&self) -> &Address {
+        &self.0.dashboard
+    }
+
     /// To be called right before each effect is sent.
     fn before(&self, effect: &'static str) -> Result<(), Error> {
         let passes = self.0.effects.allow(DOOR, effect);

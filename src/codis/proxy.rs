@@ -1,6 +1,7 @@
 //! Proxies, told directly (contract §8.1): which slots' commands wait. The xauth of a proxy is in every path.
 
 use futures::future::join_all;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Codis, Error, names, wire::Call, xauth};
@@ -9,6 +10,13 @@ use crate::domain::{Address, GroupId, SLOT_COUNT, SlotId};
 /// What a proxy has of one slot (contract §4). It is sent back as it came but for `locked`, because a fill replaces
 /// the whole slot: its backend, what it migrates from, its replicas.
 type Entry = Map<String, Value>;
+
+/// Whom a proxy listens to (contract §4).
+#[derive(Serialize)]
+struct Sentinels {
+    servers: Vec<String>,
+    out_of_sync: bool,
+}
 
 impl Codis {
     /// Has the commands of a group's slots wait, at all `proxies` (their administrative addresses and tokens) at once:
@@ -62,6 +70,24 @@ impl Codis {
             .into_iter()
             .flatten()
             .collect()
+    }
+
+    /// Has proxies listen to these sentinels from now on, or to none. Each takes the word of a majority of them for who
+    /// is master (contract §11), also a word that was asked for before a promotion and arrives after it.
+    ///
+    /// # Errors
+    /// The first proxy's [`Error`], after all were tried.
+    pub async fn listen(&self, proxies: &[(Address, String)], sentinels: &[Address]) -> Result<(), Error> {
+        let body = Sentinels {
+            servers: sentinels.iter().map(Address::to_string).collect(),
+            out_of_sync: false,
+        };
+        let tell = async |(admin, token): &(Address, String)| {
+            self.before(names::LISTEN)?;
+            let path = ["api", "proxy", "sentinels", &*self.proxy_xauth(token)];
+            self.call_proxy(admin).put(&path, Some(&body)).await
+        };
+        join_all(proxies.iter().map(tell)).await.into_iter().collect()
     }
 
     async fn at_each(&self, proxies: &[(Address, String)], group: GroupId, locked: bool) -> Result<(), Error> {

@@ -161,6 +161,39 @@ impl Codis {
         self.converse(address, lift).await
     }
 
+    /// Has an old master follow the `new` one, which must be a master: from then on it acknowledges nothing, whoever still
+    /// takes it for the master. Only then its fence goes (`good_slaves` as for [`unfence`](Self::unfence)), and the
+    /// configuration is kept on disk. The commands are those of a sync action (contract §12.3) without the end of its
+    /// clients' connections.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Unexpected`] when `new` is no master, and then nothing is done. Where the old one was
+    /// reached at all it may follow already, with its fence.
+    pub async fn demote(&self, old: &Address, new: &Address, good_slaves: u32) -> Result<(), Error> {
+        let asked = self.converse(new, async { replication(&mut self.open(new).await?).await });
+        match parse_info(&asked.await?) {
+            Ok(ServerView::Up {
+                replication: Replication::Master,
+                ..
+            }) => {}
+            Ok(_) => return Err(unexpected(new, "it is no master, so nobody is to follow it".to_owned())),
+            Err(cause) => return Err(unexpected(new, cause)),
+        }
+        self.before(names::DEMOTE)?;
+        self.converse(old, async {
+            let mut connection = self.open(old).await?;
+            let mut follow = cmd("SLAVEOF");
+            let () = follow
+                .arg(host(new))
+                .arg(new.port())
+                .query_async(&mut connection)
+                .await?;
+            set(&mut connection, MIN_REPLICAS, &good_slaves.to_string()).await?;
+            cmd("CONFIG").arg("REWRITE").query_async(&mut connection).await
+        })
+        .await
+    }
+
     /// A connection that has said the password, where there is one.
     async fn open(&self, address: &Address) -> Result<MultiplexedConnection, RedisError> {
         let mut connection = connect(address).await?;
@@ -216,8 +249,7 @@ impl Codis {
 /// A connection that says nothing by itself: no HELLO, SELECT or CLIENT SETINFO; redis 3.2 knows some of them not, and
 /// sentinels others. It closes when it is dropped.
 pub(super) async fn connect(address: &Address) -> Result<MultiplexedConnection, RedisError> {
-    let host = address.host().trim_start_matches('[').trim_end_matches(']');
-    let info: ConnectionInfo = ConnectionAddr::Tcp(host.to_owned(), address.port())
+    let info: ConnectionInfo = ConnectionAddr::Tcp(host(address).to_owned(), address.port())
         .into_connection_info()?
         .set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());
     // Time is bounded by the caller, over all steps.
@@ -227,6 +259,11 @@ pub(super) async fn connect(address: &Address) -> Result<MultiplexedConnection, 
     Client::open(info)?
         .get_multiplexed_async_connection_with_config(&config)
         .await
+}
+
+/// Without the brackets of an IPv6 address.
+fn host(address: &Address) -> &str {
+    address.host().trim_start_matches('[').trim_end_matches(']')
 }
 
 async fn set(connection: &mut MultiplexedConnection, key: &str, value: &str) -> Result<(), RedisError> {

@@ -110,7 +110,7 @@ struct ProxyStats {
     timeout: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct ProxyStatsBody {
     #[serde(default, deserialize_with = "lenient")]
     online: bool,
@@ -122,6 +122,8 @@ struct ProxyStatsBody {
 
 #[derive(Default, Deserialize)]
 struct ProxySentinels {
+    #[serde(default, deserialize_with = "lenient")]
+    servers: Vec<String>,
     #[serde(default, deserialize_with = "lenient")]
     switched: bool,
 }
@@ -255,11 +257,13 @@ fn proxy(model: ProxyModel, stats: ProxyStats) -> Result<ProxyRecord, String> {
         Some(error) => Some(without_xauths(&error.cause)),
         None => stats.timeout.then(|| "timeout".to_owned()),
     };
+    let body = stats.stats.unwrap_or_default();
     Ok(ProxyRecord {
         admin: address(&model.admin_addr)?,
         token: model.token,
-        online: stats.stats.as_ref().is_some_and(|body| body.online && !body.closed),
-        switched: stats.stats.is_some_and(|body| body.sentinels.switched),
+        online: body.online && !body.closed,
+        switched: body.sentinels.switched,
+        sentinels: body.sentinels.servers,
         error,
     })
 }

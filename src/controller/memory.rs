@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -30,6 +31,23 @@ struct Known {
     missing_nodes: HashMap<String, Instant>,
     /// Switchovers that failed: how often in a row, and when last.
     failed_moves: HashMap<GroupId, (u32, Instant)>,
+    /// When a switchover last failed, or who remembers began to.
+    unswept: Option<Instant>,
+}
+
+/// For how many seconds in a row each has been there, of those that are there now.
+fn seconds<T: Clone + Ord + Hash>(
+    since: &mut HashMap<T, Instant>,
+    there: impl IntoIterator<Item = T>,
+    now: Instant,
+) -> BTreeMap<T, u64> {
+    let there: BTreeSet<T> = there.into_iter().collect();
+    since.retain(|known, _| there.contains(known));
+    let counted = there.into_iter().map(|one| {
+        let began = *since.entry(one.clone()).or_insert(now);
+        (one, now.duration_since(began).as_secs())
+    });
+    counted.collect()
 }
 
 /// What is remembered of each cluster.
@@ -76,26 +94,28 @@ impl Memory {
     /// Notes which nodes are missing now, and returns for how many seconds in a row each has been.
     pub(super) fn missing(&self, key: Key, missing: BTreeSet<String>, now: Instant) -> BTreeMap<String, u64> {
         let mut all = self.all();
-        let since = &mut all.entry(key).or_default().missing_nodes;
-        since.retain(|node, _| missing.contains(node));
-        let seconds = |node: String| {
-            let since = *since.entry(node.clone()).or_insert(now);
-            (node, now.duration_since(since).as_secs())
-        };
-        missing.into_iter().map(seconds).collect()
+        seconds(&mut all.entry(key).or_default().missing_nodes, missing, now)
     }
 
     /// A group's switchover failed.
     pub(super) fn move_failed(&self, key: Key, group: GroupId, now: Instant) {
         let mut all = self.all();
-        let moves = &mut all.entry(key).or_default().failed_moves;
-        let (times, last) = moves.entry(group).or_insert((0, now));
+        let known = all.entry(key).or_default();
+        known.unswept = Some(now);
+        let (times, last) = known.failed_moves.entry(group).or_insert((0, now));
         (*times, *last) = (*times + 1, now);
     }
 
     /// A group's switchover succeeded.
     pub(super) fn moved(&self, key: Key, group: GroupId) {
         self.all().entry(key).or_default().failed_moves.remove(&group);
+    }
+
+    /// Whether a switchover failed within `limit`; or may have, before this process remembered anything.
+    pub(super) fn may_be_unswept(&self, key: Key, limit: Duration, now: Instant) -> bool {
+        let mut all = self.all();
+        let since = *all.entry(key).or_default().unswept.get_or_insert(now);
+        now.duration_since(since) < limit
     }
 
     /// Groups whose last switchover failed: how often in a row, and how many seconds ago.
@@ -108,18 +128,9 @@ impl Memory {
     }
 
     /// Notes who is silent now, and returns for how many seconds in a row each has been.
-    pub(super) fn silent(&self, namespace: &str, name: &str, now: Instant, silent: &[Address]) -> Vec<(Address, u64)> {
+    pub(super) fn silent(&self, key: Key, silent: Vec<Address>, now: Instant) -> BTreeMap<Address, u64> {
         let mut all = self.all();
-        let since = &mut all.entry((namespace.to_owned(), name.to_owned())).or_default().silent;
-        since.retain(|address, _| silent.contains(address));
-        let seconds = |address: &Address, since: &mut HashMap<Address, Instant>| {
-            now.duration_since(*since.entry(address.clone()).or_insert(now))
-                .as_secs()
-        };
-        silent
-            .iter()
-            .map(|address| (address.clone(), seconds(address, since)))
-            .collect()
+        seconds(&mut all.entry(key).or_default().silent, silent, now)
     }
 
     pub(super) fn forget(&self, namespace: &str, name: &str) {
@@ -148,14 +159,24 @@ mod tests {
     }
 
     #[test]
+    fn locks_are_looked_for_after_a_failure_even_if_the_next_try_succeeds_and_after_every_start() {
+        let (memory, start, limit) = (Memory::default(), Instant::now(), Duration::from_secs(40));
+        let key = || ("ns".to_owned(), "c".to_owned());
+        let unswept = |seconds| memory.may_be_unswept(key(), limit, start + Duration::from_secs(seconds));
+        assert!(unswept(0) && unswept(39) && !unswept(40));
+        let group = GroupId::try_from(1).unwrap();
+        memory.move_failed(key(), group, start + Duration::from_secs(100));
+        memory.moved(key(), group);
+        assert!(unswept(139) && !unswept(140));
+    }
+
+    #[test]
     fn silence_is_counted_from_its_beginning_and_anew_after_an_answer() {
         let (memory, start) = (Memory::default(), Instant::now());
         let server = Address::new("10.0.0.1", 6379);
         let at = |seconds: u64, silent: &[Address]| {
-            memory
-                .silent("ns", "c", start + Duration::from_secs(seconds), silent)
-                .first()
-                .map(|(_, for_)| *for_)
+            let (key, now) = (("ns".to_owned(), "c".to_owned()), start + Duration::from_secs(seconds));
+            memory.silent(key, silent.to_vec(), now).values().next().copied()
         };
         assert_eq!(at(0, std::slice::from_ref(&server)), Some(0));
         assert_eq!(at(7, std::slice::from_ref(&server)), Some(7));

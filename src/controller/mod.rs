@@ -206,7 +206,7 @@ async fn settle(
         carried: Carried::of(cluster),
     };
     if !valid.brakes.observe {
-        if let Err(error) = switchover::sweep(&turn).await {
+        if let Err(error) = switchover::sweep(context, &mut turn, &desired).await {
             tracing::warn!(%error, "locks of a failed switchover may be left");
         }
         roles::label(context, &desired, &turn).await?;

@@ -43,9 +43,7 @@ pub(super) async fn observe(
     let servers = lasting_fences(codis, desired, servers).await;
     let silent = silent(&dashboard, &servers, &sentinels);
     let names = &desired.cluster.names;
-    let down_for = context
-        .memory
-        .silent(&names.namespace, &names.cluster, Instant::now(), &silent);
+    let down_for = context.memory.silent(names.key(), silent, Instant::now());
     let now = Timestamp::now();
     let (nodes, lost_claims) = node_views(context, desired, live, now).await;
     Observed {
@@ -59,11 +57,9 @@ pub(super) async fn observe(
             desired.servers().map(|(pod, (_, address))| (pod, address)),
         ),
         sentinel_pods: pods_at(live, &nodes, now, desired.sentinels()),
-        intent: switchover::intent_of(cluster, desired),
+        intent: switchover::intent_of(cluster, desired, facts),
         rolling: rolling(live),
-        failed_moves: context
-            .memory
-            .failed_moves(&(names.namespace.clone(), names.cluster.clone()), Instant::now()),
+        failed_moves: context.memory.failed_moves(&names.key(), Instant::now()),
         proxy_pods: of_component(live, Component::Proxy.name())
             .map(|pod| proxy_pod(pod, now))
             .collect(),

@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     core::v1::Service,
@@ -32,6 +33,9 @@ use crate::{
 const CONCURRENCY: u16 = 8;
 /// Events of one cluster within this time are one reason to look.
 const DEBOUNCE: Duration = Duration::from_millis(300);
+
+/// How long passes under way may take to end when the process is told to: less than the 30 s that a pod has.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// Where the process is to crash, for tests: only where the stand-in for Codis may run.
 const CRASH_AT: &str = "CODIS_CRASH_AT";
@@ -64,16 +68,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let effects = metrics.effects(crashing(Effects::none())?);
     let client = connect().await?;
     let (stop, stopping) = watch::channel(false);
+    let (resign, resigning) = watch::channel(false);
     let (ready, is_ready) = watch::channel(false);
     let listener = TcpListener::bind(&settings.listen).await?;
-    let server = tokio::spawn(serve(listener, metrics.clone(), is_ready, stopped(stopping.clone())));
+    let server = tokio::spawn(serve(listener, metrics.clone(), is_ready, stopped(resigning.clone())));
     let candidate = Candidate {
         namespace: settings.namespace.clone(),
         lease: "codis-operator".to_owned(),
         identity: settings.identity.clone(),
     };
     let (election, gate, leading) = Election::new(client.clone(), candidate, Timing::default(), effects.clone());
-    let election = tokio::spawn(election.run(stopped(stopping.clone())));
+    let election = tokio::spawn(election.run(stopped(resigning)));
     let door = Cluster::new(client.clone(), gate.clone(), effects, &settings.identity);
     // Effects on Codis pass the same gate as writes to Kubernetes.
     let on_codis = Effects::new(move |_, _| gate.pass().map(drop).map_err(|error| error.to_string()));
@@ -82,15 +87,38 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     ready.send_replace(true);
     tracing::info!(identity = settings.identity, "started");
 
-    let outcome = tokio::select! {
-        outcome = lead(client, context, settings.gitops, leading, &stopping) => outcome,
-        () = signal() => { tracing::info!("stopping"); Ok(()) }
-    };
-    stop.send_replace(true);
+    let lead = pin!(lead(client, context, settings.gitops, leading, &stopping));
+    let outcome = until_told(lead, &stop).await;
+    // What was cut off may go on at a dashboard: the Lease expires then, and nobody else acts before it has ended.
+    if outcome.is_none() {
+        election.abort();
+    }
+    resign.send_replace(true);
     // The Lease is given back, so that the next one needn't wait for it to expire.
-    election.await?;
-    server.await??;
-    outcome
+    match election.await {
+        Err(error) if !error.is_cancelled() => return Err(error.into()),
+        _ => server.await??,
+    }
+    outcome.unwrap_or(Ok(()))
+}
+
+/// Leads until it ends or a signal comes. Then no pass begins any more, and those under way, a switchover perhaps, come to
+/// their end before another process may lead: it would clear away what this one is about to finish. None when they
+/// don't end in time.
+async fn until_told(
+    mut lead: Pin<&mut impl Future<Output = anyhow::Result<()>>>,
+    stop: &watch::Sender<bool>,
+) -> Option<anyhow::Result<()>> {
+    tokio::select! {
+        outcome = &mut lead => return Some(outcome),
+        () = signal() => tracing::info!("stopping"),
+    }
+    stop.send_replace(true);
+    let ended = tokio::time::timeout(GRACE, lead).await;
+    if ended.is_err() {
+        tracing::warn!("a pass is cut off");
+    }
+    ended.ok()
 }
 
 /// Waits for the Lease, runs the loop and the Git sources, and ends when the Lease is lost.
@@ -101,7 +129,10 @@ async fn lead(
     mut leading: watch::Receiver<bool>,
     stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    leading.wait_for(|leads| *leads).await?;
+    tokio::select! {
+        leads = leading.wait_for(|leads| *leads) => drop(leads?),
+        () = stopped(stopping.clone()) => return Ok(()),
+    }
     tracing::info!("leading");
     context.metrics.leading(true);
     let lost = async {
@@ -110,8 +141,16 @@ async fn lead(
     let (door, metrics) = (context.cluster.clone(), context.metrics.clone());
     let sources = gitops::run(door, metrics, sources, stopped(stopping.clone()));
     let clusters = watches(client, context, stopped(stopping.clone()));
+    // Sources are never in the middle of what only they can finish: nobody waits for them in the end.
+    let failed = async {
+        match sources.await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    };
     tokio::select! {
-        outcome = async { tokio::try_join!(sources, clusters.map(Ok)) } => outcome.map(drop),
+        () = clusters => Ok(()),
+        error = failed => Err(error),
         () = lost => anyhow::bail!("the lease is lost"),
     }
 }

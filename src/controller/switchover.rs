@@ -1,7 +1,8 @@
-//! A planned change of a group's master that loses no acknowledged write (design, decision 4): lock the group's slots at
-//! the proxies, so that clients wait and get no error; fence the old master, so that nobody past the proxies writes
-//! either; wait until the new one has all; promote it through the dashboard; lift the fence. The rules of `plan` do the
-//! rest: they attach the old master, re-point the others and restore the sentinels.
+//! A planned change of a group's master that loses no acknowledged write (design, decision 4): have the proxies listen to
+//! no sentinel, whose word may be older than the promotion; lock the group's slots at the proxies, so that clients wait
+//! and get no error; fence the old master, so that nobody past the proxies writes either; wait until the new one has all;
+//! promote it through the dashboard; have the old one follow it, and only then lift the fence. The rules of `plan` do the
+//! rest: they re-point the others and restore the sentinels, which the proxies listen to again then.
 //!
 //! Codis's own promote compares no offsets: with a replica 0.7 s behind, a real one lost up to 458 acknowledged writes;
 //! fenced, none (identity-experiment h).
@@ -9,16 +10,18 @@
 //! The intent stands in the status before the first lock. Whatever goes wrong, an operator that dies included, [`undo`]
 //! ends in a group that works, unfenced and unlocked, with the old master or the new one.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Context, Error, Turn, memory::Key, promotion};
 use crate::{
     api::{CodisCluster, SwitchoverStatus, to_the_second},
+    build::Facts,
     codis::{self, Codis},
-    domain::{Address, DashboardView, Intent, Observed, Topology, ports},
+    domain::{Address, DashboardView, Group, GroupId, Intent, Observed, SlotId, Topology, ports},
     plan::Desired,
 };
 
@@ -28,9 +31,30 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 /// How long the replica may take to be in step before anything is locked: one that stalls is found out at no cost.
 const WARM_UP: Duration = Duration::from_millis(700);
 
-/// For how many seconds a proxy may still do what it was told before: as long as its servers may take to answer
+/// How long the slots may be locked before it is given up. Undoing takes its part of the 5 s.
+const LOCKED: Duration = Duration::from_secs(4);
+/// How long the dashboard may take to say how far a switchover came, while clients wait.
+const LOOK: Duration = Duration::from_millis(1500);
+/// A promotion that nobody heard the end of may still be under way: it is looked for again after this.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// For how long a proxy may still do what it was told before: as long as its servers may take to answer
 /// (`backend_recv_timeout`, contract §8.1), and some.
-const LATE_LOCK: u64 = 40;
+const LATE_LOCK: Duration = Duration::from_secs(40);
+
+/// Why a switchover failed.
+struct Failed {
+    error: codis::Error,
+    /// The dashboard was told to promote, and nobody knows what it does.
+    promoting: bool,
+}
+
+impl From<codis::Error> for Failed {
+    fn from(error: codis::Error) -> Self {
+        let promoting = false;
+        Self { error, promoting }
+    }
+}
 
 /// How a switchover went.
 enum Ended {
@@ -52,10 +76,14 @@ fn proxies_of(topology: &Topology) -> Proxies {
         .collect()
 }
 
-/// The intent that the status has, if its servers are still known.
-pub(super) fn intent_of(cluster: &CodisCluster, desired: &Desired<'_>) -> Option<Intent> {
+/// The intent that the status has, if its servers are still known: by their Services, where they aren't wished any more.
+pub(super) fn intent_of(cluster: &CodisCluster, desired: &Desired<'_>, facts: &Facts) -> Option<Intent> {
     let known = cluster.status.as_ref()?.switchover.as_ref()?;
-    let address = |pod: &str| desired.address_of(pod).or_else(|| pod.parse().ok());
+    let of_service = |pod: &str| Some(Address::new(facts.addresses.get(pod)?.clone(), ports::SERVER));
+    let address = |pod: &str| {
+        let wished = desired.address_of(pod).or_else(|| of_service(pod));
+        wished.or_else(|| pod.parse().ok())
+    };
     Some(Intent {
         group: u64::try_from(known.group).ok()?.try_into().ok()?,
         from: address(&known.from)?,
@@ -141,7 +169,8 @@ pub(super) async fn clear(
     context
         .memory
         .move_failed(key_of(desired), intent.group, std::time::Instant::now());
-    let done = undo(turn.codis, desired, &proxies, intent).await?;
+    // Whoever began it may be dead since a moment, and its promotion under way.
+    let done = undo(turn.codis, desired, &proxies, intent, true).await?;
     turn.carried.switchover = None;
     if done {
         turn.carried.handed_over = desired.pod_at(&intent.to).map(|pod| (intent.group, pod));
@@ -150,23 +179,51 @@ pub(super) async fn clear(
     Ok(())
 }
 
-/// A proxy that was busy when it was to lock may do so long after everybody gave up: for a while after a switchover
-/// that failed, locks that nobody wants are looked for, and lifted.
-pub(super) async fn sweep(turn: &Turn<'_>) -> Result<(), Error> {
+/// A proxy that was busy when it was to lock may do so long after everybody gave up, and with the master of then: for a
+/// while after a switchover that failed, and after every start, locks that nobody wants are looked for, and the proxies
+/// told anew. An intent whose servers aren't known any more is forgotten that way, too.
+pub(super) async fn sweep(context: &Context, turn: &mut Turn<'_>, desired: &Desired<'_>) -> Result<(), Error> {
     let DashboardView::Online { topology, .. } = &turn.observed.dashboard else {
         return Ok(());
     };
-    let failed = turn.observed.failed_moves.iter();
-    for (group, _) in failed.filter(|(_, (_, ago))| *ago < LATE_LOCK) {
-        let is_quiet = topology
-            .groups
-            .get(group)
-            .is_some_and(|group| group.promoting.is_none());
-        if is_quiet && turn.carried.switchover.is_none() {
-            turn.codis.unlock_group(&answering(topology), *group).await?;
+    let is_lost = turn.carried.switchover.is_some() && turn.observed.intent.is_none();
+    let unswept = context
+        .memory
+        .may_be_unswept(desired.cluster.names.key(), LATE_LOCK, std::time::Instant::now());
+    if turn.observed.intent.is_some() || !(is_lost || unswept) {
+        return Ok(());
+    }
+    let proxies = answering(topology);
+    for group in locked_groups(turn.codis, &proxies, topology).await {
+        tracing::warn!(%group, "a lock that nobody wants");
+        if let Err(error) = turn.codis.resync_group(group).await {
+            turn.codis.unlock_group(&proxies, group).await?;
+            return Err(error.into());
         }
     }
+    if is_lost {
+        turn.carried.switchover = None;
+    }
     Ok(())
+}
+
+/// Groups of which some slot is locked at a proxy, for no reason that the dashboard has.
+async fn locked_groups(codis: &Codis, proxies: &Proxies, topology: &Topology) -> BTreeSet<GroupId> {
+    let asked = proxies.iter().map(|(admin, token)| codis.locked_slots(admin, token));
+    let is_quiet = |group: GroupId| {
+        let group = topology.groups.get(&group);
+        group.is_some_and(|group| group.promoting.is_none())
+    };
+    let is_moving = |slot: SlotId| {
+        let known = topology.slots.get(usize::from(slot.get()));
+        known.is_some_and(|known| known.migrating)
+    };
+    // Who doesn't answer is asked again in the next pass.
+    let locked = join_all(asked).await.into_iter().flatten().flatten();
+    let locked = locked.filter(|(slot, _)| !is_moving(*slot));
+    locked
+        .filter_map(|(_, group)| group.filter(|group| is_quiet(*group)))
+        .collect()
 }
 
 /// The proxies that the dashboard reaches.
@@ -183,26 +240,23 @@ fn admin_addresses(observed: &Observed) -> impl Iterator<Item = Address> {
 }
 
 fn key_of(desired: &Desired<'_>) -> Key {
-    let names = &desired.cluster.names;
-    (names.namespace.clone(), names.cluster.clone())
+    desired.cluster.names.key()
 }
 
 /// Hands a group over. The intent must stand in the status.
 async fn hand_over(codis: &Codis, desired: &Desired<'_>, topology: &Topology, intent: &Intent) -> Ended {
-    let error = match attempt(codis, topology, intent).await {
+    let Failed { error, promoting } = match attempt(codis, topology, intent).await {
         Ok(()) => {
-            // Before its sync action, whose CONFIG REWRITE would keep the fence (contract §12.3). One that can't be
-            // reached now loses it with its process, or by the rule that lifts fences.
-            let lifted = codis.unfence(&intent.from, desired.cluster.good_replicas).await;
-            if let Err(error) = lifted {
-                tracing::warn!(server = %intent.from, %error, "the fence of the old master stays for now");
+            // One that can't be reached now loses its fence with its process, or by the rule that lifts fences.
+            if let Err(error) = retire(codis, intent, desired.cluster.good_replicas).await {
+                tracing::warn!(server = %intent.from, %error, "the old master doesn't follow the new one yet");
             }
             return Ended::Done;
         }
-        Err(error) => error,
+        Err(failed) => failed,
     };
     tracing::warn!(group = %intent.group, %error, "a switchover failed");
-    match undo(codis, desired, &proxies_of(topology), intent).await {
+    match undo(codis, desired, &proxies_of(topology), intent, promoting).await {
         Ok(true) => Ended::Done,
         Ok(false) => Ended::Undone(error),
         Err(left) => {
@@ -212,24 +266,39 @@ async fn hand_over(codis: &Codis, desired: &Desired<'_>, topology: &Topology, in
     }
 }
 
-async fn attempt(codis: &Codis, topology: &Topology, intent: &Intent) -> Result<(), codis::Error> {
+async fn attempt(codis: &Codis, topology: &Topology, intent: &Intent) -> Result<(), Failed> {
     let Intent { group, from, to } = intent;
-    let behind = |limit: Duration| codis::Error::Timeout {
-        peer: to.clone(),
-        after: limit,
+    let timeout = |peer: &Address, after: Duration| codis::Error::Timeout {
+        peer: peer.clone(),
+        after,
     };
     if !codis.replication_offsets(from, to, Instant::now() + WARM_UP).await? {
-        return Err(behind(WARM_UP));
+        return Err(timeout(to, WARM_UP).into());
     }
-    codis.lock_group(&proxies_of(topology), *group).await?;
+    let proxies = proxies_of(topology);
+    codis.listen(&proxies, &[]).await?;
+    let end = Instant::now() + LOCKED;
+    codis.lock_group(&proxies, *group).await?;
     codis.fence(from).await?;
     if !codis.replication_offsets(from, to, Instant::now() + CATCH_UP).await? {
-        return Err(behind(CATCH_UP));
+        return Err(timeout(to, CATCH_UP).into());
     }
-    codis.promote(*group, to).await
+    let promoted = timeout_at(end, codis.promote(*group, to)).await;
+    let promoted = promoted.unwrap_or_else(|_| Err(timeout(codis.peer(), LOCKED)));
+    promoted.map_err(|error| {
+        let promoting = matches!(error, codis::Error::Unreachable { .. } | codis::Error::Timeout { .. });
+        Failed { error, promoting }
+    })
 }
 
-/// Clears away what a switchover left: no lock, no fence. Says whether the new master is in office after all.
+/// Has the old master follow the new one, and lifts its fence. In this order: a proxy that wasn't told of the change, or
+/// believed a sentinel that wasn't, would have its writes acknowledged by the old one, and they'd be lost.
+async fn retire(codis: &Codis, intent: &Intent, good_replicas: u32) -> Result<(), codis::Error> {
+    codis.demote(&intent.from, &intent.to, good_replicas).await
+}
+
+/// Clears away what a switchover left: no lock, no fence, proxies that listen. Says whether the new master is in office
+/// after all. `promoting`: a promotion may still be under way.
 ///
 /// What the dashboard says is the truth. While it says nothing, a promotion may be half done: the fence stays then, so
 /// that the old master acknowledges nothing that would be lost, and clients get its errors instead of silence.
@@ -238,23 +307,20 @@ async fn undo(
     desired: &Desired<'_>,
     proxies: &[(Address, String)],
     intent: &Intent,
+    promoting: bool,
 ) -> Result<bool, codis::Error> {
     let Intent { group, from, to } = intent;
-    let topology = match codis.dashboard().await {
-        DashboardView::Online { topology, .. } => topology,
-        DashboardView::Unavailable(why) => {
-            codis.unlock_group(proxies, *group).await?;
-            return Err(codis::Error::Unexpected {
-                peer: desired.addresses.dashboard.clone(),
-                cause: format!("it can't say how far the switchover came: {why}"),
-            });
-        }
-    };
+    let mut topology = look(codis, desired, proxies, *group).await?;
+    let is_still_master = |topology: &Topology| topology.groups.get(group).and_then(Group::master) == Some(from);
+    if promoting && is_still_master(&topology) {
+        codis.unlock_group(&answering(&topology), *group).await?;
+        sleep(SECOND_LOOK).await;
+        topology = look(codis, desired, proxies, *group).await?;
+    }
     let known = topology.groups.get(group);
-    let official = known.and_then(|group| group.master());
-    let is_done = official == Some(to);
+    let is_done = known.and_then(Group::master) == Some(to);
     let is_promoting = known.is_some_and(|group| group.promoting.is_some());
-    let is_still_master = official == Some(from);
+    let is_still_master = is_still_master(&topology);
     if is_still_master {
         lift(codis, from, desired.cluster.good_replicas).await?;
     }
@@ -272,12 +338,38 @@ async fn undo(
     }
     // One that the dashboard doesn't reach either is dead, or is swept later.
     let unlocked = codis.unlock_group(&answering(&topology), *group).await;
-    if !is_still_master {
+    if is_done {
+        // Where it doesn't answer, its fence goes with its process: the entry script writes the configuration anew.
+        unless_away(retire(codis, intent, desired.cluster.good_replicas).await)?;
+    } else if !is_still_master {
         lift(codis, from, desired.cluster.good_replicas).await?;
     }
     unlocked?;
     told?;
+    // Where the dashboard is to configure the sentinels anew, it tells the proxies, too.
+    if !topology.sentinels.out_of_sync {
+        codis.listen(&answering(&topology), &topology.sentinels.servers).await?;
+    }
     Ok(is_done)
+}
+
+/// What the dashboard says now. While it can't say, clients are let go on: the fence stands.
+async fn look(
+    codis: &Codis,
+    desired: &Desired<'_>,
+    proxies: &[(Address, String)],
+    group: GroupId,
+) -> Result<Box<Topology>, codis::Error> {
+    let why = match timeout(LOOK, codis.dashboard()).await {
+        Ok(DashboardView::Online { topology, .. }) => return Ok(topology),
+        Ok(DashboardView::Unavailable(why)) => why,
+        Err(_) => "it didn't answer in time".to_owned(),
+    };
+    codis.unlock_group(proxies, group).await?;
+    Err(codis::Error::Unexpected {
+        peer: desired.addresses.dashboard.clone(),
+        cause: format!("it can't say how far the switchover came: {why}"),
+    })
 }
 
 /// Lifts the fence of a switchover, and no other: that of a restart is lifted once the sentinels have heard it. One whose
@@ -290,8 +382,13 @@ async fn lift(codis: &Codis, server: &Address, good_replicas: u32) -> Result<(),
     if fence.as_deref() != Some("100") {
         return Ok(());
     }
-    match codis.unfence(server, good_replicas).await {
-        Err(codis::Error::Unreachable { .. } | codis::Error::Timeout { .. }) | Ok(()) => Ok(()),
-        Err(error) => Err(error),
+    unless_away(codis.unfence(server, good_replicas).await)
+}
+
+/// Whoever doesn't answer is left alone.
+fn unless_away(done: Result<(), codis::Error>) -> Result<(), codis::Error> {
+    match done {
+        Err(codis::Error::Unreachable { .. } | codis::Error::Timeout { .. }) => Ok(()),
+        done => done,
     }
 }

@@ -90,6 +90,8 @@ pub struct ProxyRecord {
     pub online: bool,
     /// Whether it serves an order of its own after a switch (contract §11).
     pub switched: bool,
+    /// The sentinels that it listens to, as it says.
+    pub sentinels: Vec<String>,
     /// Why the dashboard can't reach it.
     pub error: Option<String>,
 }

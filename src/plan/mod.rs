@@ -38,7 +38,7 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const HEALING: [Rule; 24] = [
+const HEALING: [Rule; 25] = [
     moves::undo,
     gate::unfence,
     sentinels::relink,
@@ -58,6 +58,7 @@ const HEALING: [Rule; 24] = [
     sentinels::monitor,
     bootstrap::slots,
     proxies::online,
+    proxies::align,
     loss::replace_stateless,
     loss::forget_volumes,
     sentinels::replace_silent,

@@ -127,6 +127,9 @@ fn obstacle(input: &Input<'_>, group: &Group, wanted: Wanted) -> Result<(), Obst
     if !missing.is_empty() {
         return Err((reason::SWITCHOVER, format!("it must wait for {}", missing.join(", "))));
     }
+    if let Some(proxy) = proxies::starting(input) {
+        return Err((reason::SWITCHOVER, format!("proxy {proxy} is starting")));
+    }
     if input.desired.cluster.sentinel.is_some() && input.topology.sentinels.out_of_sync {
         return Err((reason::SWITCHOVER, "sentinels are to be configured first".to_owned()));
     }

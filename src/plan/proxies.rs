@@ -1,12 +1,17 @@
 //! Proxies: records of dead ones go, running ones come online.
 
+use std::collections::BTreeSet;
+
 use super::{Decision, Step, input::Input, reason};
-use crate::domain::{Address, ProxyPod, ProxyRecord, ports};
+use crate::domain::{Address, Group, ProxyPod, ProxyRecord, ports};
 
 /// A proxy that runs for this many seconds and isn't registered won't do it by itself any more (contract §8.3).
 const REGISTERS_WITHIN: u64 = 40;
 /// A proxy that runs for this many seconds, is not ready and doesn't answer the dashboard hangs.
 const HANGS_AFTER: u64 = 30;
+
+/// A proxy that was just registered has asked the sentinels who is master after this many seconds.
+const ASKS_WITHIN: u64 = 5;
 
 /// A running proxy that doesn't answer for this many seconds is replaced.
 const SILENT: u64 = 5;
@@ -84,6 +89,49 @@ fn is_dead(record: &ProxyRecord, pod: Option<&ProxyPod>) -> bool {
         }
         None => true,
     }
+}
+
+/// Proxies that follow an order of their own, by a sentinel's word that was older than a promotion, or listen to no
+/// sentinel because nobody undid it: once nobody disputes the official order, they are told.
+pub(super) fn align(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    let sentinels = &input.topology.sentinels;
+    let groups = input.topology.groups.values();
+    let is_official = |group: &Group| group.is_settled() && input.undisputed_master(group).is_some();
+    if sentinels.out_of_sync || !groups.filter(|group| !group.servers.is_empty()).all(is_official) {
+        return None;
+    }
+    let heard = |record: &&ProxyRecord| record.online && record.error.is_none();
+    let mut records = input.topology.proxies.iter().filter(heard);
+    if records.clone().any(|record| record.switched) {
+        return Some(Step::ResyncGroups);
+    }
+    let all: BTreeSet<String> = sentinels.servers.iter().map(Address::to_string).collect();
+    let deaf = records.find(|record| record.sentinels.iter().cloned().collect::<BTreeSet<_>>() != all)?;
+    Some(Step::Listen {
+        admin: deaf.admin.clone(),
+        token: deaf.token.clone(),
+        sentinels: sentinels.servers.clone(),
+    })
+}
+
+/// The name of a proxy that is starting: it may not be registered yet, and asks the sentinels right after that.
+pub(super) fn starting<'i>(input: &Input<'i>) -> Option<&'i str> {
+    let is_registered = |pod: &ProxyPod| {
+        let records = input.topology.proxies.iter();
+        records
+            .map(|record| record.admin.host())
+            .any(|host| pod.ip.as_deref() == Some(host))
+    };
+    let limit = |pod: &ProxyPod| {
+        if is_registered(pod) {
+            ASKS_WITHIN
+        } else {
+            REGISTERS_WITHIN
+        }
+    };
+    let mut pods = input.observed.proxy_pods.iter().filter(|pod| !pod.ending);
+    let pod = pods.find(|pod| pod.running_for.is_some_and(|seconds| seconds < limit(pod)))?;
+    Some(&pod.name)
 }
 
 /// Proxies register themselves at their start; this is for those that gave up, or whose record was removed.

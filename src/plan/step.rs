@@ -110,6 +110,17 @@ pub enum Step {
     },
     /// Tell the proxies the official order of a group.
     ResyncGroup(GroupId),
+    /// Tell the proxies the official order of all groups.
+    ResyncGroups,
+    /// Have a proxy listen to the sentinels that the dashboard knows.
+    Listen {
+        /// Its administrative address.
+        admin: Address,
+        /// Its token.
+        token: String,
+        /// The sentinels.
+        sentinels: Vec<Address>,
+    },
     /// Make a server follow its group's master.
     Attach {
         /// The group.
@@ -201,6 +212,8 @@ impl Step {
             Self::RemoveServer { .. } => "RemoveServer",
             Self::Promote { .. } => "Promote",
             Self::ResyncGroup(_) => "ResyncGroup",
+            Self::ResyncGroups => "ResyncGroups",
+            Self::Listen { .. } => "ListenToSentinels",
             Self::Attach { .. } => "AttachReplica",
             Self::AddSentinel(_) => "AddSentinel",
             Self::ResyncSentinels => "ResyncSentinels",
@@ -231,6 +244,8 @@ impl fmt::Display for Step {
             Self::RemoveServer { group, server } => write!(f, "take {server} out of group {group}"),
             Self::Promote { group, server } => write!(f, "promote {server} to master of group {group}"),
             Self::ResyncGroup(group) => write!(f, "make the order of group {group} official at the proxies"),
+            Self::ResyncGroups => f.write_str("make the order of all groups official at the proxies"),
+            Self::Listen { admin, .. } => write!(f, "have the proxy {admin} listen to the sentinels"),
             Self::Attach { group, server } => write!(f, "attach {server} to the master of group {group}"),
             Self::AddSentinel(sentinel) => write!(f, "make sentinel {sentinel} known to the dashboard"),
             Self::ResyncSentinels => f.write_str("configure all sentinels"),

@@ -141,6 +141,7 @@ impl World {
                     admin: Address::new(ip.clone(), 11080),
                     online: true,
                     switched: false,
+                    sentinels: sentinels.iter().map(Address::to_string).collect(),
                     error: None,
                 })
                 .collect(),
@@ -218,6 +219,11 @@ impl World {
             proxies: std::mem::take(&mut world.topology.proxies),
             ..Topology::default()
         };
+        world
+            .topology
+            .proxies
+            .iter_mut()
+            .for_each(|proxy| proxy.sentinels.clear());
         world.observed.bootstrapped.clear();
         for view in world.observed.servers.values_mut() {
             *view = master(0);
@@ -272,6 +278,11 @@ impl World {
         world.addresses.sentinels.clear();
         world.observed.sentinels.clear();
         world.topology.sentinels = crate::domain::Sentinels::default();
+        world
+            .topology
+            .proxies
+            .iter_mut()
+            .for_each(|proxy| proxy.sentinels.clear());
         world
     }
 
@@ -344,6 +355,10 @@ impl World {
                 self.topology.sentinels.out_of_sync = true;
             }
             Step::ResyncSentinels => {
+                let known: Vec<_> = self.topology.sentinels.servers.iter().map(Address::to_string).collect();
+                for proxy in &mut self.topology.proxies {
+                    proxy.sentinels.clone_from(&known);
+                }
                 self.topology.sentinels.out_of_sync = false;
                 let masters = (1..=2).map(|g| watched(g, &server(g, 0)));
                 let view = SentinelView {

@@ -226,3 +226,24 @@ async fn a_lock_that_is_held_back_or_refused_locks_nothing_and_tells_no_secret()
     }
     assert!(proxy.locked().await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_listen_to_the_sentinels_that_they_are_told_or_to_none() {
+    let proxy = Proxy::online(vec![slot(A, 1, &crate::nobody())]).await;
+    let sentinel = crate::nobody();
+    for wished in [vec![sentinel], Vec::new()] {
+        door()
+            .listen(std::slice::from_ref(&proxy.known), &wished)
+            .await
+            .unwrap();
+        let (admin, _) = &proxy.known;
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let told = client.get(format!("http://{admin}/proxy/stats")).send().await.unwrap();
+        let told: serde_json::Value = told.json().await.unwrap();
+        let servers = told["sentinels"]["servers"].as_array().cloned().unwrap_or_default();
+        let servers: Vec<&str> = servers.iter().filter_map(|server| server.as_str()).collect();
+        assert_eq!(servers, wished.iter().map(Address::to_string).collect::<Vec<_>>());
+    }
+    let gone = [(crate::nobody(), proxy.known.1.clone()), proxy.known.clone()];
+    door().listen(&gone, &[]).await.unwrap_err();
+}

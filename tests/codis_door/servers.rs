@@ -53,6 +53,44 @@ async fn a_fenced_master_refuses_writes_until_it_is_unfenced() {
 }
 
 #[tokio::test]
+async fn an_old_master_follows_the_new_one_before_its_fence_goes_and_remembers_it() {
+    if !redis_is_here() {
+        return;
+    }
+    let (old, new) = (Process::server("").await, Process::server("").await);
+    door().fence(&old.address).await.unwrap();
+    let _: () = new.ask("SET a 1").await;
+    door().demote(&old.address, &new.address, 0).await.unwrap();
+    let refused = old.try_ask::<()>("SET a 2").await.unwrap_err();
+    assert_eq!(refused.code(), Some("READONLY"));
+    eventually("it has what the new one has", async || {
+        old.ask::<Option<String>>("GET a").await.as_deref() == Some("1")
+    })
+    .await;
+    assert_eq!(min_replicas(&old).await, "0");
+    let kept = std::fs::read_to_string(old.folder.join("redis.conf")).unwrap();
+    let port = new.address.port();
+    assert!(kept.contains(&format!("replicaof 127.0.0.1 {port}")), "{kept}");
+    assert!(!kept.contains("100"), "{kept}");
+}
+
+#[tokio::test]
+async fn nobody_is_made_to_follow_a_replica_and_the_fence_stays() {
+    if !redis_is_here() {
+        return;
+    }
+    let old = Process::server("").await;
+    let replica = Process::replica_of(&old.address).await;
+    door().fence(&old.address).await.unwrap();
+    let error = door().demote(&old.address, &replica.address, 0).await.unwrap_err();
+    assert!(error.to_string().contains("it is no master"), "{error}");
+    let gone = nobody();
+    let error = door().demote(&old.address, &gone, 0).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert_eq!(min_replicas(&old).await, "100");
+}
+
+#[tokio::test]
 async fn a_fence_without_effect_is_an_error() {
     if !redis_is_here() {
         return;
@@ -184,6 +222,7 @@ async fn an_effect_on_a_server_that_is_held_back_changes_nothing() {
     for (done, name) in [
         (crash.fence(&server.address).await, "fence"),
         (crash.unfence(&server.address, 1).await, "unfence"),
+        (crash.demote(&server.address, &server.address, 1).await, "demote"),
         (
             crash
                 .set_config(&server.address, &pairs(&[("min-slaves-to-write", "2")]))

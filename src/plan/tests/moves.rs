@@ -32,7 +32,7 @@ fn a_person_gets_the_switchover_that_was_asked_for() {
 #[test]
 fn no_master_is_moved_while_anything_that_it_takes_is_missing() {
     type Hurt = fn(&mut World);
-    let cases: [(&str, Hurt); 9] = [
+    let cases: [(&str, Hurt); 11] = [
         ("a sentinel", |w| {
             w.observed.sentinels.insert(sentinel(0), Err("silent".into()));
         }),
@@ -40,6 +40,13 @@ fn no_master_is_moved_while_anything_that_it_takes_is_missing() {
             w.observed.servers.insert(server(2, 1), down());
         }),
         ("a proxy", |w| w.topology.proxies[0].error = Some("timeout".into())),
+        ("a proxy that was registered just now", |w| {
+            w.observed.proxy_pods[0].running_for = Some(2)
+        }),
+        ("a proxy that isn't registered yet", |w| {
+            w.topology.proxies.remove(0);
+            w.observed.proxy_pods[0].running_for = Some(20);
+        }),
         ("the replica's link", |w| {
             w.observed
                 .servers

@@ -56,3 +56,31 @@ fn a_proxy_that_did_not_register_is_taken_online() {
         (None, vec![reason::PROXIES_NOT_READY])
     );
 }
+
+#[test]
+fn a_proxy_with_an_order_of_its_own_is_told_the_official_one_once_nobody_disputes_it() {
+    let mut world = World::settled();
+    world.topology.proxies[1].switched = true;
+    assert_eq!(world.decide().step, Some(Step::ResyncGroups));
+    // A failover: it may be the proxy that is right.
+    for view in world.observed.sentinels.values_mut().flatten() {
+        view.masters.extend([watched(1, &server(1, 1))]);
+    }
+    assert_ne!(world.decide().step, Some(Step::ResyncGroups));
+}
+
+#[test]
+fn a_proxy_that_listens_to_other_sentinels_than_the_dashboard_knows_is_told_them() {
+    let mut world = World::settled();
+    world.topology.proxies[1].sentinels.clear();
+    let sentinels = world.topology.sentinels.servers.clone();
+    let listen = Step::Listen {
+        admin: world.topology.proxies[1].admin.clone(),
+        token: "token-2".to_owned(),
+        sentinels,
+    };
+    assert_eq!(world.decide().step, Some(listen));
+    // The dashboard will tell all of them.
+    world.topology.sentinels.out_of_sync = true;
+    assert_eq!(world.decide().step, Some(Step::ResyncSentinels));
+}

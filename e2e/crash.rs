@@ -1,11 +1,14 @@
-//! The operator dies at every phase of a switchover: the group works, is neither fenced nor locked, and nothing is lost.
+//! The operator ends, or dies, at every phase of a switchover: the group works, is neither fenced nor locked, and nothing
+//! is lost.
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use codis_operator::domain::slot_of_key;
 use kube::{Api, Resource, api::ListParams};
 
 use crate::{
-    deeds::ask_to_promote,
+    deeds::{ask_to_promote, dealt_with},
     support::{
         cluster::Cluster,
         health::Snapshot,
@@ -47,6 +50,8 @@ const PHASES: [&str; 22] = [
 ];
 /// Effects that a switchover needs only where something is in its way: no crash there is no failure.
 const OPTIONAL: [&str; 4] = ["unlock_slots", "sync_server", "resync_sentinels", "resync_group"];
+/// How often the operator is told to stop.
+const STOPS: u32 = 8;
 /// The operator's test hook.
 const HOOK: &str = "CODIS_CRASH_AT";
 
@@ -58,6 +63,12 @@ pub async fn story(story: &mut Story<'_>) -> Told {
         .check(
             "a small cluster becomes Ready",
             cluster.come_up(&SMALL.cluster(&cluster.name)),
+        )
+        .await?;
+    story
+        .check(
+            "operators that are told to stop in a switchover lose nothing",
+            told_to_stop(&cluster),
         )
         .await?;
     let replicas = story.check("one operator is enough for this", replicas(&lab)).await?;
@@ -84,7 +95,7 @@ pub async fn story(story: &mut Story<'_>) -> Told {
     story.check("as many operators as before", scale(&lab, &replicas)).await
 }
 
-async fn deployment(lab: &Lab, args: &[&str]) -> Result<String> {
+async fn in_its_namespace(lab: &Lab, args: &[&str]) -> Result<String> {
     let namespace = ["-n", OPERATOR_NAMESPACE];
     let args: Vec<&str> = namespace.iter().chain(args).copied().collect();
     lab.kubectl(&args).await
@@ -92,18 +103,18 @@ async fn deployment(lab: &Lab, args: &[&str]) -> Result<String> {
 
 async fn replicas(lab: &Lab) -> Result<String> {
     let path = "jsonpath={.spec.replicas}";
-    deployment(lab, &["get", "deployment", OPERATOR, "-o", path]).await
+    in_its_namespace(lab, &["get", "deployment", OPERATOR, "-o", path]).await
 }
 
 async fn scale(lab: &Lab, replicas: &str) -> Result<()> {
-    deployment(lab, &["scale", "deployment", OPERATOR, "--replicas", replicas]).await?;
+    in_its_namespace(lab, &["scale", "deployment", OPERATOR, "--replicas", replicas]).await?;
     rolled(lab).await
 }
 
 async fn rolled(lab: &Lab) -> Result<()> {
     let args = ["rollout", "status", "deployment", OPERATOR, "--timeout=50s"];
     wait_for("the operator", secs(120), async || {
-        deployment(lab, &args).await.map(drop)
+        in_its_namespace(lab, &args).await.map(drop)
     })
     .await
 }
@@ -111,7 +122,7 @@ async fn rolled(lab: &Lab) -> Result<()> {
 /// Sets the hook, or takes it away, and waits for the operator that has it so.
 async fn hook(lab: &Lab, phase: Option<&str>) -> Result<()> {
     let value = phase.map_or_else(|| format!("{HOOK}-"), |phase| format!("{HOOK}={phase}"));
-    deployment(lab, &["set", "env", &format!("deployment/{OPERATOR}"), &value]).await?;
+    in_its_namespace(lab, &["set", "env", &format!("deployment/{OPERATOR}"), &value]).await?;
     rolled(lab).await
 }
 
@@ -128,6 +139,29 @@ async fn restarts(lab: &Lab) -> Result<i32> {
             .flat_map(|status| status.container_statuses.iter().flatten())
     });
     Ok(counts.map(|status| status.restart_count).sum())
+}
+
+/// The leader ends gracefully, at different moments after a switchover was asked for, and the other one takes over at once.
+async fn told_to_stop(cluster: &Cluster) -> Result<()> {
+    let load = Load::start(cluster, "stop").await?;
+    let all = async {
+        for number in 0..STOPS {
+            let request = ask_to_promote(cluster, 1, None, &format!("stop-{number}")).await?;
+            let holder = "jsonpath={.spec.holderIdentity}";
+            let leader = in_its_namespace(cluster.lab(), &["get", "lease", OPERATOR, "-o", holder]).await?;
+            // A switchover takes some 300 ms: each of its moments is to be met.
+            tokio::time::sleep(Duration::from_millis(40) * number).await;
+            in_its_namespace(cluster.lab(), &["delete", "pod", &leader, "--wait=false"]).await?;
+            dealt_with(cluster, &request, secs(60)).await?;
+            rolled(cluster.lab()).await?;
+            cluster.healthy(secs(120)).await?;
+        }
+        Ok(())
+    };
+    let all: Result<()> = all.await;
+    let verdict = load.check().await?;
+    all?;
+    verdict.nothing_lost()
 }
 
 async fn crash(cluster: &Cluster, phase: &str, number: usize) -> Result<()> {

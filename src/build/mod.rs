@@ -57,7 +57,7 @@ pub struct Facts {
     pub auth: Auth,
     /// Groups whose servers must be on different nodes: decided when they are made.
     pub strict: BTreeSet<GroupId>,
-    /// Whether the dashboard may be evicted: no master is on its node.
+    /// Whether the dashboard may be evicted: no server is on its node.
     pub dashboard_may_go: bool,
     /// Groups that have all their servers, in step.
     pub whole: BTreeSet<GroupId>,

@@ -9,17 +9,16 @@ use k8s_openapi::{
     },
     jiff::Timestamp,
 };
-
 use kube::ResourceExt;
 
-use super::nodes;
-use super::passwords;
+use super::{
+    nodes,
+    observe::{is_ready, is_unschedulable, of_component},
+    passwords,
+};
 use crate::{
-    api::{
-        CodisCluster, GroupStatus, ServerStatus,
-        names::{LABEL_COMPONENT, LABEL_ROLE},
-    },
-    build::{self, Component, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_SESSION_ROTATIONS, MASTER},
+    api::{CodisCluster, GroupStatus, ServerStatus, names::LABEL_GROUP},
+    build::{self, Component, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_SESSION_ROTATIONS},
     cluster::Live,
     domain::GroupId,
     validate::{Auth, ValidCluster, Volume},
@@ -50,12 +49,13 @@ pub(super) fn facts(
         }
     };
     let (auth, session_rotations) = auth(valid, live, wished);
+    let whole = whole(cluster, valid);
     Facts {
         addresses,
         bootstrapped,
         strict: strict(cluster, valid, live, nodes),
-        dashboard_may_go: dashboard_may_go(valid, live),
-        whole: whole(cluster, valid),
+        dashboard_may_go: dashboard_may_go(valid, live, &whole),
+        whole,
         group_sizes: group_sizes(cluster, valid, live),
         auth,
         session_rotations,
@@ -73,7 +73,8 @@ pub(super) fn facts(
 }
 
 /// Groups whose servers must be on different nodes: those that were made so, and new ones where there is room for it.
-/// With a node to spare, so that the group is whole again while one is drained. A group of one may grow. The status remembers those whose StatefulSet somebody deleted.
+/// With a node to spare, so that the group is whole again while one is drained. A group of one may grow. The status
+/// remembers those whose StatefulSet somebody deleted.
 fn strict(
     cluster: &CodisCluster,
     valid: &ValidCluster,
@@ -93,19 +94,30 @@ fn strict(
     valid.group_ids().filter(is_strict).collect()
 }
 
-/// Whether no master that could be handed over is on the dashboard's node.
-fn dashboard_may_go(valid: &ValidCluster, live: &Live) -> bool {
+/// Whether the dashboard may be evicted: without it no master is handed over and no new replica attached, so it leaves a
+/// node as the last. Servers that nowhere else takes, because their volumes stay, aren't waited for.
+fn dashboard_may_go(valid: &ValidCluster, live: &Live, whole: &BTreeSet<GroupId>) -> bool {
     let node_of = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-    let is_labelled = |pod: &&Pod, key: &str, value: &str| pod.labels().get(key).is_some_and(|label| label == value);
-    let dashboard = live
-        .pods
-        .iter()
-        .find(|pod| is_labelled(pod, LABEL_COMPONENT, Component::Dashboard.name()));
+    let dashboard = of_component(live, Component::Dashboard.name()).next();
     let Some(node) = dashboard.and_then(node_of) else {
         return true;
     };
-    let mut masters = live.pods.iter().filter(|pod| is_labelled(pod, LABEL_ROLE, MASTER));
-    valid.group_size < 2 || !masters.any(|pod| node_of(pod).as_ref() == Some(&node))
+    let is_settled = |group: GroupId| {
+        let of_group = |pod: &&Pod| {
+            pod.labels()
+                .get(LABEL_GROUP)
+                .is_some_and(|label| *label == group.to_string())
+        };
+        let pods: Vec<&Pod> = of_component(live, Component::Server(group).name())
+            .filter(of_group)
+            .collect();
+        let (stranded, placed): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|pod| is_unschedulable(pod));
+        let all_ready = placed.iter().all(|pod| is_ready(pod));
+        let is_complete =
+            pods.len() >= usize::from(valid.group_size) && (whole.contains(&group) || !stranded.is_empty());
+        all_ready && is_complete && !placed.iter().any(|pod| node_of(pod).as_ref() == Some(&node))
+    };
+    valid.group_size < 2 || valid.group_ids().all(is_settled)
 }
 
 /// Groups that had all their servers, in step, when they were last looked at.

@@ -151,7 +151,7 @@ pub(super) fn rolling(live: &Live) -> Vec<String> {
 }
 
 /// The pods of a component; of all groups for servers.
-fn of_component<'a>(live: &'a Live, component: &'a str) -> impl Iterator<Item = &'a Pod> {
+pub(super) fn of_component<'a>(live: &'a Live, component: &'a str) -> impl Iterator<Item = &'a Pod> {
     live.pods.iter().filter(move |pod| {
         pod.labels()
             .get(names::LABEL_COMPONENT)
@@ -274,7 +274,7 @@ fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
         .find(|condition| condition.type_ == "Ready")
 }
 
-fn is_ready(pod: &Pod) -> bool {
+pub(super) fn is_ready(pod: &Pod) -> bool {
     ready_condition(pod).is_some_and(|ready| ready.status == "True") && pod.metadata.deletion_timestamp.is_none()
 }
 
@@ -299,20 +299,24 @@ fn unready_for(pod: &Pod, now: Timestamp) -> Option<u64> {
     u64::try_from(now.duration_since(since.0).as_secs()).ok()
 }
 
+/// The scheduler's word that no node takes it, for now.
+fn unscheduled(pod: &Pod) -> Option<&PodCondition> {
+    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+}
+
+/// Whether no node takes the pod, for now.
+pub(super) fn is_unschedulable(pod: &Pod) -> bool {
+    unscheduled(pod).is_some()
+}
+
 /// Why a pod can't run, where Kubernetes says it: no node takes it, its image can't be pulled, it ends again and again.
 fn trouble(pod: &Pod) -> Option<String> {
     let waiting = container(pod).and_then(|status| status.state.as_ref()?.waiting.clone());
     let reason = waiting
         .and_then(|waiting| waiting.reason)
         .filter(|reason| reason != "ContainerCreating");
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    let unscheduled = conditions
-        .iter()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    let unscheduled = unscheduled(pod);
     let why = reason.or_else(|| unscheduled.and_then(|condition| condition.message.clone()))?;
     Some(format!("{}: {why}", pod.name_any()))
 }

@@ -91,7 +91,7 @@ fn leaving(observed: &Observed, topology: Option<&Topology>, node: &str, view: &
         .filter(|group| group.master().is_some_and(is_on_it));
     let masters: Vec<GroupId> = masters.map(|group| group.id).collect();
     Some(if masters.is_empty() {
-        format!("{why}: its pods may be evicted, one of a group at a time")
+        format!("{why}: its pods may be evicted, one of a group at a time, the dashboard last")
     } else {
         format!("{why}: the masters of groups {} are handed over first", list(&masters))
     })

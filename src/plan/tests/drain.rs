@@ -48,7 +48,7 @@ fn replicas_on_a_cordoned_node_are_left_to_the_drain() {
     assert!(decision.is_settled());
     assert_eq!(
         decision.nodes,
-        ["node node-1 is cordoned: its pods may be evicted, one of a group at a time"]
+        ["node node-1 is cordoned: its pods may be evicted, one of a group at a time, the dashboard last"]
     );
 }
 

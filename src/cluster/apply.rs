@@ -194,6 +194,19 @@ impl Cluster {
         }
     }
 
+    /// Deletes this very object in the background, unless it is going already.
+    ///
+    /// # Errors
+    /// What the API server refuses.
+    pub async fn remove<K: Object>(&self, object: &K) -> Result<(), Error> {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        if let Some(uid) = object.uid().filter(|_| object.meta().deletion_timestamp.is_none()) {
+            self.delete::<K>(&namespace, &name, &uid, Propagation::Background)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Deletes the object with this uid; one of the same name with another uid stays. Returns whether there was one.
     ///
     /// # Errors

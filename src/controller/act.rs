@@ -96,10 +96,7 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
         Step::AddSentinel(sentinel) => codis.add_sentinel(sentinel).await?,
         Step::ResyncSentinels => {
             // With the quorum that the dashboard was started with: sentinels may have been added since.
-            let names = &desired.cluster.names;
-            context
-                .verified
-                .forget(&format!("{}/{}", names.namespace, names.cluster));
+            context.verified.forget(&live::key(desired.cluster));
             codis.resync_sentinels().await?;
         }
         Step::Monitor {

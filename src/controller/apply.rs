@@ -1,19 +1,16 @@
 //! Objects to the API server: Services first, workloads once every address is known.
 
 use k8s_openapi::{
-    api::{
-        apps::v1::Deployment,
-        core::v1::{Pod, Secret},
-    },
+    api::{apps::v1::Deployment, core::v1::Secret},
     jiff::Timestamp,
 };
 use kube::ResourceExt;
 
-use super::{Context, Error, nodes, observe};
+use super::{Context, Error, nodes, observe, teardown::ORDER};
 use crate::{
     api::names,
     build::{self, Addresses, Component, Facts},
-    cluster::{Applied, Live, Object, Propagation, difference},
+    cluster::{Applied, Live, difference},
     codis,
     plan::{Decision, reason},
     validate::{Coordinator, ValidCluster},
@@ -116,7 +113,7 @@ pub(super) async fn workloads(
     }
     // Before the number of proxies is ours again.
     if let (None, Some(old), false) = (&workloads.autoscaler, &live.autoscaler, holds("proxy")) {
-        remove(context, old).await?;
+        cluster.remove(old).await?;
     }
     for deployment in &workloads.deployments {
         let name = deployment.metadata.name.clone().unwrap_or_default();
@@ -167,7 +164,7 @@ fn with_held_files(config: &Secret, live: Option<&Secret>, holds: impl Fn(&str) 
 
 /// Why nothing may be sent to sleep.
 pub(super) fn anything_held(valid: &ValidCluster) -> Option<String> {
-    let mut all = ["dashboard", "fe", "sentinel", "proxy", "server"].into_iter();
+    let mut all = ORDER.concat().into_iter();
     let held = all.find_map(|component| valid.brakes.stops(component, Timestamp::now()))?;
     Some(format!("spec.hibernate: waits, because changes are stopped: {held}"))
 }
@@ -190,7 +187,7 @@ pub(super) async fn budgets(context: &Context, valid: &ValidCluster, live: &Live
     }
     for (name, budget) in &live.budgets {
         if !wished.iter().any(|wished| wished.metadata.name.as_ref() == Some(name)) {
-            remove(context, budget).await?;
+            context.cluster.remove(budget).await?;
         }
     }
     Ok(())
@@ -200,10 +197,10 @@ pub(super) async fn budgets(context: &Context, valid: &ValidCluster, live: &Live
 async fn without_fe(context: &Context, valid: &ValidCluster, live: &Live) -> Result<(), Error> {
     let name = valid.names.fe();
     if let Some(deployment) = live.deployments.get(&name) {
-        remove(context, deployment).await?;
+        context.cluster.remove(deployment).await?;
     }
     if let Some(service) = live.services.get(&name) {
-        remove(context, service).await?;
+        context.cluster.remove(service).await?;
     }
     Ok(())
 }
@@ -223,25 +220,9 @@ fn rolls_later(name: &str, valid: &ValidCluster, live: &Live) -> bool {
     let rolling = observe::rolling(live);
     let names = &valid.names;
     let is_proxy = *name == names.proxy();
-    let is_outdated_sentinel = |pod: &Pod| {
-        pod.labels()
-            .get(names::LABEL_COMPONENT)
-            .is_some_and(|component| component == Component::Sentinel.name())
-            && nodes::is_outdated(pod, live)
-    };
+    let mut sentinels = observe::of_component(live, Component::Sentinel.name());
     rolling.contains(&names.dashboard())
-        || is_proxy && (rolling.contains(&names.fe()) || live.pods.iter().any(is_outdated_sentinel))
-}
-
-async fn remove<K: Object>(context: &Context, object: &K) -> Result<(), Error> {
-    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    if let Some(uid) = object.uid().filter(|_| object.meta().deletion_timestamp.is_none()) {
-        let delete = context
-            .cluster
-            .delete::<K>(&namespace, &name, &uid, Propagation::Background);
-        delete.await?;
-    }
-    Ok(())
+        || is_proxy && (rolling.contains(&names.fe()) || sentinels.any(|pod| nodes::is_outdated(pod, live)))
 }
 
 /// Whether a person holds the component of an object.

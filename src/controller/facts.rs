@@ -82,7 +82,7 @@ fn strict(
     nodes: &BTreeMap<String, Node>,
 ) -> BTreeSet<GroupId> {
     let has_room = nodes::room_for(&valid.server.placement, nodes) > usize::from(valid.group_size.max(2));
-    let groups = cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
+    let groups = known_groups(cluster);
     let remembered = |group: &GroupId| {
         let known = groups.iter().find(|known| known.id == i32::from(group.get()))?;
         known.anti_affinity.as_ref().map(|word| word == "required")
@@ -122,7 +122,7 @@ fn dashboard_may_go(valid: &ValidCluster, live: &Live, whole: &BTreeSet<GroupId>
 
 /// Groups that had all their servers, in step, when they were last looked at.
 fn whole(cluster: &CodisCluster, valid: &ValidCluster) -> BTreeSet<GroupId> {
-    let groups = cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
+    let groups = known_groups(cluster);
     let is_well = |server: &ServerStatus| server.role == "master" || server.link_up == Some(true);
     let is_whole = |group: &&GroupStatus| {
         group.servers.len() >= usize::from(valid.group_size) && group.servers.iter().all(is_well)
@@ -136,7 +136,7 @@ fn whole(cluster: &CodisCluster, valid: &ValidCluster) -> BTreeSet<GroupId> {
 
 /// Groups that still have more servers than is wished: by the topology that the last pass saw, else by their pods.
 fn group_sizes(cluster: &CodisCluster, valid: &ValidCluster, live: &Live) -> BTreeMap<GroupId, u16> {
-    let groups = cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
+    let groups = known_groups(cluster);
     let size = |group: GroupId| {
         let set = valid.names.group(group);
         let ordinal = |pod: &str| pod.strip_prefix(&format!("{set}-"))?.parse::<u16>().ok();
@@ -222,12 +222,12 @@ fn has(secret: &Secret, key: &str) -> bool {
 }
 
 fn text(secret: &Secret, key: &str) -> String {
-    let bytes = secret
-        .data
-        .as_ref()
-        .and_then(|data| data.get(key))
-        .map(|value| value.0.clone());
-    String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+    passwords::text(secret, key).unwrap_or_default()
+}
+
+/// The groups as the last pass told them.
+fn known_groups(cluster: &CodisCluster) -> &[GroupStatus] {
+    cluster.status.as_ref().map_or(&[], |status| &status.groups)
 }
 
 fn volume_of(set: &StatefulSet) -> Option<Volume> {

@@ -1,11 +1,9 @@
 //! `hibernate: true`: the pods end in the order of a teardown, and nothing but them goes. Waking needs no code: what is
 //! applied is the wished number again, the dashboard and the servers first, and healing does the rest.
 
-use kube::ResourceExt;
-
-use super::teardown::{self, ORDER};
+use super::teardown::{self, ORDER, is_of};
 use crate::{
-    api::{CodisCluster, names},
+    api::CodisCluster,
     build::{Facts, Workloads},
     cluster::Live,
     validate::ValidCluster,
@@ -50,9 +48,4 @@ pub(super) fn send_to_sleep(workloads: &mut Workloads, live: &Live, cluster: &Co
         }
     }
     None
-}
-
-fn is_of<K: ResourceExt>(object: &K, stage: &[&str]) -> bool {
-    let component = object.labels().get(names::LABEL_COMPONENT);
-    component.is_some_and(|component| stage.contains(&component.as_str()))
 }

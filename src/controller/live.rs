@@ -70,7 +70,7 @@ pub(super) async fn tune(
 
 type Failure = (Address, Error);
 
-fn key(cluster: &ValidCluster) -> String {
+pub(super) fn key(cluster: &ValidCluster) -> String {
     format!("{}/{}", cluster.names.namespace, cluster.names.cluster)
 }
 

@@ -173,7 +173,7 @@ async fn node_views(
     let mut missing = nodes::missing(live, &views);
     let without_node = lost.iter().filter(|(_, claim)| !claim.may_return);
     missing.extend(without_node.map(|(_, claim)| claim.node.clone()));
-    let key = (names.namespace.clone(), names.cluster.clone());
+    let key = names.key();
     let missing = context.memory.missing(key, missing, Instant::now());
     // One that is only away for a moment isn't gone.
     let is_gone = |node: &String| missing.get(node).is_some_and(|seconds| *seconds >= FORGET_AFTER);

@@ -130,7 +130,8 @@ pub(super) fn in_force(secret: &Secret) -> Auth {
     }
 }
 
-fn text(secret: &Secret, key: &str) -> Option<String> {
+/// What a Secret has under a key, if anything.
+pub(super) fn text(secret: &Secret, key: &str) -> Option<String> {
     let value = secret.data.as_ref()?.get(key)?;
     String::from_utf8(value.0.clone()).ok().filter(|text| !text.is_empty())
 }

@@ -4,9 +4,9 @@
 use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::PersistentVolumeClaim};
 use kube::ResourceExt;
 
-use super::{Context, Error};
+use super::{Context, Error, teardown};
 use crate::{
-    api::{CodisCluster, Quantity, names},
+    api::{CodisCluster, Quantity},
     build::{DATA_CLAIM, Facts},
     cluster::{Live, Propagation},
     domain::GroupId,
@@ -172,21 +172,17 @@ fn is_of(claim: &PersistentVolumeClaim, set: &str) -> bool {
 /// Deletes the claims of a cluster whose pods have ended: those of its servers, and the topology, which names servers
 /// that are then no more.
 pub(super) async fn delete(context: &Context, cluster: &CodisCluster) -> Result<(), Error> {
-    let namespace = cluster.namespace().unwrap_or_default();
-    for claim in context.cluster.claims(cluster).await? {
-        let component = claim.labels().get(names::LABEL_COMPONENT).map(String::as_str);
-        let is_data = matches!(component, Some("server" | "dashboard"));
-        if let Some(uid) = claim
-            .uid()
-            .filter(|_| is_data && claim.metadata.deletion_timestamp.is_none())
-        {
-            let name = claim.name_any();
-            tracing::info!(cluster = cluster.name_any(), claim = name, "delete the volume");
-            context
-                .cluster
-                .delete::<PersistentVolumeClaim>(&namespace, &name, &uid, Propagation::Background)
-                .await?;
-        }
+    let claims = context.cluster.claims(cluster).await?;
+    for claim in claims
+        .iter()
+        .filter(|claim| teardown::is_of(*claim, &["server", "dashboard"]))
+    {
+        tracing::info!(
+            cluster = cluster.name_any(),
+            claim = claim.name_any(),
+            "delete the volume"
+        );
+        context.cluster.remove(claim).await?;
     }
     Ok(())
 }

@@ -1,16 +1,13 @@
 //! A deleted cluster: its pods end in order, then its objects are collected. Data volumes stay, unless the spec says
 //! that they go too.
 
-use k8s_openapi::api::{
-    apps::v1::{Deployment, StatefulSet},
-    core::v1::Pod,
-};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::{Context, Error, Requeue, status, storage};
 use crate::{
     api::{CodisCluster, names},
-    cluster::{Live, Propagation},
+    cluster::Live,
 };
 
 /// Clients first, then who watches, then the data, then the dashboard: no sentinel fails over what is being stopped,
@@ -35,7 +32,7 @@ pub(super) async fn tear_down(context: &Context, cluster: &CodisCluster) -> Resu
     }
     let live = context.cluster.fetch(cluster).await?;
     for stage in ORDER {
-        delete_workloads(context, cluster, &live, stage).await?;
+        delete_workloads(context, &live, stage).await?;
         let left = left(&live, cluster, stage);
         if !left.is_empty() {
             let what = format!("waits for pods to end: {}", left.join(", "));
@@ -78,37 +75,20 @@ fn is_ours(pod: &Pod, cluster: &CodisCluster) -> bool {
             .any(|owner| owner.controller == Some(true) && owner.name.starts_with(&prefix))
 }
 
-fn is_of<K: ResourceExt>(object: &K, stage: &[&str]) -> bool {
+/// Whether an object is of one of these components.
+pub(super) fn is_of<K: ResourceExt>(object: &K, stage: &[&str]) -> bool {
     object
         .labels()
         .get(names::LABEL_COMPONENT)
         .is_some_and(|component| stage.contains(&component.as_str()))
 }
 
-async fn delete_workloads(context: &Context, cluster: &CodisCluster, live: &Live, stage: &[&str]) -> Result<(), Error> {
-    let namespace = cluster.namespace().unwrap_or_default();
-    for (name, set) in live.stateful_sets.iter().filter(|(_, set)| is_of(*set, stage)) {
-        if let Some(uid) = set.uid().filter(|_| set.metadata.deletion_timestamp.is_none()) {
-            context
-                .cluster
-                .delete::<StatefulSet>(&namespace, name, &uid, Propagation::Background)
-                .await?;
-        }
+async fn delete_workloads(context: &Context, live: &Live, stage: &[&str]) -> Result<(), Error> {
+    for set in live.stateful_sets.values().filter(|set| is_of(*set, stage)) {
+        context.cluster.remove(set).await?;
     }
-    for (name, deployment) in live
-        .deployments
-        .iter()
-        .filter(|(_, deployment)| is_of(*deployment, stage))
-    {
-        if let Some(uid) = deployment
-            .uid()
-            .filter(|_| deployment.metadata.deletion_timestamp.is_none())
-        {
-            context
-                .cluster
-                .delete::<Deployment>(&namespace, name, &uid, Propagation::Background)
-                .await?;
-        }
+    for deployment in live.deployments.values().filter(|found| is_of(*found, stage)) {
+        context.cluster.remove(deployment).await?;
     }
     Ok(())
 }

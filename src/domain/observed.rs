@@ -41,6 +41,14 @@ pub struct Observed {
     pub unready: Vec<String>,
 }
 
+impl Observed {
+    /// The node that a pod is on, if it is on one that is known.
+    #[must_use]
+    pub fn node(&self, name: Option<&String>) -> Option<&NodeView> {
+        self.nodes.get(name?)
+    }
+}
+
 /// What the dashboard says.
 #[derive(Clone, Debug)]
 pub enum DashboardView {

@@ -104,7 +104,7 @@ fn in_tens(seconds: u64) -> u64 {
 
 /// The node of a server and why it is being emptied, if it is.
 fn leaving_node(input: &Input<'_>, server: &Address) -> Option<(String, String)> {
-    let node = input.observed.server_pods.get(server)?.node.clone()?;
-    let why = input.observed.nodes.get(&node)?.leaving.clone()?;
-    Some((node, why))
+    let node = input.observed.server_pods.get(server)?.node.as_ref();
+    let why = input.observed.node(node)?.leaving.clone()?;
+    Some((node?.clone(), why))
 }

@@ -17,10 +17,7 @@ pub(super) fn replace_stateless(input: &Input<'_>, _: &mut Decision) -> Option<S
 pub(super) fn replace(desired: &Desired<'_>, observed: &Observed) -> Option<Step> {
     let limit = desired.cluster.node_loss_after.as_secs();
     let is_lost = |node: &NodeView| is_proof(node) || node.silent_for.is_some_and(|seconds| seconds >= limit);
-    let is_on_lost = |pod: &&StatelessPod| {
-        let node = pod.node.as_ref().and_then(|node| observed.nodes.get(node));
-        node.is_some_and(is_lost)
-    };
+    let is_on_lost = |pod: &&StatelessPod| observed.node(pod.node.as_ref()).is_some_and(is_lost);
     let mut pods = observed.stateless_pods.iter().filter(|pod| !pod.terminating);
     pods.find(is_on_lost).map(|pod| Step::Restart {
         pod: pod.name.clone(),
@@ -37,12 +34,7 @@ pub(super) fn remove_dead(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
 
 /// The same while the dashboard is away: it may be one of them.
 pub(super) fn remove(observed: &Observed) -> Option<Step> {
-    let is_proven = |pod: &&MemberPod| {
-        pod.node
-            .as_ref()
-            .and_then(|node| observed.nodes.get(node))
-            .is_some_and(is_proof)
-    };
+    let is_proven = |pod: &&MemberPod| observed.node(pod.node.as_ref()).is_some_and(is_proof);
     let pods = observed
         .server_pods
         .values()

@@ -186,9 +186,7 @@ pub(super) fn may_stay(input: &Input<'_>, server: &Address) -> bool {
 
 /// Whether the pod's node is being drained, lost or gone.
 pub(super) fn is_leaving(input: &Input<'_>, pod: &MemberPod) -> bool {
-    let Some(node) = &pod.node else { return false };
-    let view = input.observed.nodes.get(node);
-    view.is_some_and(|view| {
+    input.observed.node(pod.node.as_ref()).is_some_and(|view| {
         view.leaving.is_some() || view.out_of_service || view.silent_for.is_some() || view.gone_for.is_some()
     })
 }

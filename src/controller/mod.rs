@@ -153,7 +153,8 @@ async fn settle(
     wished: Wished,
 ) -> Result<Requeue, Error> {
     let nodes = context.cluster.nodes().await;
-    let facts = facts::facts(cluster, valid, live, &nodes, &wished.auth);
+    let mut facts = facts::facts(cluster, valid, live, &nodes, &wished.auth);
+    storage::remember(context, cluster, valid, &mut facts).await?;
     let mut outcome = Applied::of(valid, &wished, &facts);
     let applied = Box::pin(everything(context, cluster, valid, live, &facts, &mut outcome)).await;
     let addresses = match applied {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, Node, NodeCondition, Pod, Taint, Toleration},
+    api::core::v1::{ContainerState, ContainerStatus, Node, NodeCondition, Pod, Taint, Toleration},
     jiff::Timestamp,
 };
 use kube::ResourceExt;
@@ -103,14 +103,14 @@ fn silent_for(node: &Node, now: Timestamp) -> Option<u64> {
 }
 
 /// Proof that no process of a pod runs: its kubelet says so, and is heard; or its node is gone for good. A pod that was
-/// never given to a node has none; but another one of its name may have been deleted by force and run on a node that
-/// isn't heard.
+/// never given to a node, or never ran there, has none; but another one of its name may have been deleted by force and
+/// run on a node that isn't heard.
 pub(super) fn is_proven_gone(pod: &Pod, nodes: &BTreeMap<String, NodeView>) -> bool {
+    let is_certain = |node: &NodeView| node.gone_for.is_none_or(|seconds| seconds >= GONE_AFTER);
+    let is_heard = |node: &NodeView| node.silent_for.is_none() && is_certain(node) || node.out_of_service;
+    let all_heard = !nodes.is_empty() && nodes.values().all(is_heard);
     let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) else {
-        let is_certain = |node: &NodeView| node.gone_for.is_none_or(|seconds| seconds >= GONE_AFTER);
-        let is_heard = |node: &NodeView| node.silent_for.is_none() && is_certain(node) || node.out_of_service;
-        let none_is_silent = nodes.values().all(is_heard);
-        return !nodes.is_empty() && none_is_silent;
+        return all_heard;
     };
     match nodes.get(name) {
         None => false,
@@ -125,7 +125,9 @@ pub(super) fn is_proven_gone(pod: &Pod, nodes: &BTreeMap<String, NodeView>) -> b
                 .status
                 .as_ref()
                 .and_then(|status| status.container_statuses.as_deref());
-            statuses.is_some_and(|all| !all.is_empty() && all.iter().all(is_stopped))
+            let all_stopped = statuses.is_some_and(|all| !all.is_empty() && all.iter().all(is_stopped));
+            let any_ran = statuses.is_some_and(|all| all.iter().any(has_run));
+            all_stopped && (any_ran || all_heard)
         }
     }
 }
@@ -133,6 +135,11 @@ pub(super) fn is_proven_gone(pod: &Pod, nodes: &BTreeMap<String, NodeView>) -> b
 fn is_stopped(status: &ContainerStatus) -> bool {
     let state = status.state.as_ref();
     state.is_some_and(|state| state.running.is_none() && (state.waiting.is_some() || state.terminated.is_some()))
+}
+
+fn has_run(status: &ContainerStatus) -> bool {
+    let ended = |state: Option<&ContainerState>| state.is_some_and(|state| state.terminated.is_some());
+    status.restart_count > 0 || ended(status.state.as_ref()) || ended(status.last_state.as_ref())
 }
 
 /// Whether a pod is of another template than the one that its StatefulSet has now.
@@ -266,6 +273,10 @@ mod tests {
         assert!(
             !is_proven_gone(&pod(Some("gone"), "running"), &BTreeMap::new()),
             "nodes can't be seen"
+        );
+        assert!(
+            !is_proven_gone(&pod(Some("heard"), "waiting"), &nodes),
+            "it never ran there: one of its name may run on the silent node"
         );
         assert!(
             !is_proven_gone(&pod(None, "waiting"), &nodes),

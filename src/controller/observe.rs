@@ -225,6 +225,7 @@ fn member_pod(pod: &Pod, live: &Live, nodes: &BTreeMap<String, NodeView>, now: T
         terminating: pod.metadata.deletion_timestamp.is_some(),
         not_running: nodes::is_proven_gone(pod, nodes),
         ready: is_ready(pod),
+        running_for: running_for(pod, now),
         unready_for: unready_for(pod, now),
         at_gate: container(pod).is_some_and(is_at_the_gate) && !is_ready(pod),
         stopped_empty: pod.metadata.deletion_timestamp.is_none()
@@ -250,15 +251,19 @@ fn proxy_pod(pod: &Pod, now: Timestamp) -> ProxyPod {
         .as_ref()
         .and_then(|status| status.phase.as_deref())
         .unwrap_or_default();
-    let running = container(pod).and_then(|status| status.state.as_ref()?.running.as_ref()?.started_at.clone());
     ProxyPod {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         ip: pod.status.as_ref().and_then(|status| status.pod_ip.clone()),
         ready: is_ready(pod),
         ending: pod.metadata.deletion_timestamp.is_some() || matches!(phase, "Failed" | "Succeeded"),
-        running_for: running.map(|since| u64::try_from(now.duration_since(since.0).as_secs()).unwrap_or(0)),
+        running_for: running_for(pod, now),
     }
+}
+
+fn running_for(pod: &Pod, now: Timestamp) -> Option<u64> {
+    let since = container(pod)?.state.as_ref()?.running.as_ref()?.started_at.clone()?;
+    Some(u64::try_from(now.duration_since(since.0).as_secs()).unwrap_or(0))
 }
 
 fn container(pod: &Pod) -> Option<&ContainerStatus> {

@@ -8,11 +8,22 @@ use super::{Context, Error};
 use crate::{
     build::{KEY_PRODUCT_AUTH, KEY_SESSION_AUTH},
     cluster::Live,
+    codis::{Codis, Timeouts},
+    domain::{Address, ServerView, ports},
     validate::{Auth, Password, ValidCluster, password},
 };
 
 /// Characters of a generated password: 62 to the power of 32 possibilities.
 const LENGTH: usize = 32;
+
+/// How redis, of any version, says that a password is wrong or missing, or that it has none.
+const REFUSALS: [&str; 5] = [
+    "NOAUTH",
+    "WRONGPASS",
+    "ERR invalid password",
+    "ERR Client sent AUTH",
+    "ERR AUTH",
+];
 
 /// Wished passwords. Where one can't be known, the one in force stays, and `objections` tell why.
 pub(super) struct Wished {
@@ -37,7 +48,14 @@ pub(super) async fn wished(context: &Context, valid: &ValidCluster, live: &Live)
     if in_force.is_none() && valid.passwords.product == Password::Unsaid && has_servers(valid, live) {
         // Servers ask for one that nobody knows any more: another would part them from proxies and dashboard.
         objections.push(format!(
-            "spec.codisDashboard.productAuth: the Secret {} is gone, and with it the generated password of the servers: put it back, or give the password here that a server has in its /data/redis.conf",
+            "spec.codisDashboard.productAuth: the Secret {} is gone, and with it the generated password of the servers: put it back with its ownerReferences, or give the password here that a server has in its /data/redis.conf",
+            valid.names.config()
+        ));
+    }
+    let is_unknown = in_force.is_none() && objections.is_empty() && has_servers(valid, live);
+    if is_unknown && is_refused(context, valid, live, auth.product.as_deref()).await? {
+        objections.push(format!(
+            "spec.codisDashboard.productAuth: the Secret {} is gone, and the servers run with another password than this one: put the Secret back with its ownerReferences, or give the password here that a server has in its /data/redis.conf",
             valid.names.config()
         ));
     }
@@ -56,6 +74,37 @@ fn has_servers(valid: &ValidCluster, live: &Live) -> bool {
     valid
         .group_ids()
         .any(|group| live.stateful_sets.contains_key(&valid.names.group(group)))
+}
+
+/// Whether a server doesn't take the password.
+async fn is_refused(
+    context: &Context,
+    valid: &ValidCluster,
+    live: &Live,
+    product: Option<&str>,
+) -> Result<bool, Error> {
+    let names = &valid.names;
+    let pods = valid
+        .group_ids()
+        .flat_map(|group| (0..valid.group_size).map(move |of| names.server_pod(group, of)));
+    let address = |pod: String| {
+        let service = live.services.get(&pod)?.spec.as_ref()?;
+        Some(Address::new(service.cluster_ip.clone()?, ports::SERVER))
+    };
+    let nobody = Address::new(names.dashboard(), ports::DASHBOARD);
+    let codis = Codis::new(
+        &names.cluster,
+        product,
+        nobody,
+        context.effects.clone(),
+        Timeouts::default(),
+    )?;
+    let views = codis.servers(pods.filter_map(address)).await;
+    let refuses = |view: &ServerView| match view {
+        ServerView::Unreachable(why) => REFUSALS.iter().any(|word| why.starts_with(word)),
+        _ => false,
+    };
+    Ok(views.values().any(refuses))
 }
 
 fn take(value: (Option<String>, Option<String>), objections: &mut Vec<String>) -> Option<String> {

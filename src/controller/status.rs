@@ -275,7 +275,12 @@ fn groups(view: &View<'_>) -> Vec<GroupStatus> {
     let DashboardView::Online { topology, .. } = &view.observed.dashboard else {
         return Vec::new();
     };
-    let name = |address: &Address| view.desired.pod_at(address);
+    let name = |address: &Address| {
+        // One that isn't wished any more, or not yet by this pass, still has its Service, of the same name.
+        let of_service = || view.facts.addresses.iter().find(|(_, ip)| *ip == address.host());
+        let wished = view.desired.pod_at(address);
+        wished.or_else(|| of_service().map(|(name, _)| name.clone()))
+    };
     let known = view.cluster.status.as_ref().map_or(&[][..], |status| &status.groups);
     let status_of = |group: &Group| GroupStatus {
         id: group.id.get().into(),

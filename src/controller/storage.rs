@@ -16,6 +16,41 @@ use crate::{
 const SIZE: &str = "spec.codisServer.requests.storage";
 const CLASS: &str = "spec.codisServer.storageClassName";
 
+/// A group whose StatefulSet somebody deleted has its data on the claims that it left, whatever the spec says by now: made
+/// anew without them it would look like one that lost its data.
+pub(super) async fn remember(
+    context: &Context,
+    cluster: &CodisCluster,
+    valid: &ValidCluster,
+    facts: &mut Facts,
+) -> Result<(), Error> {
+    let is_orphaned =
+        |group: &GroupId| facts.bootstrapped.contains(group) && !facts.volumes.contains_key(&valid.names.group(*group));
+    let orphaned: Vec<String> = valid
+        .group_ids()
+        .filter(is_orphaned)
+        .map(|group| valid.names.group(group))
+        .collect();
+    if orphaned.is_empty() {
+        return Ok(());
+    }
+    let claims = context.cluster.claims(cluster).await?;
+    for set in orphaned {
+        let volume = claims.iter().find(|claim| is_of(claim, &set)).and_then(volume_of);
+        if volume.is_some() {
+            facts.volumes.insert(set, volume);
+        }
+    }
+    Ok(())
+}
+
+fn volume_of(claim: &PersistentVolumeClaim) -> Option<Volume> {
+    Some(Volume {
+        class: claim.spec.as_ref()?.storage_class_name.clone(),
+        size: requested(claim)?.to_owned(),
+    })
+}
+
 /// Grows what can grow. What can't be met on the volumes that exist is told, with the reason.
 pub(super) async fn settle(
     context: &Context,
@@ -170,13 +205,12 @@ fn is_of(claim: &PersistentVolumeClaim, set: &str) -> bool {
 }
 
 /// Deletes the claims of a cluster whose pods have ended: those of its servers, and the topology, which names servers
-/// that are then no more.
+/// that are then no more. Claims that are older than it hold an earlier cluster's data, which that one was to keep.
 pub(super) async fn delete(context: &Context, cluster: &CodisCluster) -> Result<(), Error> {
     let claims = context.cluster.claims(cluster).await?;
-    for claim in claims
-        .iter()
-        .filter(|claim| teardown::is_of(*claim, &["server", "dashboard"]))
-    {
+    let is_data = |claim: &&PersistentVolumeClaim| teardown::is_of(*claim, &["server", "dashboard"]);
+    let is_its_own = |claim: &&PersistentVolumeClaim| claim.creation_timestamp() >= cluster.creation_timestamp();
+    for claim in claims.iter().filter(is_data).filter(is_its_own) {
         tracing::info!(
             cluster = cluster.name_any(),
             claim = claim.name_any(),

@@ -152,6 +152,8 @@ pub struct MemberPod {
     pub not_running: bool,
     /// The kubelet's word that it serves.
     pub ready: bool,
+    /// Seconds since its container last started; none when it isn't running.
+    pub running_for: Option<u64>,
     /// For how many seconds it hasn't served, by the kubelet's word; none while it does.
     pub unready_for: Option<u64>,
     /// Its last start ended at the gate, with no data and no master to copy from; it may be trying again.

@@ -9,7 +9,7 @@ use super::{
     reason,
     step::list,
 };
-use crate::domain::{Address, Group, Replication, SentinelMaster, SentinelView, ServerView};
+use crate::domain::{Address, Group, MemberPod, Replication, SentinelMaster, SentinelView, ServerView};
 
 /// A server whose process is younger than this, in seconds, was restarted just now.
 const RESTARTED_WITHIN: u64 = 12;
@@ -58,21 +58,23 @@ pub(super) fn resync(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
     None
 }
 
-/// A sentinel that runs and doesn't answer would keep switchovers waiting for ever.
+/// A sentinel that runs and doesn't answer would keep switchovers waiting for ever. One at a time, and only while another
+/// one answers: else it may be we who are cut off.
 pub(super) fn replace_silent(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
-    let is_silent = |sentinel: &Address| {
-        input
-            .observed
-            .down_for
-            .get(sentinel)
-            .is_some_and(|for_| *for_ >= SILENT)
-    };
-    let mut pods = input
+    let answers = |sentinel: &Address| matches!(input.observed.sentinels.get(sentinel), Some(Ok(_)));
+    let silent = input
         .observed
         .sentinel_pods
         .iter()
-        .filter(|(sentinel, _)| is_silent(sentinel));
-    let (_, pod) = pods.find(|(_, pod)| !pod.terminating && !pod.not_running && pod.node.is_some())?;
+        .filter(|(sentinel, _)| !answers(sentinel));
+    let silent: Vec<(&Address, &MemberPod)> = silent.collect();
+    let hangs = |(sentinel, pod): &(&Address, &MemberPod)| {
+        let down_for = input.observed.down_for.get(*sentinel);
+        let runs = pod.running_for.is_some_and(|seconds| seconds >= SILENT);
+        !pod.terminating && runs && down_for.is_some_and(|seconds| *seconds >= SILENT)
+    };
+    let one_answers = input.observed.sentinels.keys().any(answers) || input.observed.sentinels.len() == 1;
+    let (_, pod) = silent.first().filter(|_| one_answers && silent.iter().all(hangs))?;
     Some(Step::Restart {
         pod: pod.name.clone(),
         uid: pod.uid.clone(),

@@ -232,6 +232,26 @@ async fn volumes_grow_and_the_pods_stay() {
 }
 
 #[tokio::test]
+async fn a_set_that_somebody_deleted_is_made_anew_on_its_volumes_whatever_the_spec_says_by_now() {
+    let Some(run) = with_class("kept", false).await else {
+        return;
+    };
+    run.passes().await;
+    server(&run, "kept", 0).await;
+    let armed = json!({ "stringData": { "bootstrapped": "1\n" } });
+    run.patch::<Secret>("c-config", armed).await;
+    run.change(json!({ "codisServer": { "requests": null, "storageClassName": null } }))
+        .await;
+    let params = kube::api::DeleteParams::background();
+    run.world.api::<StatefulSet>().delete("c-g1", &params).await.unwrap();
+    run.passes().await;
+    let set: StatefulSet = run.get("c-g1").await.unwrap();
+    let templates = set.spec.unwrap().volume_claim_templates.unwrap_or_default();
+    let spec = templates.first().and_then(|template| template.spec.clone()).unwrap();
+    assert_eq!(spec.storage_class_name.as_deref(), Some("kept"));
+}
+
+#[tokio::test]
 async fn what_volumes_can_not_do_is_told_and_changes_nothing() {
     let Some(run) = with_class("fixed", false).await else {
         return;

@@ -138,3 +138,36 @@ fn a_sentinel_that_stood_still_is_waited_for() {
         (None, vec![reason::SENTINELS_NOT_READY])
     );
 }
+
+fn hung(ordinals: &[u64], running_for: u64) -> World {
+    let mut world = World::settled();
+    for ordinal in 0..3 {
+        let pod = MemberPod {
+            name: format!("c-sentinel-{ordinal}"),
+            running_for: Some(running_for),
+            ..MemberPod::default()
+        };
+        world.observed.sentinel_pods.insert(sentinel(ordinal), pod);
+    }
+    for ordinal in ordinals {
+        let silent = Err("silent".to_owned());
+        world.observed.sentinels.insert(sentinel(*ordinal), silent);
+        world.observed.down_for.insert(sentinel(*ordinal), 20);
+    }
+    world
+}
+
+#[test]
+fn a_sentinel_that_hangs_is_made_anew_one_at_a_time() {
+    let restarted = |world: &World| match world.decide().step {
+        Some(Step::Restart { pod, .. }) => Some(pod),
+        _ => None,
+    };
+    assert_eq!(restarted(&hung(&[1], 100)).as_deref(), Some("c-sentinel-1"));
+    assert_eq!(restarted(&hung(&[1], 5)), None, "it is starting");
+    assert_eq!(restarted(&hung(&[0, 1], 100)).as_deref(), Some("c-sentinel-0"));
+    assert_eq!(restarted(&hung(&[0, 1, 2], 100)), None, "we may be cut off");
+    let mut one_restarts = hung(&[0, 1], 100);
+    one_restarts.observed.down_for.insert(sentinel(0), 2);
+    assert_eq!(restarted(&one_restarts), None);
+}

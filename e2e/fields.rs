@@ -91,12 +91,17 @@ async fn shrinking(cluster: &Cluster) -> Result<()> {
     cluster
         .patch(&json!({"spec": {"codisServer": {"requests": {"storage": "128Mi"}}}}))
         .await?;
-    let told = cluster.condition("Blocked", "True", "storage", secs(60)).await;
+    let told = wait_for("the reason", secs(60), async || {
+        let told = cluster.status().await?.without_effect;
+        let told = told.into_iter().find(|told| told.contains("shrink"));
+        told.context("nothing is said of it")
+    })
+    .await;
     cluster
         .patch(&json!({"spec": {"codisServer": {"requests": {"storage": "256Mi"}}}}))
         .await?;
     cluster.healthy(secs(120)).await?;
-    println!("        {}", told?.message);
+    println!("        {}", told?);
     Ok(())
 }
 
@@ -134,11 +139,10 @@ fn field(name: &'static str, change: Value, back: Value, shows: Vec<(Vec<String>
 
 /// What a component's pods may have beyond its image, all at once: they restart once for it.
 fn pods(component: &'static str, key: &str, object_name: &str) -> Field {
-    let options = json!({
+    let mut options = json!({
         "limits": {"cpu": "900m", "memory": "96Mi"},
         "pod": {"labels": {"e2e": "label-of-e2e"}, "annotations": {"e2e": "annotation-of-e2e"}},
     });
-    let mut options = options;
     if component != "fe" && component != "dashboard" {
         options["nodeSelector"] = json!({"kubernetes.io/os": "linux"});
         options["tolerations"] = json!([{"key": "e2e", "operator": "Exists"}]);
@@ -265,7 +269,8 @@ fn settings() -> Vec<Field> {
             "codisDashboard.productAuth",
             json!({"codisDashboard": {"productAuth": "another-product"}}),
             json!({"codisDashboard": {"productAuth": PRODUCT}}),
-            vec![(setting("requirepass"), "another-product")],
+            // No process of Codis takes two passwords: the old one stays, and that is said.
+            vec![(object("codiscluster/c", ".status.withoutEffect"), "productAuth")],
         ),
         field(
             "codisProxy.sessionAuth, the same",

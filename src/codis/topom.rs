@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
-use super::xauth::without_xauths;
+use super::xauth::to_be_told;
 use crate::domain::{
     ActionState, Address, DashboardView, Group, GroupId, ProxyRecord, SLOT_COUNT, Sentinels, Server, SlotId,
     SlotMapping, Topology,
@@ -254,7 +254,7 @@ fn proxies(proxies: Proxies) -> Result<Vec<ProxyRecord>, String> {
 /// Without stats a proxy is neither online nor in error: nobody asked it yet.
 fn proxy(model: ProxyModel, stats: ProxyStats) -> Result<ProxyRecord, String> {
     let error = match stats.error {
-        Some(error) => Some(without_xauths(&error.cause)),
+        Some(error) => Some(to_be_told(&error.cause)),
         None => stats.timeout.then(|| "timeout".to_owned()),
     };
     let body = stats.stats.unwrap_or_default();

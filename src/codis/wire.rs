@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, Method, StatusCode, Url, header::CONTENT_LENGTH, redirect, retry};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, error::innermost, xauth::without_xauths};
+use super::{Error, error::innermost, xauth::to_be_told};
 use crate::domain::Address;
 
 /// How long a connection may take to open.
@@ -103,7 +103,7 @@ impl Call<'_> {
         match serde_json::from_slice::<RemoteError>(&body) {
             Ok(RemoteError { cause }) if status.as_u16() == 800 => Err(Error::Refused {
                 peer: self.peer.clone(),
-                cause: without_xauths(&cause),
+                cause: to_be_told(&cause),
             }),
             // 404 of a path that isn't Codis's, 500 of a panic (contract §2), anything of somebody else.
             Ok(_) | Err(_) => Err(self.unexpected(format!("status {}", status.as_u16()))),

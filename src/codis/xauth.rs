@@ -21,9 +21,30 @@ pub fn xauth(parts: &[&str]) -> String {
     })
 }
 
+/// A text of Codis as it may be told: without xauths, and without the ports that a connection had at its own end
+/// (`10.0.0.1:41234->10.0.0.2:6379`): with those the same trouble would be another one each time.
+pub(super) fn to_be_told(text: &str) -> String {
+    let mut ends = without_xauths(text);
+    while let Some((at, length)) = own_port(&ends) {
+        ends.replace_range(at..at + length, "");
+    }
+    ends
+}
+
+/// Where the first `:<port>` before an arrow is, and how long it is.
+fn own_port(text: &str) -> Option<(usize, usize)> {
+    let before = text.match_indices("->").map(|(arrow, _)| &text[..arrow]);
+    let ports = before.filter_map(|before| {
+        let digits = before.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let at = before.len().checked_sub(digits + 1)?;
+        (digits > 0 && before.as_bytes()[at] == b':').then_some((at, digits + 1))
+    });
+    { ports }.next()
+}
+
 /// A text from the dashboard without the xauths of proxies: its HTTP client's errors quote whole URLs. A segment of a
 /// path that begins with 32 hexadecimal digits is taken for one.
-pub(super) fn without_xauths(text: &str) -> String {
+fn without_xauths(text: &str) -> String {
     let mut segments = text.split('/');
     let mut clean = segments.next().unwrap_or_default().to_owned();
     for segment in segments {
@@ -47,6 +68,15 @@ mod tests {
         assert_eq!(without_xauths(&url(&xauth)), url("***"));
         let other = format!("proxy-[{xauth}] doesn't exist, see /abc/");
         assert_eq!(without_xauths(&other), other);
+    }
+
+    #[test]
+    fn the_same_trouble_has_the_same_text_whatever_port_a_connection_had() {
+        let text = |port: &str| format!("read tcp 10.0.0.1{port}->10.0.0.2:26379: EOF, and tcp [::1]{port}->[::2]:1");
+        assert_eq!(to_be_told(&text(":59526")), text(""));
+        for same in ["a->b", "->", "10.0.0.1:80: refused", "", "5->6"] {
+            assert_eq!(to_be_told(same), same);
+        }
     }
 
     #[test]

@@ -11,14 +11,7 @@ use crate::support::{
 };
 
 pub async fn story(story: &mut Story<'_>) -> Told {
-    let namespace = story.namespace().await?;
-    let cluster = Cluster::new(&namespace, "c");
-    story
-        .check(
-            "a small cluster becomes Ready",
-            cluster.come_up(&SMALL.cluster(&cluster.name)),
-        )
-        .await?;
+    let cluster = story.cluster("a small cluster", SMALL).await?;
     let ended = story
         .check("nothing is lost where nothing happens", undisturbed(&cluster))
         .await?;

@@ -56,15 +56,8 @@ const STOPS: u32 = 8;
 const HOOK: &str = "CODIS_CRASH_AT";
 
 pub async fn story(story: &mut Story<'_>) -> Told {
-    let namespace = story.namespace().await?;
-    let cluster = Cluster::new(&namespace, "c");
+    let cluster = story.cluster("a small cluster", SMALL).await?;
     let lab = story.lab.clone();
-    story
-        .check(
-            "a small cluster becomes Ready",
-            cluster.come_up(&SMALL.cluster(&cluster.name)),
-        )
-        .await?;
     story
         .check(
             "operators that are told to stop in a switchover lose nothing",

@@ -26,14 +26,7 @@ use crate::{
 const SERVES_WITHIN: Duration = secs(5);
 
 pub async fn story(story: &mut Story<'_>) -> Told {
-    let namespace = story.namespace().await?;
-    let cluster = Cluster::new(&namespace, "c");
-    story
-        .check(
-            "a small cluster becomes Ready",
-            cluster.come_up(&SMALL.cluster(&cluster.name)),
-        )
-        .await?;
+    let cluster = story.cluster("a small cluster", SMALL).await?;
     let many = times(6);
     let name = format!("a dashboard that is killed {many} times serves again within 5 s, and there are never two");
     let _: Told = story.check(&name, killed(&cluster, many)).await;

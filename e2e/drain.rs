@@ -14,15 +14,8 @@ use crate::support::{
 pub async fn story(story: &mut Story<'_>) -> Told {
     for volumes in [true, false] {
         let kind = if volumes { "volumes of its nodes" } else { "emptyDir" };
-        let namespace = story.namespace().await?;
-        let cluster = Cluster::new(&namespace, "c");
-        let spec = SMALL.volumes(volumes).cluster(&cluster.name);
-        story
-            .check(
-                &format!("a small cluster on {kind} becomes Ready"),
-                cluster.come_up(&spec),
-            )
-            .await?;
+        let what = format!("a small cluster on {kind}");
+        let cluster = story.cluster(&what, SMALL.volumes(volumes)).await?;
         let name = format!("on {kind}, every node is drained in turn, and nothing is lost");
         let drained = story.check(&name, every_node(&cluster, volumes)).await;
         let workers = story.lab.workers().await.unwrap_or_default();

@@ -30,12 +30,7 @@ pub async fn story(story: &mut Story<'_>) -> Told {
         (true, "that restarts in place without an append-only file", MEMORY_ONLY),
         (false, "on emptyDir that is wiped", WIPED),
     ] {
-        let namespace = story.namespace().await?;
-        let cluster = Cluster::new(&namespace, "c");
-        let spec = SMALL.volumes(volumes).cluster(&cluster.name);
-        story
-            .check("a small cluster becomes Ready", cluster.come_up(&spec))
-            .await?;
+        let cluster = story.cluster("a small cluster", SMALL.volumes(volumes)).await?;
         let count = times(5);
         let name = format!("the data of a master {how} survive, {count} of {count}");
         let _: Told = story.check(&name, again_and_again(&cluster, script, count)).await;

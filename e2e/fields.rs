@@ -22,12 +22,7 @@ struct Field {
 }
 
 pub async fn story(story: &mut Story<'_>) -> Told {
-    let namespace = story.namespace().await?;
-    let cluster = Cluster::new(&namespace, "c");
-    let spec = SMALL.volumes(true).cluster(&cluster.name);
-    story
-        .check("a small cluster on volumes becomes Ready", cluster.come_up(&spec))
-        .await?;
+    let cluster = story.cluster("a small cluster on volumes", SMALL.volumes(true)).await?;
     let wanted = std::env::var("CODIS_E2E_FIELDS").unwrap_or_default();
     for field in fields() {
         if !wanted.split(',').any(|part| field.name.contains(part)) {

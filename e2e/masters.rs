@@ -34,12 +34,7 @@ enum Gone {
 }
 
 pub async fn story(story: &mut Story<'_>) -> Told {
-    let namespace = story.namespace().await?;
-    let cluster = Cluster::new(&namespace, "c");
-    let spec = SMALL.volumes(true).cluster(&cluster.name);
-    story
-        .check("a small cluster on volumes becomes Ready", cluster.come_up(&spec))
-        .await?;
+    let cluster = story.cluster("a small cluster on volumes", SMALL.volumes(true)).await?;
     let ways = [
         ("a master that is kept away is replaced within 8 s", Gone::KeptAway),
         (

@@ -18,12 +18,7 @@ use crate::support::{
 const BAD_IMAGE: &str = "codis-double:absent";
 
 pub async fn story(story: &mut Story<'_>) -> Told {
-    let namespace = story.namespace().await?;
-    let cluster = Cluster::new(&namespace, "c");
-    let spec = SMALL.volumes(true).cluster(&cluster.name);
-    story
-        .check("a small cluster becomes Ready", cluster.come_up(&spec))
-        .await?;
+    let cluster = story.cluster("a small cluster", SMALL.volumes(true)).await?;
     story
         .check(
             "another image of everything is rolled out, nothing is lost",

@@ -23,12 +23,7 @@ const TRAP: std::time::Duration = secs(40);
 const REPAIR: std::time::Duration = secs(15);
 
 pub async fn story(story: &mut Story<'_>) -> Told {
-    let namespace = story.namespace().await?;
-    let cluster = Cluster::new(&namespace, "c");
-    let spec = SMALL.volumes(true).cluster(&cluster.name);
-    story
-        .check("a small cluster on volumes becomes Ready", cluster.come_up(&spec))
-        .await?;
+    let cluster = story.cluster("a small cluster on volumes", SMALL.volumes(true)).await?;
     let _: Told = story
         .check(
             "a sentinel that was gone while its master changed comes back: the new master stays",

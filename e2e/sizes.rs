@@ -12,12 +12,7 @@ use crate::support::{
 };
 
 pub async fn group_size(story: &mut Story<'_>) -> Told {
-    let namespace = story.namespace().await?;
-    let cluster = Cluster::new(&namespace, "c");
-    let spec = SMALL.volumes(true).cluster(&cluster.name);
-    story
-        .check("a small cluster becomes Ready", cluster.come_up(&spec))
-        .await?;
+    let cluster = story.cluster("a small cluster", SMALL.volumes(true)).await?;
     story
         .check(
             "groups grow to three servers and shrink to two, nothing is lost",
@@ -46,12 +41,7 @@ async fn grow_and_shrink(cluster: &Cluster) -> Result<()> {
 }
 
 pub async fn hibernate(story: &mut Story<'_>) -> Told {
-    let namespace = story.namespace().await?;
-    let cluster = Cluster::new(&namespace, "c");
-    let spec = SMALL.volumes(true).cluster(&cluster.name);
-    story
-        .check("a small cluster on volumes becomes Ready", cluster.come_up(&spec))
-        .await?;
+    let cluster = story.cluster("a small cluster on volumes", SMALL.volumes(true)).await?;
     story
         .check(
             "it hibernates without a pod and wakes with all that was written",

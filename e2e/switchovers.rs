@@ -36,14 +36,7 @@ enum Stalled {
 }
 
 pub async fn story(story: &mut Story<'_>) -> Told {
-    let namespace = story.namespace().await?;
-    let cluster = Cluster::new(&namespace, "c");
-    story
-        .check(
-            "two groups of three become Ready",
-            cluster.come_up(&SHAPE.cluster(&cluster.name)),
-        )
-        .await?;
+    let cluster = story.cluster("two groups of three", SHAPE).await?;
     let count = times(30);
     story
         .check(

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use futures::FutureExt;
 
-use super::{lab::Lab, namespace::Namespace, wait::secs};
+use super::{cluster::Cluster, lab::Lab, namespace::Namespace, spec::Shape, wait::secs};
 
 /// A check failed and was reported; what builds on it can't go on.
 #[derive(Debug)]
@@ -170,6 +170,14 @@ impl Story<'_> {
                 failure
             }
         }
+    }
+
+    /// A cluster of this shape in a fresh namespace, once it is Ready.
+    pub async fn cluster(&mut self, what: &str, shape: Shape) -> Result<Cluster, Stopped> {
+        let cluster = Cluster::new(&self.namespace().await?, "c");
+        let spec = shape.cluster(&cluster.name);
+        self.check(&format!("{what}: Ready"), cluster.come_up(&spec)).await?;
+        Ok(cluster)
     }
 
     /// Tells what the namespaces look like now: the story failed.

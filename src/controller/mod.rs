@@ -216,6 +216,7 @@ async fn settle(
     let mut decision = plan::decide(&desired, &observed);
     outcome.object(&mut decision);
     let next_look = if valid.brakes.observe {
+        switchover::release(context, &turn.cluster, live).await?;
         status::only_told(&mut decision);
         None
     } else {
@@ -367,6 +368,14 @@ async fn taken_or(context: &Context, cluster: &CodisCluster, error: Error) -> Re
 
 /// Reports why nothing is done.
 async fn blocked(context: &Context, cluster: &CodisCluster, decision: Decision) -> Result<Requeue, Error> {
+    if cluster
+        .status
+        .as_ref()
+        .is_some_and(|status| status.switchover.is_some())
+    {
+        let live = context.cluster.fetch(cluster).await?;
+        switchover::release(context, cluster, &live).await?;
+    }
     report(context, cluster, &status::of_blocked(cluster, &decision), &decision).await?;
     Ok(Requeue::BLOCKED)
 }

@@ -14,12 +14,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{Context, Error, Turn, memory::Key, promotion};
+use super::{Context, Error, Turn, memory::Key, observe, passwords, promotion};
 use crate::{
     api::{CodisCluster, SwitchoverStatus, to_the_second},
-    build::Facts,
+    build::{Component, Facts},
+    cluster::Live,
     codis::{self, Codis},
     domain::{Address, DashboardView, Group, GroupId, Intent, Observed, SlotId, Topology, ports},
     plan::Desired,
@@ -176,6 +178,25 @@ pub(super) async fn clear(
         turn.carried.handed_over = desired.pod_at(&intent.to).map(|pod| (intent.group, pod));
     }
     promotion::conclude(turn, done);
+    Ok(())
+}
+
+/// Lets clients go on where nothing else may be done: a person's mistake in the spec, or a brake, came after an operator
+/// died in a switchover. The intent and the fence stay until it may be cleared away.
+pub(super) async fn release(context: &Context, cluster: &CodisCluster, live: &Live) -> Result<(), Error> {
+    let known = cluster.status.as_ref().and_then(|status| status.switchover.as_ref());
+    let group = known.and_then(|known| GroupId::try_from(u64::try_from(known.group).ok()?).ok());
+    let (Some(group), Some(secret)) = (group, live.secret.as_ref()) else {
+        return Ok(());
+    };
+    let (product, auth) = (cluster.name_any(), passwords::in_force(secret).product);
+    let nobody = Address::new(product.clone(), ports::DASHBOARD);
+    let (effects, timeouts) = (context.effects.clone(), codis::Timeouts::default());
+    let codis = Codis::new(&product, auth.as_deref(), nobody, effects, timeouts)?;
+    let pods = observe::of_component(live, Component::Proxy.name());
+    let ips = pods.filter_map(|pod| pod.status.as_ref()?.pod_ip.clone());
+    let proxies = codis.tokens(ips.map(|ip| Address::new(ip, ports::PROXY_ADMIN))).await;
+    codis.unlock_group(&proxies, group).await?;
     Ok(())
 }
 

@@ -104,18 +104,10 @@ async fn of_faults(runner: &mut Runner) {
         .story_of(8, "gitops: from a commit to a cluster", gitops::story)
         .await;
     runner
-        .story_by_name(
-            "not yet played to its end",
-            "fields: each of the spec, and back",
-            fields::story,
-        )
+        .story_of(4, "node-lost: removed for good", node_lost::story)
         .await;
     runner
-        .story_by_name(
-            "not yet played to its end",
-            "node-lost: removed for good",
-            node_lost::story,
-        )
+        .story_of(8, "fields: each of the spec, and back", fields::story)
         .await;
 }
 

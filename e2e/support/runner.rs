@@ -86,16 +86,6 @@ impl Runner {
         }
     }
 
-    /// The same for a story that is played only when it is named: it takes long, or isn't known to pass yet.
-    pub async fn story_by_name(&mut self, why: &str, name: &str, body: impl AsyncFnOnce(&mut Story) -> Told) {
-        if self.wanted.is_empty() {
-            println!("\n== {name}\nSKIPPED {why}: name it to play it");
-            self.skipped.push(format!("{name}: {why}"));
-            return;
-        }
-        self.story(name, body).await;
-    }
-
     fn wants(&self, name: &str) -> bool {
         self.wanted.is_empty() || self.wanted.iter().any(|part| name.contains(part.as_str()))
     }

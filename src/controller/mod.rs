@@ -127,11 +127,11 @@ async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Erro
         Ok(valid) => valid,
         Err(errors) => return blocked(context, cluster, status::invalid(&errors)).await,
     };
-    let live = context.cluster.fetch(cluster).await?;
+    let live = Box::pin(context.cluster.fetch(cluster)).await?;
     if let Some(decision) = apply::refusal(context, &valid, &live).await? {
         return blocked(context, cluster, decision).await;
     }
-    let wished = passwords::wished(context, &valid, &live).await?;
+    let wished = Box::pin(passwords::wished(context, &valid, &live)).await?;
     let are_told = live.secret.as_ref().is_some_and(passwords::has_passwords);
     if !are_told && !wished.objections.is_empty() {
         let decision = status::objections(&wished.objections);
@@ -154,7 +154,7 @@ async fn settle(
 ) -> Result<Requeue, Error> {
     let nodes = context.cluster.nodes().await;
     let mut facts = facts::facts(cluster, valid, live, &nodes, &wished.auth);
-    storage::remember(context, cluster, valid, &mut facts).await?;
+    Box::pin(storage::remember(context, cluster, valid, &mut facts)).await?;
     let mut outcome = Applied::of(valid, &wished, &facts);
     let applied = Box::pin(everything(context, cluster, valid, live, &facts, &mut outcome)).await;
     let addresses = match applied {
@@ -207,7 +207,7 @@ async fn settle(
         carried: Carried::of(cluster),
     };
     if !valid.brakes.observe {
-        if let Err(error) = switchover::sweep(context, &mut turn, &desired).await {
+        if let Err(error) = Box::pin(switchover::sweep(context, &mut turn, &desired)).await {
             tracing::warn!(%error, "locks of a failed switchover may be left");
         }
         roles::label(context, &desired, &turn).await?;
@@ -216,7 +216,7 @@ async fn settle(
     let mut decision = plan::decide(&desired, &observed);
     outcome.object(&mut decision);
     let next_look = if valid.brakes.observe {
-        switchover::release(context, &turn.cluster, live).await?;
+        Box::pin(switchover::release(context, &turn.cluster, live)).await?;
         status::only_told(&mut decision);
         None
     } else {
@@ -373,8 +373,8 @@ async fn blocked(context: &Context, cluster: &CodisCluster, decision: Decision) 
         .as_ref()
         .is_some_and(|status| status.switchover.is_some())
     {
-        let live = context.cluster.fetch(cluster).await?;
-        switchover::release(context, cluster, &live).await?;
+        let live = Box::pin(context.cluster.fetch(cluster)).await?;
+        Box::pin(switchover::release(context, cluster, &live)).await?;
     }
     report(context, cluster, &status::of_blocked(cluster, &decision), &decision).await?;
     Ok(Requeue::BLOCKED)

@@ -3,14 +3,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
+use codis_operator::api::names;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 
 use crate::{
-    deeds::{REPLICATION_LAG, another_master, fail_over, pod},
+    deeds::{REPLICATION_LAG, another_master, ask_to_promote, dealt_with, fail_over, pod},
     support::{
         cluster::Cluster,
         health::Snapshot,
-        lab::run,
+        lab::{OPERATOR_NAMESPACE, run},
         load::Load,
         nodes::{Loss, restore},
         processes::signal,
@@ -62,11 +65,11 @@ pub async fn story(story: &mut Story<'_>) -> Told {
 }
 
 async fn gone(cluster: &Cluster, way: Gone) -> Result<()> {
-    let before = cluster.healthy(secs(120)).await?;
     let group = match way {
-        Gone::Node(_) => group_away_from_clients(cluster, &before).await?,
+        Gone::Node(_) => lone_master(cluster).await?,
         _ => 1,
     };
+    let before = cluster.healthy(secs(120)).await?;
     let load = Load::start(cluster, "gone").await?;
     let switched = match way {
         Gone::KeptAway => fail_over(cluster, &before, group).await.map(|(_, new)| new),
@@ -80,6 +83,7 @@ async fn gone(cluster: &Cluster, way: Gone) -> Result<()> {
     verdict.lost_at_most(REPLICATION_LAG)?;
     let limit = if matches!(way, Gone::Node(_)) { NODE } else { POD };
     let pause = verdict.longest_pause();
+    ensure!(pause >= secs(1), "nobody missed it: the master was elsewhere by then");
     ensure!(pause <= limit, "no writes for {:.1} s", pause.as_secs_f64());
     Ok(())
 }
@@ -105,20 +109,41 @@ async fn kill_again(cluster: &Cluster, before: &Snapshot, group: i64) -> Result<
     }
 }
 
-/// A group whose master isn't on a node that something of the lab itself depends on.
-async fn group_away_from_clients(cluster: &Cluster, snapshot: &Snapshot) -> Result<i64> {
+/// A group whose master is on a worker with neither the dashboard nor another master: one loss is measured, not several.
+/// Where there is none, one is made by a switchover.
+async fn lone_master(cluster: &Cluster) -> Result<i64> {
+    let snapshot = cluster.healthy(secs(120)).await?;
     let workers = cluster.lab().workers().await?;
-    let dashboard = pod(snapshot, &format!("{}-dashboard-0", cluster.name))?.node.clone();
-    let mut groups = Vec::new();
+    let dashboard = &pod(&snapshot, &format!("{}-dashboard-0", cluster.name))?.node;
+    let mut masters = Vec::new();
     for group in snapshot.topology.groups.keys() {
-        let node = &pod(snapshot, &snapshot.master_of(*group)?)?.node;
-        if workers.contains(node) {
-            groups.push((*node == dashboard, *group));
+        masters.push((*group, snapshot.master_of(*group)?));
+    }
+    let is_lone = |group: i64, node: &String| {
+        let mut others = masters.iter().filter(|(other, _)| *other != group);
+        let beside = others.any(|(_, master)| pod(&snapshot, master).is_ok_and(|view| view.node == *node));
+        node != dashboard && workers.contains(node) && !beside
+    };
+    for (group, master) in &masters {
+        if is_lone(*group, &pod(&snapshot, master)?.node) {
+            return Ok(*group);
         }
     }
-    // With the dashboard on the node too, nobody could be asked; it is a loss as good as any other, but the last choice.
-    groups.sort_unstable();
-    groups.first().map(|(_, group)| *group).context("no master on a worker")
+    for (group, _) in &masters {
+        let members = snapshot
+            .pods
+            .iter()
+            .filter(|(name, _)| name.starts_with(&format!("{}-g{group}-", cluster.name)));
+        for (name, view) in members {
+            if is_lone(*group, &view.node) {
+                let request = ask_to_promote(cluster, *group, Some(name), &format!("lone-{name}")).await?;
+                dealt_with(cluster, &request, secs(60)).await?;
+                cluster.healthy(secs(60)).await?;
+                return Ok(*group);
+            }
+        }
+    }
+    bail!("no group has a server on a worker without the dashboard and without another master")
 }
 
 async fn lose_node(cluster: &Cluster, before: &Snapshot, group: i64, loss: Loss, load: &Load) -> Result<String> {
@@ -135,34 +160,31 @@ async fn lose_node(cluster: &Cluster, before: &Snapshot, group: i64, loss: Loss,
     lost
 }
 
-/// The operator's own failover isn't what is measured: where its only replica is on the node, it is moved first.
+/// The operator's own failover isn't what is measured: where a replica of it is on the node, it is moved first. The node is
+/// cordoned for that, which isn't to be taken for a drain.
 async fn operator_elsewhere(cluster: &Cluster, node: &str) -> Result<()> {
+    let until = Timestamp::now() + SignedDuration::from_secs(300);
+    let hold = json!({"until": until.to_string(), "reason": "the operator moves"});
+    cluster
+        .annotate(names::ANNOTATION_HOLD, Some(&hold.to_string()))
+        .await?;
     let lab = cluster.lab();
-    let system = ["-n", crate::support::lab::OPERATOR_NAMESPACE];
+    let system = ["-n", OPERATOR_NAMESPACE];
     lab.kubectl(&["cordon", node]).await?;
-    let mut command = tokio::process::Command::new("kubectl");
-    command.args(["--context", lab.context()]).args(system);
-    command.args([
-        "delete",
-        "pods",
-        "--field-selector",
-        &format!("spec.nodeName={node}"),
-        "--timeout=50s",
-    ]);
-    let moved = run(command).await;
-    let rolled = wait_for("the operator elsewhere", secs(60), async || {
-        let args = [
-            system[0],
-            system[1],
-            "rollout",
-            "status",
-            "deployment/codis-operator",
-            "--timeout=5s",
-        ];
-        lab.kubectl(&args).await.map(drop)
-    })
+    let moved = async {
+        let on_it = format!("spec.nodeName={node}");
+        let mut command = tokio::process::Command::new("kubectl");
+        command.args(["--context", lab.context()]).args(system);
+        command.args(["delete", "pods", "--field-selector", &on_it, "--timeout=50s"]);
+        run(command).await?;
+        wait_for("the operator elsewhere", secs(60), async || {
+            let args = ["rollout", "status", "deployment/codis-operator", "--timeout=5s"];
+            lab.kubectl(&[&system[..], &args].concat()).await.map(drop)
+        })
+        .await
+    }
     .await;
     lab.kubectl(&["uncordon", node]).await?;
-    moved?;
-    rolled
+    cluster.annotate(names::ANNOTATION_HOLD, None).await?;
+    moved
 }

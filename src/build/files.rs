@@ -94,6 +94,12 @@ pub(super) fn proxy_toml(cluster: &ValidCluster, facts: &Facts) -> String {
             toml.text(key, &format!("{size}mb"));
         }
     }
+    // Commands under way to a master that hangs keep their slots from being switched until they time out (contract §8.1):
+    // with Codis's 30 s nobody could write for so long. What blocks a server for longer than this is a failover anyway.
+    toml.text(
+        "backend_recv_timeout",
+        &span(cluster.sentinel_tuning.down_after_ms.max(1_000)),
+    );
     toml.overrides(&cluster.proxy.config);
     toml.finish()
 }

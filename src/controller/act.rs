@@ -86,11 +86,7 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
         Step::Promote { group, server } => codis.promote(*group, server).await?,
         Step::ResyncGroup(group) => codis.resync_group(*group).await?,
         Step::ResyncGroups => codis.resync_groups().await?,
-        Step::Listen {
-            admin,
-            token,
-            sentinels,
-        } => codis.listen(&[(admin.clone(), token.clone())], sentinels).await?,
+        Step::Listen { proxies, sentinels } => codis.listen(proxies, sentinels).await?,
         Step::Attach { server, .. } => codis.sync_server(server).await?,
         Step::Unfence(server) => codis.unfence(server, desired.cluster.good_replicas).await?,
         Step::AddSentinel(sentinel) => codis.add_sentinel(sentinel).await?,

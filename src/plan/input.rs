@@ -161,7 +161,7 @@ impl Input<'_> {
     }
 
     /// Whether more than half of the wished sentinels are these.
-    fn is_majority(&self, count: usize) -> bool {
+    pub(super) fn is_majority(&self, count: usize) -> bool {
         count * 2 > usize::from(self.desired.cluster.sentinel_count())
     }
 

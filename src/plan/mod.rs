@@ -38,12 +38,13 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const HEALING: [Rule; 25] = [
+const HEALING: [Rule; 26] = [
     moves::undo,
     gate::unfence,
     sentinels::relink,
     proxies::remove_dead,
     proxies::replace_silent,
+    proxies::spare,
     loss::remove_dead,
     gate::start_empty,
     bootstrap::arm,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Decision, Step, input::Input, reason};
-use crate::domain::{Address, Group, ProxyPod, ProxyRecord, ports};
+use crate::domain::{Address, Group, ProxyPod, ProxyRecord, ServerView, ports};
 
 /// A proxy that runs for this many seconds and isn't registered won't do it by itself any more (contract §8.3).
 const REGISTERS_WITHIN: u64 = 40;
@@ -100,18 +100,53 @@ pub(super) fn align(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
     if sentinels.out_of_sync || !groups.filter(|group| !group.servers.is_empty()).all(is_official) {
         return None;
     }
-    let heard = |record: &&ProxyRecord| record.online && record.error.is_none();
-    let mut records = input.topology.proxies.iter().filter(heard);
-    if records.clone().any(|record| record.switched) {
+    if reachable(input).any(|record| record.switched) {
         return Some(Step::ResyncGroups);
     }
-    let all: BTreeSet<String> = sentinels.servers.iter().map(Address::to_string).collect();
-    let deaf = records.find(|record| record.sentinels.iter().cloned().collect::<BTreeSet<_>>() != all)?;
-    Some(Step::Listen {
-        admin: deaf.admin.clone(),
-        token: deaf.token.clone(),
-        sentinels: sentinels.servers.clone(),
-    })
+    // With one that doesn't answer, `spare` has the word.
+    let all_answer = answering(input).len() == sentinels.servers.len();
+    all_answer.then(|| listen(input, sentinels.servers.clone())).flatten()
+}
+
+/// A master is silent and so is a sentinel: they went with a node. A proxy would give that sentinel 5 s before it believes
+/// the others who is master now (contract §11), and clients would wait: it is told to listen to the others, as long as
+/// those are a majority. [`align`] takes that back.
+pub(super) fn spare(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    let sentinels = &input.topology.sentinels;
+    let answering = answering(input);
+    let is_partial = answering.len() < sentinels.servers.len() && input.is_majority(answering.len());
+    let is_silent = |group: &Group| {
+        let master = group.master().and_then(|master| input.server(master));
+        matches!(master, Some(ServerView::Unreachable(_)))
+    };
+    let master_is_silent = input.topology.groups.values().any(is_silent);
+    let is_untouched = !sentinels.out_of_sync && input.observed.intent.is_none();
+    (is_partial && master_is_silent && is_untouched)
+        .then(|| listen(input, answering))
+        .flatten()
+}
+
+/// The sentinels that the dashboard knows and that answer.
+fn answering(input: &Input<'_>) -> Vec<Address> {
+    let answers = |sentinel: &&Address| matches!(input.observed.sentinels.get(*sentinel), Some(Ok(_)));
+    let known = input.topology.sentinels.servers.iter();
+    known.filter(answers).cloned().collect()
+}
+
+/// The proxies that are online and answer.
+fn reachable<'i>(input: &Input<'i>) -> impl Iterator<Item = &'i ProxyRecord> {
+    let heard = |record: &&ProxyRecord| record.online && record.error.is_none();
+    input.topology.proxies.iter().filter(heard)
+}
+
+/// Has the proxies that listen to others listen to these.
+fn listen(input: &Input<'_>, sentinels: Vec<Address>) -> Option<Step> {
+    let wished: BTreeSet<String> = sentinels.iter().map(Address::to_string).collect();
+    let deaf = reachable(input).filter(|record| record.sentinels.iter().cloned().collect::<BTreeSet<_>>() != wished);
+    let proxies: Vec<_> = deaf
+        .map(|record| (record.admin.clone(), record.token.clone()))
+        .collect();
+    (!proxies.is_empty()).then_some(Step::Listen { proxies, sentinels })
 }
 
 /// The name of a proxy that is starting: it may not be registered yet, and asks the sentinels right after that.

@@ -112,12 +112,10 @@ pub enum Step {
     ResyncGroup(GroupId),
     /// Tell the proxies the official order of all groups.
     ResyncGroups,
-    /// Have a proxy listen to the sentinels that the dashboard knows.
+    /// Have proxies listen to these sentinels.
     Listen {
-        /// Its administrative address.
-        admin: Address,
-        /// Its token.
-        token: String,
+        /// Their administrative addresses and tokens.
+        proxies: Vec<(Address, String)>,
         /// The sentinels.
         sentinels: Vec<Address>,
     },
@@ -245,7 +243,11 @@ impl fmt::Display for Step {
             Self::Promote { group, server } => write!(f, "promote {server} to master of group {group}"),
             Self::ResyncGroup(group) => write!(f, "make the order of group {group} official at the proxies"),
             Self::ResyncGroups => f.write_str("make the order of all groups official at the proxies"),
-            Self::Listen { admin, .. } => write!(f, "have the proxy {admin} listen to the sentinels"),
+            Self::Listen { proxies, sentinels } => {
+                let admins: Vec<&Address> = proxies.iter().map(|(admin, _)| admin).collect();
+                let count = sentinels.len();
+                write!(f, "have the proxies {} listen to {count} sentinels", list(&admins))
+            }
             Self::Attach { group, server } => write!(f, "attach {server} to the master of group {group}"),
             Self::AddSentinel(sentinel) => write!(f, "make sentinel {sentinel} known to the dashboard"),
             Self::ResyncSentinels => f.write_str("configure all sentinels"),

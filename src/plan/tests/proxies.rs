@@ -75,12 +75,53 @@ fn a_proxy_that_listens_to_other_sentinels_than_the_dashboard_knows_is_told_them
     world.topology.proxies[1].sentinels.clear();
     let sentinels = world.topology.sentinels.servers.clone();
     let listen = Step::Listen {
-        admin: world.topology.proxies[1].admin.clone(),
-        token: "token-2".to_owned(),
+        proxies: vec![(world.topology.proxies[1].admin.clone(), "token-2".to_owned())],
         sentinels,
     };
     assert_eq!(world.decide().step, Some(listen));
     // The dashboard will tell all of them.
     world.topology.sentinels.out_of_sync = true;
     assert_eq!(world.decide().step, Some(Step::ResyncSentinels));
+}
+
+#[test]
+fn proxies_listen_to_the_sentinels_that_answer_while_a_master_is_gone_and_to_all_of_them_again() {
+    let mut world = World::settled();
+    let sentinels = world.topology.sentinels.servers.clone();
+    let away = sentinels[0].clone();
+    let view = world
+        .observed
+        .sentinels
+        .insert(away.clone(), Err("no answer".to_owned()));
+    let listens = |world: &World| match world.decide().step {
+        Some(Step::Listen { proxies, sentinels }) => Some((proxies.len(), sentinels)),
+        _ => None,
+    };
+    assert_eq!(listens(&world), None, "every master answers");
+    let silent = ServerView::Unreachable("no answer".to_owned());
+    let master = world.observed.servers.insert(server(1, 0), silent);
+    assert_eq!(listens(&world), Some((2, sentinels[1..].to_vec())));
+    for proxy in &mut world.topology.proxies {
+        proxy.sentinels = sentinels[1..].iter().map(Address::to_string).collect();
+    }
+    assert_eq!(listens(&world), None, "they do");
+    world.observed.servers.insert(server(1, 0), master.unwrap());
+    assert_eq!(listens(&world), None, "the sentinel is still away");
+    world.observed.sentinels.insert(away, view.unwrap());
+    assert_eq!(listens(&world), Some((2, sentinels)));
+}
+
+#[test]
+fn proxies_never_listen_to_a_minority() {
+    let mut world = World::settled();
+    let sentinels = world.topology.sentinels.servers.clone();
+    for sentinel in &sentinels[1..] {
+        world
+            .observed
+            .sentinels
+            .insert(sentinel.clone(), Err("no answer".to_owned()));
+    }
+    let silent = ServerView::Unreachable("no answer".to_owned());
+    world.observed.servers.insert(server(1, 0), silent);
+    assert!(!matches!(world.decide().step, Some(Step::Listen { .. })));
 }

@@ -194,8 +194,6 @@ pub struct ProxySpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.replicas % self.groupReplicas == 0")
     .message("codisServer.replicas must be a multiple of codisServer.groupReplicas: every group has groupReplicas servers"))]
-#[x_kube(validation = Rule::new("self.replicas / self.groupReplicas >= oldSelf.replicas / oldSelf.groupReplicas")
-    .message("codisServer can't be scaled in to fewer groups (replicas / groupReplicas) in this version"))]
 #[serde(rename_all = "camelCase")]
 pub struct ServerSpec {
     /// The container image.

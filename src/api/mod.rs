@@ -18,8 +18,8 @@ pub use source::{
     source_condition,
 };
 pub use status::{
-    CodisClusterStatus, GitopsStatus, GroupStatus, PromotionStatus, ServerStatus, SwitchoverStatus, condition,
-    condition_after, to_the_second,
+    CodisClusterStatus, GitopsStatus, GroupStatus, PromotionStatus, ServerStatus, SlotMovesStatus, SwitchoverStatus,
+    condition, condition_after, to_the_second,
 };
 
 /// The API group of every custom resource here.

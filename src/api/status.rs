@@ -95,6 +95,13 @@ pub struct CodisClusterStatus {
     /// The switchover under way: written before the first lock, gone when the group is whole again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switchover: Option<SwitchoverStatus>,
+    /// The slots that are to move to other groups, while there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot_moves: Option<SlotMovesStatus>,
+    /// The groups that have their share of the slots. Another one that is wished gets its share; slots that somebody moved
+    /// between these by hand stay where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balanced: Option<Vec<i32>>,
     /// What became of the last promotion that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotion: Option<PromotionStatus>,
@@ -149,6 +156,21 @@ pub struct GroupStatus {
     /// The members, master first, as the topology has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<ServerStatus>,
+}
+
+/// Slots on their way to other groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotMovesStatus {
+    /// Slots that haven't arrived.
+    pub left: i32,
+    /// Slots that were to move when it began.
+    pub total: i32,
+    /// When it began, in UTC.
+    pub started_at: String,
+    /// How many seconds the rest takes at the pace until now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<i64>,
 }
 
 /// A planned change of a group's master.

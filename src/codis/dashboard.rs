@@ -154,6 +154,32 @@ impl Codis {
         forgive(done, &format!("proxy-[{token}] doesn't exist"))
     }
 
+    /// Queues a slot's migration, with its data (contract §5.5, §6.1). One that is queued already, or has arrived, is a
+    /// success.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn move_slot(&self, slot: SlotId, to: GroupId) -> Result<(), Error> {
+        let parameters = [&*slot.to_string(), &to.to_string()];
+        let done = self
+            .put(names::MOVE_SLOT, &["slots", "action", "create"], &parameters)
+            .await;
+        let done = forgive(done, &format!("slot-[{slot}] action already exists"));
+        forgive(done, &format!("slot-[{slot}] already in group-[{to}]"))
+    }
+
+    /// Cancels a slot's migration. One that has begun can't be cancelled, and is a success like one that is done: the
+    /// next observation tells.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn cancel_move(&self, slot: SlotId) -> Result<(), Error> {
+        let path = ["slots", "action", "remove"];
+        let done = self.put(names::CANCEL_MOVE, &path, &[&slot.to_string()]).await;
+        let done = forgive(done, &format!("slot-[{slot}] action isn't pending"));
+        forgive(done, &format!("slot-[{slot}] action doesn't exist"))
+    }
+
     /// Starts or pauses migrations. A pause keeps pending ones from starting and halts the one that runs; it ends with
     /// the dashboard's process (contract §5.5), and a step that runs may outlast it:
     /// [`migration_running`](crate::domain::Topology::migration_running) tells.

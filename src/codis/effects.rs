@@ -27,6 +27,10 @@ pub mod names {
     pub const REMOVE_PROXY: &str = "remove_proxy";
     /// Dashboard: start or pause migrations.
     pub const SET_MIGRATIONS: &str = "set_migrations";
+    /// Dashboard: queue a slot's migration.
+    pub const MOVE_SLOT: &str = "move_slot";
+    /// Dashboard: cancel a slot's migration that hasn't begun.
+    pub const CANCEL_MOVE: &str = "cancel_move";
     /// Dashboard: remove a server from its group.
     pub const REMOVE_SERVER: &str = "remove_server";
     /// Dashboard: remove an empty group.

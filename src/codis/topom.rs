@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use super::xauth::to_be_told;
 use crate::domain::{
     ActionState, Address, DashboardView, Group, GroupId, ProxyRecord, SLOT_COUNT, Sentinels, Server, SlotId,
-    SlotMapping, Topology,
+    SlotMapping, SlotMove, Topology,
 };
 
 #[derive(Deserialize)]
@@ -52,10 +52,19 @@ struct Slot {
     #[serde(default, deserialize_with = "lenient")]
     group_id: u64,
     #[serde(default, deserialize_with = "lenient")]
-    action: State,
+    action: SlotState,
 }
 
-/// A slot's or a server's `action`, a group's `promoting`.
+/// A slot's `action`.
+#[derive(Default, Deserialize)]
+struct SlotState {
+    #[serde(default, deserialize_with = "lenient")]
+    state: String,
+    #[serde(default, deserialize_with = "lenient")]
+    target_id: u64,
+}
+
+/// A server's `action`, a group's `promoting`.
 #[derive(Default, Deserialize)]
 struct State {
     #[serde(default, deserialize_with = "lenient")]
@@ -191,8 +200,14 @@ fn slot(slot: Slot) -> Result<(SlotId, SlotMapping), String> {
         0 => None,
         group => Some(group_id(group)?),
     };
-    let migrating = !slot.action.state.is_empty();
-    Ok((id, SlotMapping { id, group, migrating }))
+    let moving = match slot.action.state.as_str() {
+        "" => None,
+        state => Some(SlotMove {
+            to: group_id(slot.action.target_id)?,
+            pending: state == "pending",
+        }),
+    };
+    Ok((id, SlotMapping { id, group, moving }))
 }
 
 fn groups(groups: Groups) -> Result<BTreeMap<GroupId, Group>, String> {

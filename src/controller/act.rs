@@ -1,12 +1,13 @@
 //! One step → its effects, through the doors.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 
 use super::{Context, Error, Requeue, Turn, event, live, switchover};
 use crate::{
+    api::names::LABEL_GROUP,
     build::{self, Facts},
     cluster::{EventKind, Propagation},
     codis,
@@ -83,6 +84,19 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
         Step::CreateGroup(group) => codis.create_group(*group).await?,
         Step::AddServer { group, server } => codis.add_server(*group, server).await?,
         Step::RemoveServer { group, server } => codis.remove_server(*group, server).await?,
+        Step::RemoveGroup(group) => codis.remove_group(*group).await?,
+        Step::ForgetGroup(group) => forget_group(context, desired, turn, *group).await?,
+        Step::MoveSlots(moves) => {
+            for (slot, to) in moves {
+                codis.move_slot(*slot, *to).await?;
+            }
+        }
+        Step::CancelMoves(slots) => {
+            for slot in slots {
+                codis.cancel_move(*slot).await?;
+            }
+        }
+        Step::ResumeMoves => codis.set_migrations(true).await?,
         Step::Promote { group, server } => codis.promote(*group, server).await?,
         Step::ResyncGroup(group) => codis.resync_group(*group).await?,
         Step::ResyncGroups => codis.resync_groups().await?,
@@ -155,6 +169,36 @@ async fn set_gates(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>
     let config = build::workloads(desired.cluster, &facts, turn.addresses).config;
     context.cluster.apply(turn.live.secret.as_ref(), &config).await?;
     turn.facts = facts;
+    Ok(())
+}
+
+/// Deletes what ran a group; its StatefulSet as the last, because that is what tells that there is something left to do.
+/// The gate is disarmed before: a group of this number that is made later starts empty.
+async fn forget_group(
+    context: &Context,
+    desired: &Desired<'_>,
+    turn: &mut Turn<'_>,
+    group: GroupId,
+) -> Result<(), Error> {
+    let mut armed = turn.facts.bootstrapped.clone();
+    armed.remove(&group);
+    set_gates(context, desired, turn, armed).await?;
+    let label = group.to_string();
+    let is_its_own = |labels: &BTreeMap<String, String>| labels.get(LABEL_GROUP) == Some(&label);
+    for service in turn
+        .live
+        .services
+        .values()
+        .filter(|service| is_its_own(service.labels()))
+    {
+        context.cluster.remove(service).await?;
+    }
+    for budget in turn.live.budgets.values().filter(|budget| is_its_own(budget.labels())) {
+        context.cluster.remove(budget).await?;
+    }
+    if let Some(set) = turn.live.stateful_sets.get(&desired.cluster.names.group(group)) {
+        context.cluster.remove(set).await?;
+    }
     Ok(())
 }
 

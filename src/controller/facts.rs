@@ -202,6 +202,21 @@ pub(super) fn scaled(valid: &mut ValidCluster, live: &Live) {
     valid.proxy.replicas = u16::try_from(wished).unwrap_or(u16::MAX);
 }
 
+/// Groups that aren't wished any more and still exist: in the topology as it was last seen, or as a StatefulSet. They are
+/// kept well until they are empty.
+pub(super) fn leaving(valid: &mut ValidCluster, cluster: &CodisCluster, live: &Live) {
+    let prefix = format!("{}-g", valid.names.cluster);
+    let exists = |set: &&StatefulSet| set.metadata.deletion_timestamp.is_none();
+    let sets = live.stateful_sets.values().filter(exists).map(ResourceExt::name_any);
+    let of_sets = sets.filter_map(|name| name.strip_prefix(&prefix).and_then(group));
+    let known = known_groups(cluster)
+        .iter()
+        .filter_map(|known| u64::try_from(known.id).ok());
+    let known = known.filter_map(|id| GroupId::try_from(id).ok());
+    let all: BTreeSet<GroupId> = of_sets.chain(known).collect();
+    valid.leaving_groups = all.into_iter().filter(|group| !valid.stays(*group)).collect();
+}
+
 /// Wishes that can't be met on what exists, for the status.
 pub(super) fn without_effect(valid: &ValidCluster, wished: &Auth, facts: &Facts) -> Vec<String> {
     let mut notes = valid.without_effect.clone();

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::domain::{Address, GroupId};
+use crate::domain::{Address, GroupId, SlotId};
 
 /// A cluster that stops serving within this time after a step that could have waited fell by it.
 const BLAMED_FOR: Duration = Duration::from_secs(60);
@@ -29,6 +29,8 @@ struct Known {
     fell: Option<Instant>,
     /// Since when nodes that pods name have been missing.
     missing_nodes: HashMap<String, Instant>,
+    /// Since when slots have been on their way.
+    moving: HashMap<SlotId, Instant>,
     /// Switchovers that failed: how often in a row, and when last.
     failed_moves: HashMap<GroupId, (u32, Instant)>,
     /// When a switchover last failed, or who remembers began to.
@@ -95,6 +97,12 @@ impl Memory {
     pub(super) fn missing(&self, key: Key, missing: BTreeSet<String>, now: Instant) -> BTreeMap<String, u64> {
         let mut all = self.all();
         seconds(&mut all.entry(key).or_default().missing_nodes, missing, now)
+    }
+
+    /// Notes which slots are on their way, and returns for how many seconds each has been.
+    pub(super) fn moving(&self, key: Key, slots: Vec<SlotId>, now: Instant) -> BTreeMap<SlotId, u64> {
+        let mut all = self.all();
+        seconds(&mut all.entry(key).or_default().moving, slots, now)
     }
 
     /// A group's switchover failed.

@@ -138,6 +138,7 @@ async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Erro
         return blocked(context, cluster, decision).await;
     }
     facts::scaled(&mut valid, &live);
+    facts::leaving(&mut valid, cluster, &live);
     if !valid.brakes.observe {
         context.cluster.add_finalizer(cluster).await?;
     }

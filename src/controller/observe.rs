@@ -1,6 +1,9 @@
 //! What is: pods as Kubernetes has them, Codis as it answers.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition},
@@ -15,8 +18,8 @@ use crate::{
     cluster::Live,
     codis::Codis,
     domain::{
-        Address, DashboardView, LostClaim, MemberPod, NodeView, Observed, ProxyPod, SentinelView, ServerView,
-        StatelessPod,
+        Address, DashboardView, GroupId, LostClaim, MemberPod, NodeView, Observed, ProxyPod, SentinelView, ServerView,
+        SlotId, SlotMapping, StatelessPod,
     },
     plan::Desired,
 };
@@ -47,7 +50,6 @@ pub(super) async fn observe(
     let now = Timestamp::now();
     let (nodes, lost_claims) = node_views(context, desired, live, now).await;
     Observed {
-        dashboard,
         servers,
         sentinels,
         server_pods: pods_at(
@@ -73,10 +75,35 @@ pub(super) async fn observe(
             .collect(),
         lost_claims,
         nodes,
+        balanced: balanced(cluster, &dashboard),
+        moving_for: context.memory.moving(names.key(), begun(&dashboard), Instant::now()),
         bootstrapped: facts.bootstrapped.clone(),
         down_for: down_for.into_iter().collect(),
         unready: unready(desired, live),
+        dashboard,
     }
+}
+
+/// The groups that have their share of the slots, by the status; by what they have, where it never said.
+fn balanced(cluster: &CodisCluster, dashboard: &DashboardView) -> BTreeSet<GroupId> {
+    let told = cluster.status.as_ref().and_then(|status| status.balanced.clone());
+    match (told, dashboard) {
+        (Some(told), _) => {
+            let ids = told.into_iter().filter_map(|id| u64::try_from(id).ok());
+            ids.filter_map(|id| GroupId::try_from(id).ok()).collect()
+        }
+        (None, DashboardView::Online { topology, .. }) => topology.slots.iter().filter_map(|slot| slot.group).collect(),
+        (None, DashboardView::Unavailable(_)) => BTreeSet::new(),
+    }
+}
+
+/// The slots that are on their way and can't be called back.
+fn begun(dashboard: &DashboardView) -> Vec<SlotId> {
+    let DashboardView::Online { topology, .. } = dashboard else {
+        return Vec::new();
+    };
+    let begun = |slot: &&SlotMapping| slot.moving.is_some_and(|moving| !moving.pending);
+    topology.slots.iter().filter(begun).map(|slot| slot.id).collect()
 }
 
 /// With bounded durability every server asks for a replica, always: a fence is what asks for more. INFO doesn't tell
@@ -329,7 +356,8 @@ fn trouble(pod: &Pod) -> Option<String> {
 /// Components whose wished pods aren't all ready, like `proxy 2/3`.
 fn unready(desired: &Desired<'_>, live: &Live) -> Vec<String> {
     let cluster = desired.cluster;
-    let servers = cluster.groups * cluster.group_size;
+    let groups = u16::try_from(cluster.group_ids().count()).unwrap_or(u16::MAX);
+    let servers = groups.saturating_mul(cluster.group_size);
     let mut wished = vec![("dashboard", 1), ("server", servers), ("proxy", cluster.proxy.replicas)];
     wished.push(("sentinel", cluster.sentinel_count()));
     wished.extend(cluster.fe.iter().map(|(fe, _)| ("fe", fe.replicas)));

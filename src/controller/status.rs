@@ -4,10 +4,13 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::Carried;
 use crate::{
-    api::{CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, condition, condition_after, to_the_second},
+    api::{
+        CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, SlotMovesStatus, condition, condition_after,
+        to_the_second,
+    },
     build::Facts,
     domain::{Address, DashboardView, Group, Observed, Replication, ServerView},
-    plan::{Decision, Desired, Health, Note, reason},
+    plan::{self, Decision, Desired, Health, Note, reason},
     validate::{Invalid, ValidCluster},
 };
 
@@ -119,7 +122,7 @@ pub(super) fn of_deleting(cluster: &CodisCluster, what: String) -> CodisClusterS
 /// The status after a whole pass.
 pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision) -> CodisClusterStatus {
     let wished = view.desired.cluster;
-    let servers = usize::from(wished.groups) * usize::from(wished.group_size);
+    let servers = usize::from(wished.groups) * usize::from(wished.group_size) + leaving_servers(view);
     let sentinels = usize::from(wished.sentinel_count());
     let is_whole = health.servers_in_role >= servers
         && health.sentinels_watching >= sentinels
@@ -137,13 +140,15 @@ pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision) -> C
         let updated = pods.filter(|pod| !pod.outdated && pod.ready).count();
         status.updated = Some(format!("{updated}/{servers}"));
     }
+    let balanced = plan::balanced(view.desired, view.observed);
+    status.balanced = Some(balanced.into_iter().map(|group| group.get().into()).collect());
+    status.slot_moves = slot_moves(view, status.slot_moves.take());
     status.switchover = view.carried.switchover.clone();
     status.promotion = view.carried.promotion.clone();
     status.nodes.clone_from(&decision.nodes);
     status.brakes = wished.brakes.told(view.desired.now);
     status.addresses = view.facts.addresses.clone();
     status.without_effect = view.without_effect.to_vec();
-    status.brakes = wished.brakes.told(view.desired.now);
     let truth = Truth {
         ready: decision.is_settled() && decision.alarms.is_empty() && health.is_serving() && is_whole,
         serving: knows.then(|| health.is_serving()),
@@ -151,6 +156,41 @@ pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision) -> C
     };
     conclude(view.cluster, &mut status, &truth, decision);
     status
+}
+
+/// Servers of groups that aren't wished any more and are still in the topology.
+fn leaving_servers(view: &View<'_>) -> usize {
+    let DashboardView::Online { topology, .. } = &view.observed.dashboard else {
+        return 0;
+    };
+    let leaving = view.desired.cluster.leaving_groups.iter();
+    let groups = leaving.filter_map(|group| topology.groups.get(group));
+    groups.map(|group| group.servers.len()).sum()
+}
+
+/// How far the slots have come that are to move, and how long the rest will take at this pace.
+fn slot_moves(view: &View<'_>, known: Option<SlotMovesStatus>) -> Option<SlotMovesStatus> {
+    let left = i32::try_from(plan::slots_to_move(view.desired, view.observed)).unwrap_or(i32::MAX);
+    if !matches!(view.observed.dashboard, DashboardView::Online { .. }) {
+        return known;
+    }
+    if left == 0 {
+        return None;
+    }
+    let now = to_the_second(view.desired.now);
+    let started_at = known
+        .as_ref()
+        .map_or_else(|| now.to_string(), |known| known.started_at.clone());
+    let total = known.map_or(left, |known| known.total.max(left));
+    let began: Option<Timestamp> = started_at.parse().ok();
+    let spent = began.map_or(0, |began| now.duration_since(began).as_secs());
+    let arrived = i64::from(total - left);
+    Some(SlotMovesStatus {
+        left,
+        total,
+        started_at,
+        seconds_left: (arrived > 0).then(|| spent * i64::from(left) / arrived),
+    })
 }
 
 struct Truth {

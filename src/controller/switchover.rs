@@ -237,7 +237,7 @@ async fn locked_groups(codis: &Codis, proxies: &Proxies, topology: &Topology) ->
     };
     let is_moving = |slot: SlotId| {
         let known = topology.slots.get(usize::from(slot.get()));
-        known.is_some_and(|known| known.migrating)
+        known.is_some_and(|known| known.moving.is_some())
     };
     // Who doesn't answer is asked again in the next pass.
     let locked = join_all(asked).await.into_iter().flatten().flatten();
@@ -296,6 +296,9 @@ async fn attempt(codis: &Codis, topology: &Topology, intent: &Intent) -> Result<
     if !codis.replication_offsets(from, to, Instant::now() + WARM_UP).await? {
         return Err(timeout(to, WARM_UP).into());
     }
+    if topology.slots.iter().any(|slot| slot.moving.is_some()) {
+        pause_moves(codis).await?;
+    }
     let proxies = proxies_of(topology);
     codis.listen(&proxies, &[]).await?;
     let end = Instant::now() + LOCKED;
@@ -309,6 +312,22 @@ async fn attempt(codis: &Codis, topology: &Topology, intent: &Intent) -> Result<
     promoted.map_err(|error| {
         let promoting = matches!(error, codis::Error::Unreachable { .. } | codis::Error::Timeout { .. });
         Failed { error, promoting }
+    })
+}
+
+/// Keeps slots of other groups from moving: the dashboard promotes nobody meanwhile (contract §6.2). `plan` lets them go on.
+async fn pause_moves(codis: &Codis) -> Result<(), codis::Error> {
+    codis.set_migrations(false).await?;
+    let until = Instant::now() + CATCH_UP;
+    while Instant::now() < until {
+        match codis.dashboard().await {
+            DashboardView::Online { topology, .. } if !topology.migration_running => return Ok(()),
+            _ => sleep(Duration::from_millis(50)).await,
+        }
+    }
+    Err(codis::Error::Timeout {
+        peer: codis.peer().clone(),
+        after: CATCH_UP,
     })
 }
 

@@ -13,7 +13,7 @@ pub use observed::{
     SentinelView, ServerView, StatelessPod,
 };
 pub use slot::{GroupId, OutOfRange, SLOT_COUNT, SlotId, even_layout, slot_of_key};
-pub use topology::{ActionState, Group, ProxyRecord, Sentinels, Server, SlotMapping, Topology};
+pub use topology::{ActionState, Group, ProxyRecord, Sentinels, Server, SlotMapping, SlotMove, Topology};
 
 /// Ports of Codis's processes (contract §14).
 pub mod ports {

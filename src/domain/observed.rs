@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Address, GroupId, Topology};
+use super::{Address, GroupId, SlotId, Topology};
 
 /// Everything that `plan` may know about the running cluster.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,10 @@ pub struct Observed {
     pub failed_moves: BTreeMap<GroupId, (u32, u64)>,
     /// The pods of the proxies.
     pub proxy_pods: Vec<ProxyPod>,
+    /// Groups among which the slots are spread as the spec asked for, by the status.
+    pub balanced: BTreeSet<GroupId>,
+    /// For how many seconds slots have been on their way to another group, of those that have begun to move.
+    pub moving_for: BTreeMap<SlotId, u64>,
     /// Groups whose start gate is armed (design, decision 6).
     pub bootstrapped: BTreeSet<GroupId>,
     /// For how many seconds in a row a server, a sentinel or a proxy (its administrative address) hasn't answered.

@@ -64,8 +64,32 @@ pub struct SlotMapping {
     pub id: SlotId,
     /// Its group; none when offline.
     pub group: Option<GroupId>,
-    /// Whether it is migrating, or waits to.
-    pub migrating: bool,
+    /// Where it is on its way to, if it is.
+    pub moving: Option<SlotMove>,
+}
+
+/// A slot's way to another group (contract §6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotMove {
+    /// The group that is to have it.
+    pub to: GroupId,
+    /// Whether it hasn't begun: only then it can be cancelled.
+    pub pending: bool,
+}
+
+impl SlotMapping {
+    /// The group that has it once all that was queued is done; none when offline.
+    #[must_use]
+    pub fn owner(&self) -> Option<GroupId> {
+        self.moving.map(|moving| moving.to).or(self.group)
+    }
+
+    /// Whether it is on its way from or to a group.
+    #[must_use]
+    pub fn moves_with(&self, group: GroupId) -> bool {
+        self.moving
+            .is_some_and(|moving| moving.to == group || self.group == Some(group))
+    }
 }
 
 /// The sentinels that the dashboard knows.

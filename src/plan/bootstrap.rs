@@ -37,7 +37,7 @@ pub(super) fn groups_and_servers(input: &Input<'_>, decision: &mut Decision) -> 
     if is_lost(decision) || input.topology.is_empty() && !all_servers_up(input, decision) {
         return None;
     }
-    for (id, servers) in input.wished_groups() {
+    for (id, servers) in input.staying_groups() {
         let Some(group) = input.topology.groups.get(id) else {
             return Some(Step::CreateGroup(*id));
         };
@@ -109,7 +109,6 @@ pub(super) fn slots(input: &Input<'_>, decision: &mut Decision) -> Option<Step> 
         return None;
     }
     if !is_new {
-        note_groups_without_slots(input, decision);
         return None;
     }
     let unarmed = unarmed(input, |_| true);
@@ -135,7 +134,7 @@ pub(super) fn finish_assignment(input: &Input<'_>, _: &mut Decision) -> Option<S
 
 /// The even layout, for the slots that have no group.
 fn assignment(input: &Input<'_>) -> Step {
-    let groups: Vec<GroupId> = input.wished_groups().keys().copied().collect();
+    let groups: Vec<GroupId> = input.staying_groups().map(|(id, _)| *id).collect();
     let is_offline = |slot: SlotId| {
         input
             .topology
@@ -173,24 +172,4 @@ fn unarmed(input: &Input<'_>, of: impl Fn(GroupId) -> bool) -> Vec<GroupId> {
         .map(|group| group.id)
         .filter(|id| of(*id) && !input.observed.bootstrapped.contains(id))
         .collect()
-}
-
-fn note_groups_without_slots(input: &Input<'_>, decision: &mut Decision) {
-    for id in input
-        .wished_groups()
-        .keys()
-        .filter(|id| input.topology.slots_of(**id) == 0)
-    {
-        let what = format!("group {id} has no slots: moving slots to a new group is not in this version");
-        decision.alarm(reason::GROUP_WITHOUT_SLOTS, what);
-    }
-    for id in input
-        .topology
-        .groups
-        .keys()
-        .filter(|id| !input.wished_groups().contains_key(id))
-    {
-        let what = format!("group {id} is no longer wished and stays: moving its slots away is not in this version");
-        decision.alarm(reason::GROUP_WITHOUT_SLOTS, what);
-    }
 }

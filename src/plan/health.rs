@@ -93,7 +93,8 @@ fn servers_in_role(topology: &Topology, observed: &Observed) -> usize {
 
 fn sentinels_watching(desired: &Desired<'_>, topology: &Topology, observed: &Observed) -> usize {
     let product = &desired.cluster.names.cluster;
-    let names: Vec<String> = topology.groups.keys().map(|id| format!("{product}-{id}")).collect();
+    let groups = topology.groups.values().filter(|group| !group.servers.is_empty());
+    let names: Vec<String> = groups.map(|group| format!("{product}-{}", group.id)).collect();
     let views = observed.sentinels.values().flatten();
     views
         .filter(|view| !names.is_empty() && names.iter().all(|name| view.masters.contains_key(name)))

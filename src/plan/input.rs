@@ -89,14 +89,20 @@ impl Input<'_> {
         self.observed.servers.get(address)
     }
 
-    /// The wished groups with their members' addresses.
+    /// The wished groups with their members' addresses, without those that leave.
+    pub(super) fn staying_groups(&self) -> impl Iterator<Item = (&GroupId, &Vec<Address>)> {
+        let all = self.desired.addresses.servers.iter();
+        all.filter(|(group, _)| self.desired.cluster.stays(**group))
+    }
+
+    /// All groups with their members' addresses, those that leave included.
     pub(super) fn wished_groups(&self) -> &BTreeMap<GroupId, Vec<Address>> {
         &self.desired.addresses.servers
     }
 
     /// Whether the topology has every wished group with every wished server.
     pub(super) fn groups_stand(&self) -> bool {
-        self.wished_groups().iter().all(|(id, servers)| {
+        self.staying_groups().all(|(id, servers)| {
             let known = self.topology.groups.get(id).map(|group| &group.servers);
             let is_known = |address: &Address| known.is_some_and(|known| known.iter().any(|s| s.address == *address));
             servers.iter().all(is_known)

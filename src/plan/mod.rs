@@ -11,12 +11,14 @@ mod gate;
 mod heal;
 mod health;
 mod input;
+mod layout;
 mod loss;
 mod moves;
 mod proxies;
 mod roll;
 mod sentinels;
 mod shrink;
+mod slots;
 mod spread;
 mod step;
 
@@ -24,6 +26,7 @@ pub use health::{Health, health};
 pub use input::Desired;
 pub use loss::GONE_AFTER;
 pub use moves::verdict;
+pub use slots::{balanced, slots_to_move};
 pub use step::{Decision, Note, Step, reason};
 
 use crate::domain::{DashboardView, Observed};
@@ -68,9 +71,11 @@ const HEALING: [Rule; 26] = [
 ];
 
 /// What can wait: changes that nobody's data or service depends on now.
-const VOLUNTARY: [Rule; 5] = [
+const VOLUNTARY: [Rule; 7] = [
     drain::evacuate,
     shrink::leave,
+    slots::spread,
+    slots::leave,
     roll::sentinels,
     roll::servers,
     spread::balance,

@@ -119,9 +119,14 @@ fn obstacle(input: &Input<'_>, group: &Group, wanted: Wanted) -> Result<(), Obst
             return Err((reason::SWITCHOVER, what));
         }
     }
-    let moving = input.topology.slots.iter().filter(|slot| slot.migrating).count();
+    let moving = input
+        .topology
+        .slots
+        .iter()
+        .filter(|slot| slot.moves_with(group.id))
+        .count();
     if moving > 0 {
-        return Err((reason::SWITCHOVER, format!("{moving} slots are being moved")));
+        return Err((reason::SWITCHOVER, format!("{moving} of its slots are on their way")));
     }
     let missing = sentinels::missing(input);
     if !missing.is_empty() {

@@ -92,7 +92,9 @@ pub(super) fn missing(input: &Input<'_>) -> Vec<String> {
             missing.push(format!("sentinel {sentinel}"));
         }
     }
-    for group in input.topology.groups.values() {
+    // One that leaves has no server in the end.
+    let has_servers = |group: &&Group| !group.servers.is_empty() || input.desired.cluster.stays(group.id);
+    for group in input.topology.groups.values().filter(has_servers) {
         let is_settled = group.is_settled() && !input.has_rival(group);
         if !is_settled || input.serving_master(group).is_none() {
             missing.push(format!("the master of group {}", group.id));

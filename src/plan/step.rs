@@ -36,8 +36,14 @@ pub mod reason {
     pub const SENTINELS_NOT_READY: &str = "SentinelsNotReady";
     /// Proxies aren't online.
     pub const PROXIES_NOT_READY: &str = "ProxiesNotReady";
-    /// A group has no slots.
-    pub const GROUP_WITHOUT_SLOTS: &str = "GroupWithoutSlots";
+    /// Slots move to another group.
+    pub const MOVING_SLOTS: &str = "MovingSlots";
+    /// Slots don't arrive.
+    pub const SLOW_MOVES: &str = "SlowSlotMoves";
+    /// A group that isn't wished any more isn't gone yet.
+    pub const GROUP_LEAVES: &str = "GroupLeaves";
+    /// Blocked: a group that is to leave has keys and no slots.
+    pub const GROUP_NOT_EMPTY: &str = "GroupNotEmpty";
     /// A proxy that is no pod of the cluster.
     pub const FOREIGN_PROXY: &str = "ForeignProxy";
     /// Blocked: the API server refuses what is applied.
@@ -94,13 +100,23 @@ pub enum Step {
         /// The server.
         server: Address,
     },
-    /// Take a replica out of its group.
+    /// Take a server out of its group: a replica, or the last one of a group without slots.
     RemoveServer {
         /// The group.
         group: GroupId,
         /// The server.
         server: Address,
     },
+    /// Take an empty group out of the topology.
+    RemoveGroup(GroupId),
+    /// Delete what ran a group that the topology doesn't have any more.
+    ForgetGroup(GroupId),
+    /// Have the dashboard move slots, with their keys.
+    MoveSlots(Vec<(SlotId, GroupId)>),
+    /// Cancel moves that haven't begun.
+    CancelMoves(Vec<SlotId>),
+    /// Let the dashboard move slots again: it was told to pause for a switchover.
+    ResumeMoves,
     /// Make a replica its group's master.
     Promote {
         /// The group.
@@ -208,6 +224,11 @@ impl Step {
             Self::CreateGroup(_) => "CreateGroup",
             Self::AddServer { .. } => "AddServer",
             Self::RemoveServer { .. } => "RemoveServer",
+            Self::RemoveGroup(_) => "RemoveGroup",
+            Self::ForgetGroup(_) => "ForgetGroup",
+            Self::MoveSlots(_) => "MoveSlots",
+            Self::CancelMoves(_) => "CancelMoves",
+            Self::ResumeMoves => "ResumeMoves",
             Self::Promote { .. } => "Promote",
             Self::ResyncGroup(_) => "ResyncGroup",
             Self::ResyncGroups => "ResyncGroups",
@@ -240,6 +261,11 @@ impl fmt::Display for Step {
             Self::CreateGroup(group) => write!(f, "create group {group}"),
             Self::AddServer { group, server } => write!(f, "add {server} to group {group}"),
             Self::RemoveServer { group, server } => write!(f, "take {server} out of group {group}"),
+            Self::RemoveGroup(group) => write!(f, "take group {group} out of the topology: it is empty"),
+            Self::ForgetGroup(group) => write!(f, "delete what ran group {group}; its volumes stay"),
+            Self::MoveSlots(moves) => write!(f, "move {} slots", moves.len()),
+            Self::CancelMoves(slots) => write!(f, "cancel the moves of {} slots", slots.len()),
+            Self::ResumeMoves => f.write_str("let slots move again"),
             Self::Promote { group, server } => write!(f, "promote {server} to master of group {group}"),
             Self::ResyncGroup(group) => write!(f, "make the order of group {group} official at the proxies"),
             Self::ResyncGroups => f.write_str("make the order of all groups official at the proxies"),

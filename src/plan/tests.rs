@@ -8,6 +8,7 @@ mod moves;
 mod proxies;
 mod roll;
 mod sentinels;
+mod slots;
 mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,7 +127,7 @@ impl World {
                 .map(|(id, group)| SlotMapping {
                     id,
                     group: Some(group),
-                    migrating: false,
+                    moving: None,
                 })
                 .collect(),
             sentinels: crate::domain::Sentinels {
@@ -185,6 +186,7 @@ impl World {
                 })
                 .collect(),
             bootstrapped: [gid(1), gid(2)].into(),
+            balanced: [gid(1), gid(2)].into(),
             ..Observed::default()
         };
         Self {
@@ -211,7 +213,7 @@ impl World {
             .map(|id| SlotMapping {
                 id,
                 group: None,
-                migrating: false,
+                moving: None,
             })
             .collect();
         world.topology = Topology {
@@ -376,6 +378,26 @@ impl World {
                     self.topology.slots[usize::from(slot.get())].group = Some(*group);
                     self.topology.groups.get_mut(group).unwrap().out_of_sync = true;
                 }
+            }
+            Step::MoveSlots(moves) => {
+                for (slot, to) in moves {
+                    self.topology.slots[usize::from(slot.get())].group = Some(*to);
+                }
+            }
+            Step::CancelMoves(slots) => {
+                for slot in slots {
+                    self.topology.slots[usize::from(slot.get())].moving = None;
+                }
+            }
+            Step::RemoveServer { group, server } => {
+                let servers = &mut self.topology.groups.get_mut(group).unwrap().servers;
+                servers.retain(|known| known.address != *server);
+            }
+            Step::RemoveGroup(group) => drop(self.topology.groups.remove(group)),
+            Step::ForgetGroup(group) => {
+                self.cluster.leaving_groups.remove(group);
+                self.addresses.servers.remove(group);
+                self.observed.bootstrapped.remove(group);
             }
             Step::ResyncGroup(group) => self.topology.groups.get_mut(group).unwrap().out_of_sync = false,
             other => panic!("not in a bootstrap: {other:?}"),

@@ -11,7 +11,10 @@ mod parameters;
 mod passwords;
 mod pod;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::Toleration;
 use kube::ResourceExt;
@@ -69,8 +72,10 @@ pub struct ValidCluster {
     pub coordinator: Coordinator,
     /// The wished passwords; those in force are a fact.
     pub passwords: Passwords,
-    /// How many groups; ids 1 to this.
+    /// How many groups are wished; ids 1 to this.
     pub groups: u16,
+    /// Groups that aren't wished any more and still exist: they are kept well until they are empty.
+    pub leaving_groups: BTreeSet<GroupId>,
     /// How many servers a group has.
     pub group_size: u16,
     /// The servers; `replicas` is that of one group.
@@ -117,8 +122,19 @@ pub struct ValidCluster {
 
 impl ValidCluster {
     /// The ids of the wished groups.
-    pub fn group_ids(&self) -> impl Iterator<Item = GroupId> + use<> {
+    pub fn wished_groups(&self) -> impl Iterator<Item = GroupId> + use<> {
         (1..=u64::from(self.groups)).filter_map(|id| GroupId::try_from(id).ok())
+    }
+
+    /// Whether a group is wished.
+    #[must_use]
+    pub fn stays(&self, group: GroupId) -> bool {
+        group.get() <= self.groups
+    }
+
+    /// The ids of all groups, leaving ones included.
+    pub fn group_ids(&self) -> impl Iterator<Item = GroupId> + use<'_> {
+        self.wished_groups().chain(self.leaving_groups.iter().copied())
     }
 
     /// How many sentinels are wished.
@@ -177,6 +193,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         coordinator,
         passwords,
         groups,
+        leaving_groups: BTreeSet::new(),
         group_size,
         volume: parts.volume,
         server: parts.server,

@@ -107,6 +107,8 @@ async fn effect(codis: &Codis, name: &str) -> Result<(), Error> {
         names::ONLINE_PROXY => codis.online_proxy(&at("10.244.1.6:11080")).await,
         names::REMOVE_PROXY => codis.remove_proxy(TOKEN).await,
         names::SET_MIGRATIONS => codis.set_migrations(false).await,
+        names::MOVE_SLOT => codis.move_slot(slots[0].0, group(2)).await,
+        names::CANCEL_MOVE => codis.cancel_move(slots[0].0).await,
         names::REMOVE_SERVER => codis.remove_server(group(1), &server).await,
         names::REMOVE_GROUP => codis.remove_group(group(1)).await,
         names::REMOVE_SENTINEL => codis.remove_sentinel(&at("10.96.0.9:26379"), true).await,
@@ -114,7 +116,7 @@ async fn effect(codis: &Codis, name: &str) -> Result<(), Error> {
     }
 }
 
-const EFFECTS: [(&str, &str); 14] = [
+const EFFECTS: [(&str, &str); 16] = [
     (names::CREATE_GROUP, "PUT /api/topom/group/create/X/1"),
     (names::ADD_SERVER, "PUT /api/topom/group/add/X/1/10.96.0.7:6379"),
     (
@@ -132,6 +134,8 @@ const EFFECTS: [(&str, &str); 14] = [
         "PUT /api/topom/proxy/remove/X/5ac01f9c105f7163fe2153f9ab72328d/1",
     ),
     (names::SET_MIGRATIONS, "PUT /api/topom/slots/action/disabled/X/1"),
+    (names::MOVE_SLOT, "PUT /api/topom/slots/action/create/X/0/2"),
+    (names::CANCEL_MOVE, "PUT /api/topom/slots/action/remove/X/0"),
     (names::REMOVE_SERVER, "PUT /api/topom/group/del/X/1/10.96.0.7:6379"),
     (names::REMOVE_GROUP, "PUT /api/topom/group/remove/X/1"),
     (

@@ -62,7 +62,7 @@ fn a_bootstrapped_product_is_read_whole() {
         .map(|p| (p.online, p.switched, &p.error))
         .collect();
     assert_eq!(proxies, [(true, false, &None), (true, false, &None)]);
-    assert!(topology.slots.iter().all(|slot| !slot.migrating));
+    assert!(topology.slots.iter().all(|slot| slot.moving.is_none()));
     assert!(topology.slots.iter().map(|slot| slot.id).eq(SlotId::all()));
 }
 
@@ -104,10 +104,10 @@ fn a_stuck_promotion_and_a_stuck_migration_are_seen() {
     let topology = topology("topom-promoting-stuck-preparing");
     assert_eq!(topology.groups[&id(1)].promoting, None);
     assert_eq!(topology.groups[&id(2)].promoting, Some(1));
-    let migrating: Vec<_> = topology.slots.iter().filter(|slot| slot.migrating).collect();
+    let migrating: Vec<_> = topology.slots.iter().filter(|slot| slot.moving.is_some()).collect();
     assert_eq!(migrating.len(), 1);
     assert_eq!(migrating[0].id.get(), 0);
-    assert_eq!(migrating[0].group, Some(id(1)));
+    assert_eq!((migrating[0].group, migrating[0].owner()), (Some(id(1)), Some(id(2))));
 }
 
 #[test]

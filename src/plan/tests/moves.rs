@@ -55,7 +55,12 @@ fn no_master_is_moved_while_anything_that_it_takes_is_missing() {
         ("the sentinels' configuration", |w| {
             w.topology.sentinels.out_of_sync = true
         }),
-        ("a slot on its way", |w| w.topology.slots[7].migrating = true),
+        ("a slot on its way", |w| {
+            w.topology.slots[7].moving = Some(crate::domain::SlotMove {
+                to: gid(1),
+                pending: false,
+            })
+        }),
         ("the replica's pod", |w| {
             w.observed.server_pods.get_mut(&server(1, 1)).unwrap().terminating = true
         }),

@@ -1,0 +1,163 @@
+//! Which slots have to move, and where to: pure arithmetic over groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::{GroupId, SlotId, SlotMapping};
+
+/// The moves after which only `staying` groups have slots. Slots of other groups go where there are fewest; with `level`,
+/// slots of the largest groups follow until no two groups differ by more than one. Slots that are on their way count
+/// where they arrive, and aren't sent on before that. Offline slots aren't anybody's to move.
+pub(super) fn moves(slots: &[SlotMapping], staying: &BTreeSet<GroupId>, level: bool) -> Vec<(SlotId, GroupId)> {
+    let mut sizes: BTreeMap<GroupId, usize> = staying.iter().map(|group| (*group, 0)).collect();
+    for owner in slots.iter().filter_map(SlotMapping::owner) {
+        if let Some(size) = sizes.get_mut(&owner) {
+            *size += 1;
+        }
+    }
+    let settled = || slots.iter().filter(|slot| slot.moving.is_none());
+    let mut moves = Vec::new();
+    for slot in settled().filter(|slot| slot.group.is_some_and(|group| !staying.contains(&group))) {
+        let Some(to) = smallest(&sizes) else { return moves };
+        *sizes.entry(to).or_default() += 1;
+        moves.push((slot.id, to));
+    }
+    if level {
+        // The highest slots go first, as in Codis's own rebalance (contract §6.6).
+        let mut movable: BTreeMap<GroupId, Vec<SlotId>> = BTreeMap::new();
+        for slot in settled() {
+            movable.extend(
+                slot.group
+                    .filter(|group| !movable.contains_key(group))
+                    .map(|group| (group, Vec::new())),
+            );
+            if let Some(group) = slot.group.and_then(|group| movable.get_mut(&group)) {
+                group.push(slot.id);
+            }
+        }
+        moves.extend(levelling(&mut sizes, &mut movable));
+    }
+    moves
+}
+
+fn levelling(
+    sizes: &mut BTreeMap<GroupId, usize>,
+    movable: &mut BTreeMap<GroupId, Vec<SlotId>>,
+) -> Vec<(SlotId, GroupId)> {
+    let mut moves = Vec::new();
+    loop {
+        let has_movable = |group: &GroupId| movable.get(group).is_some_and(|slots| !slots.is_empty());
+        let largest = sizes.iter().filter(|(group, _)| has_movable(group));
+        let largest = largest
+            .max_by_key(|(group, size)| (**size, **group))
+            .map(|(group, _)| *group);
+        let (Some(from), Some(to)) = (largest, smallest(sizes)) else {
+            return moves;
+        };
+        if sizes[&from] <= sizes[&to] + 1 {
+            return moves;
+        }
+        let Some(slot) = movable.get_mut(&from).and_then(Vec::pop) else {
+            return moves;
+        };
+        *sizes.entry(from).or_default() -= 1;
+        *sizes.entry(to).or_default() += 1;
+        moves.push((slot, to));
+    }
+}
+
+fn smallest(sizes: &BTreeMap<GroupId, usize>) -> Option<GroupId> {
+    sizes
+        .iter()
+        .min_by_key(|(group, size)| (**size, **group))
+        .map(|(group, _)| *group)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::SlotMove;
+
+    fn gid(id: u64) -> GroupId {
+        GroupId::try_from(id).unwrap()
+    }
+
+    fn slots(owner: impl Fn(u16) -> Option<u64>) -> Vec<SlotMapping> {
+        let slot = |id: SlotId| SlotMapping {
+            id,
+            group: owner(id.get()).map(gid),
+            moving: None,
+        };
+        SlotId::all().map(slot).collect()
+    }
+
+    fn sizes(slots: &[SlotMapping], moves: &[(SlotId, GroupId)]) -> BTreeMap<GroupId, usize> {
+        let moved: BTreeMap<SlotId, GroupId> = moves.iter().copied().collect();
+        let mut sizes = BTreeMap::new();
+        for slot in slots {
+            let owner = moved.get(&slot.id).copied().or(slot.owner());
+            *sizes.entry(owner.unwrap()).or_default() += 1;
+        }
+        sizes
+    }
+
+    #[test]
+    fn a_new_group_takes_its_share_from_the_others_and_no_slot_moves_between_those() {
+        let slots = slots(|id| Some(if id < 512 { 1 } else { 2 }));
+        let moves = moves(&slots, &[gid(1), gid(2), gid(3)].into(), true);
+        assert!(moves.iter().all(|(_, to)| *to == gid(3)));
+        assert_eq!(
+            sizes(&slots, &moves),
+            [(gid(1), 342), (gid(2), 341), (gid(3), 341)].into()
+        );
+    }
+
+    #[test]
+    fn a_group_that_leaves_gives_all_its_slots_and_the_others_keep_theirs() {
+        let slots = slots(|id| Some(u64::from(id) % 3 + 1));
+        let moves = moves(&slots, &[gid(1), gid(2)].into(), false);
+        assert_eq!(moves.len(), 341);
+        assert_eq!(sizes(&slots, &moves), [(gid(1), 512), (gid(2), 512)].into());
+    }
+
+    #[test]
+    fn without_anybody_who_stays_or_anything_to_do_nothing_moves() {
+        let slots = slots(|id| Some(u64::from(id) % 2 + 1));
+        assert_eq!(moves(&slots, &BTreeSet::new(), true), []);
+        assert_eq!(moves(&slots, &[gid(1), gid(2)].into(), true), []);
+        let nobodys = self::slots(|_| None);
+        assert_eq!(moves(&nobodys, &[gid(1)].into(), true), []);
+    }
+
+    proptest! {
+        #[test]
+        fn from_any_layout_each_slot_moves_at_most_once_and_the_rest_is_even(
+            owners in prop::collection::vec(1..7u64, 1024),
+            under_way in prop::collection::btree_map(0..1024usize, 1..7u64, 0..40),
+            staying in prop::collection::btree_set(1..7u64, 1..6),
+            level in any::<bool>(),
+        ) {
+            let mut slots = slots(|id| Some(owners[usize::from(id)]));
+            for (slot, to) in under_way.iter().filter(|(slot, to)| owners[**slot] != **to) {
+                slots[*slot].moving = Some(SlotMove { to: gid(*to), pending: false });
+            }
+            let staying: BTreeSet<GroupId> = staying.into_iter().map(gid).collect();
+            let moves = moves(&slots, &staying, level);
+            let distinct: BTreeSet<SlotId> = moves.iter().map(|(slot, _)| *slot).collect();
+            prop_assert_eq!(distinct.len(), moves.len());
+            for (slot, to) in &moves {
+                let known = &slots[usize::from(slot.get())];
+                prop_assert!(known.moving.is_none() && known.group != Some(*to) && staying.contains(to));
+            }
+            let sizes = sizes(&slots, &moves);
+            let still_there: usize = sizes.iter().filter(|(group, _)| !staying.contains(group)).map(|(_, size)| size).sum();
+            let on_their_way = slots.iter().filter(|slot| slot.moving.is_some_and(|moving| !staying.contains(&moving.to))).count();
+            prop_assert_eq!(still_there, on_their_way, "what doesn't stay is given away once it has arrived");
+            if level && under_way.is_empty() {
+                let sizes: Vec<usize> = staying.iter().map(|group| sizes.get(group).copied().unwrap_or(0)).collect();
+                prop_assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1, "{sizes:?}");
+            }
+        }
+    }
+}

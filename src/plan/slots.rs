@@ -1,0 +1,223 @@
+//! Slots move when the set of groups changes, and never because somebody moved them by hand: to new groups until all have
+//! as many, and away from groups that leave (design, decision 10). The dashboard moves them, with their keys; it is given
+//! a few at a time, so that what is taken back in the spec is taken back soon.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{Decision, Desired, Step, input::Input, layout, reason};
+use crate::domain::{Address, DashboardView, Group, GroupId, Observed, ServerView, SlotId, SlotMapping, Topology};
+
+/// So many moves are queued at the dashboard at most, and new ones are added when half of them are done.
+const QUEUED: usize = 64;
+/// A slot that has been on its way for so many seconds is told of.
+const SLOW: u64 = 60;
+
+/// The next slots that move; or what else has to be done with those that do.
+pub(super) fn spread(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    let slots = &input.topology.slots;
+    if slots.iter().any(|slot| slot.owner().is_none()) {
+        return None;
+    }
+    let stays = |group: GroupId| input.desired.cluster.stays(group);
+    let astray = slots
+        .iter()
+        .filter(|slot| slot.moving.is_some_and(|moving| moving.pending && !stays(moving.to)));
+    let astray: Vec<SlotId> = astray.map(|slot| slot.id).collect();
+    if !astray.is_empty() {
+        return Some(Step::CancelMoves(astray));
+    }
+    note_slow(input, decision);
+    let moves = to_move(input.desired, input.topology, &input.observed.balanced);
+    let queued = slots.iter().filter(|slot| slot.moving.is_some()).count();
+    if moves.is_empty() && queued == 0 {
+        return None;
+    }
+    let told = format!("{} slots are still to move", moves.len() + queued);
+    if let Some(held) = input.desired.cluster.brakes.stops("slots", input.desired.now) {
+        decision.wait(reason::HELD, format!("{told}: {held}"));
+        return None;
+    }
+    // A master that is to be handed over goes first: it waits for the moves of its group.
+    let must_yield = decision.waits.iter().any(|note| note.reason == reason::SWITCHOVER);
+    decision.wait(reason::MOVING_SLOTS, told);
+    if must_yield || moves.is_empty() || queued * 2 > QUEUED {
+        return input.topology.migrations_disabled.then_some(Step::ResumeMoves);
+    }
+    queue(input, decision, moves, QUEUED - queued)
+}
+
+/// As many of the moves as there is room for, of those whose groups are well; their gates are armed before.
+fn queue(input: &Input<'_>, decision: &mut Decision, moves: Vec<(SlotId, GroupId)>, room: usize) -> Option<Step> {
+    let owner: BTreeMap<SlotId, GroupId> = input
+        .topology
+        .slots
+        .iter()
+        .filter_map(|slot| Some((slot.id, slot.group?)))
+        .collect();
+    let mut ill: BTreeSet<GroupId> = BTreeSet::new();
+    let mut ways: BTreeMap<(GroupId, GroupId), VecDeque<SlotId>> = BTreeMap::new();
+    for (slot, to) in moves {
+        let Some(from) = owner.get(&slot).copied() else {
+            continue;
+        };
+        ill.extend([from, to].into_iter().filter(|group| !is_well(input, *group)));
+        if !ill.contains(&from) && !ill.contains(&to) {
+            ways.entry((from, to)).or_default().push_back(slot);
+        }
+    }
+    for group in &ill {
+        decision.wait(
+            reason::MOVING_SLOTS,
+            format!("slots of group {group} move once it is well"),
+        );
+    }
+    let unarmed: BTreeSet<GroupId> = ways.keys().map(|(_, to)| *to).collect();
+    let unarmed: Vec<GroupId> = unarmed.difference(&input.observed.bootstrapped).copied().collect();
+    if !unarmed.is_empty() {
+        return Some(Step::ArmGate(unarmed));
+    }
+    // One of each way in turn: the dashboard moves slots of different groups side by side.
+    let mut batch = Vec::new();
+    while batch.len() < room && ways.values().any(|way| !way.is_empty()) {
+        let next = ways
+            .iter_mut()
+            .filter_map(|((_, to), way)| Some((way.pop_front()?, *to)));
+        batch.extend(next);
+    }
+    batch.truncate(room);
+    (!batch.is_empty()).then_some(Step::MoveSlots(batch))
+}
+
+/// Whether a group's master serves undisputed, and its replicas follow: no slot comes to a single copy.
+fn is_well(input: &Input<'_>, group: GroupId) -> bool {
+    let Some(group) = input.topology.groups.get(&group) else {
+        return false;
+    };
+    let all_in_role = group
+        .servers
+        .iter()
+        .all(|server| input.is_in_role(group, &server.address));
+    group.is_settled() && input.undisputed_master(group).is_some() && all_in_role
+}
+
+/// A move that doesn't come to its end: a full target, a key that is too large, a server that doesn't answer.
+fn note_slow(input: &Input<'_>, decision: &mut Decision) {
+    let slow = |slot: &&SlotMapping| {
+        let seconds = input.observed.moving_for.get(&slot.id);
+        seconds.is_some_and(|seconds| *seconds >= SLOW)
+    };
+    let slots = input.topology.slots.iter().filter(slow);
+    let told = slots.filter_map(|slot| {
+        let (from, to) = (slot.group?, slot.moving?.to);
+        Some(format!("{} (group {from} to {to})", slot.id))
+    });
+    let told: Vec<String> = told.take(5).collect();
+    if !told.is_empty() {
+        let what = format!(
+            "slots have been on their way for more than {SLOW} s: {}: a server may refuse (memory), or not answer; the dashboard's log says why",
+            told.join(", ")
+        );
+        decision.alarm(reason::SLOW_MOVES, what);
+    }
+}
+
+/// The moves that the wished groups ask for.
+fn to_move(desired: &Desired<'_>, topology: &Topology, balanced: &BTreeSet<GroupId>) -> Vec<(SlotId, GroupId)> {
+    let wished: BTreeSet<GroupId> = desired.cluster.wished_groups().collect();
+    let stands = |group: &GroupId| {
+        topology
+            .groups
+            .get(group)
+            .is_some_and(|group| !group.servers.is_empty())
+    };
+    // Until all stand, nobody knows how much each is to have.
+    if !wished.iter().all(stands) {
+        return Vec::new();
+    }
+    layout::moves(&topology.slots, &wished, !wished.is_subset(balanced))
+}
+
+/// The groups among which slots are spread as the spec asks for: another one that is wished gets its share. A group that
+/// is taken back has lost its share.
+#[must_use]
+pub fn balanced(desired: &Desired<'_>, observed: &Observed) -> BTreeSet<GroupId> {
+    let wished: BTreeSet<GroupId> = desired.cluster.wished_groups().collect();
+    let known = || wished.intersection(&observed.balanced).copied().collect();
+    let DashboardView::Online { topology, .. } = &observed.dashboard else {
+        return known();
+    };
+    let all_have_slots = wished.iter().all(|group| topology.slots_of(*group) > 0);
+    let none_moves = topology
+        .slots
+        .iter()
+        .all(|slot| slot.moving.is_none() && slot.group.is_some());
+    if all_have_slots && none_moves && to_move(desired, topology, &observed.balanced).is_empty() {
+        return wished;
+    }
+    known()
+}
+
+/// How many slots are still to arrive.
+#[must_use]
+pub fn slots_to_move(desired: &Desired<'_>, observed: &Observed) -> usize {
+    let DashboardView::Online { topology, .. } = &observed.dashboard else {
+        return 0;
+    };
+    let on_their_way = topology.slots.iter().filter(|slot| slot.moving.is_some()).count();
+    to_move(desired, topology, &observed.balanced).len() + on_their_way
+}
+
+/// A group that isn't wished any more leaves once the dashboard has no slot for it and its servers have no key: replicas,
+/// master, group, and then what ran it.
+pub(super) fn leave(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    for id in &input.desired.cluster.leaving_groups {
+        let Some(group) = input.topology.groups.get(id) else {
+            return Some(Step::ForgetGroup(*id));
+        };
+        let is_concerned = |slot: &SlotMapping| slot.group == Some(*id) || slot.moves_with(*id);
+        if input.topology.slots.iter().any(is_concerned) {
+            continue;
+        }
+        if let Some(held) = input.desired.cluster.brakes.stops("server", input.desired.now) {
+            decision.wait(reason::HELD, format!("group {id} leaves: {held}"));
+            continue;
+        }
+        match last_first(input, decision, group) {
+            Ok(step) => return Some(step),
+            Err(why) => decision.wait(reason::GROUP_LEAVES, format!("group {id} leaves: {why}")),
+        }
+    }
+    None
+}
+
+/// The last server of the group, or the group when it has none.
+fn last_first(input: &Input<'_>, decision: &mut Decision, group: &Group) -> Result<Step, String> {
+    let Some(last) = group.servers.last() else {
+        return Ok(Step::RemoveGroup(group.id));
+    };
+    if !group.is_settled() {
+        return Err("its order is being changed".to_owned());
+    }
+    for server in &group.servers {
+        match input.server(&server.address) {
+            Some(ServerView::Up { keys: 0, .. }) => {}
+            Some(ServerView::Up { keys, .. }) => {
+                note_keys(decision, group.id, &server.address, *keys);
+                return Err("it isn't empty".to_owned());
+            }
+            _ => return Err(format!("waits for {} to say that it is empty", server.address)),
+        }
+    }
+    Ok(Step::RemoveServer {
+        group: group.id,
+        server: last.address.clone(),
+    })
+}
+
+/// Keys without a slot: nobody reads them any more, and nobody but a person may give them up.
+fn note_keys(decision: &mut Decision, group: GroupId, server: &Address, keys: u64) {
+    let what = format!(
+        "group {group} has no slots any more, and {server} holds {keys} keys: look at them with redis-cli, and delete them, or put the group back in the spec"
+    );
+    decision.block(reason::GROUP_NOT_EMPTY, what);
+}

@@ -21,6 +21,7 @@ mod losses;
 mod masters;
 mod node_lost;
 mod roll;
+mod scale;
 mod sentinels;
 mod serving;
 mod sizes;
@@ -71,6 +72,9 @@ async fn of_changes(runner: &mut Runner) {
         .story_of(6, "roll: another image, a bad one, and back", roll::story)
         .await;
     runner.story_of(8, "drain: every node in turn", drain::story).await;
+    runner
+        .story_of(10, "scale: groups come and go, slots move", scale::story)
+        .await;
 }
 
 /// What breaks.

@@ -165,21 +165,21 @@ async fn a_broken_commit_changes_nothing_and_names_its_line_and_a_revert_works()
 async fn what_only_the_api_server_can_refuse_rejects_the_commit_at_its_field() {
     let Some(world) = World::new().await else { return };
     world.tree.write("clusters/a.yaml", file("a", 1)).unwrap();
-    world.tree.publish("clusters/b.yaml", file("b", 1)).unwrap();
+    let sentinels = |count: u8| file("b", 1) + &format!("  sentinel:\n    replicas: {count}\n    image: codis\n");
+    world.tree.publish("clusters/b.yaml", sentinels(3)).unwrap();
     world.source().await;
     world.reason("fleet", "Applied").await;
     world.tree.write("clusters/a.yaml", file("a", 2)).unwrap();
-    let fewer = file("b", 1).replace("    replicas: 4\n", "    replicas: 2\n");
-    world.tree.publish("clusters/b.yaml", fewer).unwrap();
+    world.tree.publish("clusters/b.yaml", sentinels(1)).unwrap();
     world.poke("fleet").await;
     let status = world.reason("fleet", "CommitRejected").await;
     let problem = &status.problems[0];
     assert_eq!(
         (problem.file.as_str(), problem.line),
-        ("clusters/b.yaml", Some(11)),
+        ("clusters/b.yaml", Some(5)),
         "{problem:?}"
     );
-    assert!(problem.message.contains("can't be scaled in"), "{problem:?}");
+    assert!(problem.message.contains("can't be lowered"), "{problem:?}");
     assert_eq!(proxies(&world.clusters().get("a").await.unwrap()), 1, "all or nothing");
 }
 

@@ -106,15 +106,18 @@ async fn an_edit_that_the_api_server_does_not_let_back_is_reported_as_held() {
     let Some(world) = World::new().await else { return };
     applied(&world).await;
     world
-        .edit("a", json!({ "spec": { "codisServer": { "replicas": 6 } } }))
+        .edit(
+            "a",
+            json!({ "spec": { "sentinel": { "replicas": 3, "image": "codis" } } }),
+        )
         .await;
     let status = world.status("fleet", "something held", |s| !s.held.is_empty()).await;
     assert!(
-        status.held[0].contains("spec.codisServer.replicas was changed by kubectl-edit"),
+        status.held[0].contains("spec.sentinel") && status.held[0].contains("by kubectl-edit"),
         "{:?}",
         status.held
     );
-    assert!(status.held[0].contains("can't be scaled in"), "{:?}", status.held);
+    assert!(status.held[0].contains("can't be lowered"), "{:?}", status.held);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use redis::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Codis, Error, error::innermost, names};
-use crate::domain::{Address, Replication, ServerView};
+use crate::domain::{Address, Memory, Replication, ServerView};
 
 /// How many replicas a master must have to take writes. Redis 7 still knows it by this name, the only one in 3.2.
 const MIN_REPLICAS: &str = "min-slaves-to-write";
@@ -382,6 +382,10 @@ fn parse_info(info: &str) -> Result<ServerView, String> {
         link_down_for: fields
             .get("master_link_down_since_seconds")
             .and_then(|value| value.parse().ok()),
+        memory: Memory {
+            used: number("used_memory"),
+            limit: number("maxmemory"),
+        },
         // Redis tells how many replicas are good enough only while it asks for any.
         fenced: fields.contains_key("min_slaves_good_slaves"),
     })

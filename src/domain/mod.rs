@@ -9,7 +9,7 @@ mod topology;
 
 pub use address::{Address, ParseAddressError};
 pub use observed::{
-    DashboardView, Intent, LostClaim, MemberPod, NodeView, Observed, ProxyPod, Replication, SentinelMaster,
+    DashboardView, Intent, LostClaim, MemberPod, Memory, NodeView, Observed, ProxyPod, Replication, SentinelMaster,
     SentinelView, ServerView, StatelessPod,
 };
 pub use slot::{GroupId, OutOfRange, SLOT_COUNT, SlotId, even_layout, slot_of_key};

@@ -73,6 +73,15 @@ impl Default for DashboardView {
     }
 }
 
+/// A server's memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// What is used.
+    pub used: u64,
+    /// `maxmemory`; 0: as much as there is.
+    pub limit: u64,
+}
+
 /// A server, as asked directly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerView {
@@ -92,6 +101,8 @@ pub enum ServerView {
         uptime: u64,
         /// For how many seconds a replica's link has been down; none while it is up, and if it never was.
         link_down_for: Option<u64>,
+        /// Its memory.
+        memory: Memory,
         /// Whether it takes writes only with a replica attached: the fence of a master that was restarted.
         fenced: bool,
     },

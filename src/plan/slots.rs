@@ -37,6 +37,10 @@ pub(super) fn spread(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
         decision.wait(reason::HELD, format!("{told}: {held}"));
         return None;
     }
+    if let Some(what) = no_room(input) {
+        decision.block(reason::NO_ROOM, what);
+        return None;
+    }
     // A master that is to be handed over goes first: it waits for the moves of its group.
     let must_yield = decision.waits.iter().any(|note| note.reason == reason::SWITCHOVER);
     decision.wait(reason::MOVING_SLOTS, told);
@@ -165,6 +169,33 @@ pub fn slots_to_move(desired: &Desired<'_>, observed: &Observed) -> usize {
     };
     let on_their_way = topology.slots.iter().filter(|slot| slot.moving.is_some()).count();
     to_move(desired, topology, &observed.balanced).len() + on_their_way
+}
+
+/// Why the groups that stay can't take what those that leave have: it is asked before the first slot moves, and for what is
+/// left with every batch. A server without a limit takes anything.
+fn no_room(input: &Input<'_>) -> Option<String> {
+    let memory = |group: &Group| match input.server(group.master()?) {
+        Some(ServerView::Up { memory, .. }) => Some(*memory),
+        _ => None,
+    };
+    let of = |staying: bool| {
+        let groups = input.topology.groups.values();
+        let groups = groups.filter(move |group| input.desired.cluster.stays(group.id) == staying);
+        groups
+            .filter(move |group| staying || input.topology.slots_of(group.id) > 0)
+            .filter_map(memory)
+    };
+    let needed: u64 = of(false).map(|memory| memory.used).sum();
+    if needed == 0 || of(true).any(|memory| memory.limit == 0) {
+        return None;
+    }
+    let room: u64 = of(true).map(|memory| memory.limit.saturating_sub(memory.used)).sum();
+    let (needed, room) = (needed >> 20, room >> 20);
+    (needed > room).then(|| {
+        format!(
+            "the groups that are to leave use {needed} MiB, and the others have {room} MiB left (maxmemory): give spec.codisServer.limits.memory more, or keep the groups"
+        )
+    })
 }
 
 /// A group that isn't wished any more leaves once the dashboard has no slot for it and its servers have no key: replicas,

@@ -42,6 +42,8 @@ pub mod reason {
     pub const SLOW_MOVES: &str = "SlowSlotMoves";
     /// A group that isn't wished any more isn't gone yet.
     pub const GROUP_LEAVES: &str = "GroupLeaves";
+    /// Blocked: what a group has doesn't fit into the others.
+    pub const NO_ROOM: &str = "NoRoom";
     /// Blocked: a group that is to leave has keys and no slots.
     pub const GROUP_NOT_EMPTY: &str = "GroupNotEmpty";
     /// A proxy that is no pod of the cluster.

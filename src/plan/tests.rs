@@ -18,7 +18,7 @@ use crate::{
     api::CodisCluster,
     build::Addresses,
     domain::{
-        ActionState, Address, Group, GroupId, MemberPod, ProxyPod, ProxyRecord, Replication, SentinelMaster,
+        ActionState, Address, Group, GroupId, MemberPod, Memory, ProxyPod, ProxyRecord, Replication, SentinelMaster,
         SentinelView, Server, ServerView, SlotId, SlotMapping, Topology, even_layout,
     },
     validate::{ValidCluster, validate},
@@ -55,6 +55,7 @@ fn master(keys: u64) -> ServerView {
         keys,
         uptime: 1000,
         link_down_for: None,
+        memory: Memory::default(),
         fenced: false,
     }
 }
@@ -69,6 +70,7 @@ fn replica_of(master: &Address, link_up: bool) -> ServerView {
         keys: 5,
         uptime: 1000,
         link_down_for: None,
+        memory: Memory::default(),
         fenced: false,
     }
 }
@@ -348,6 +350,7 @@ impl World {
                     keys: 0,
                     uptime: 9,
                     link_down_for: None,
+                    memory: Memory::default(),
                     fenced: false,
                 };
                 self.observed.servers.insert(server.clone(), view);
@@ -418,6 +421,7 @@ fn restarted(uptime: u64, silent_ms: [u64; 3]) -> World {
         keys: 5,
         uptime,
         link_down_for: None,
+        memory: Memory::default(),
         fenced: true,
     };
     world.observed.servers.insert(server(1, 0), view);

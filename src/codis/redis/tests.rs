@@ -19,6 +19,7 @@ fn up(replication: Replication, offset: u64, keys: u64) -> ServerView {
         keys,
         uptime: 0,
         link_down_for: None,
+        memory: Memory::default(),
         fenced: false,
     }
 }

@@ -130,6 +130,7 @@ fn an_assignment_that_broke_off_is_finished_before_the_proxies_hear_of_its_half(
             keys: 0,
             uptime: 9,
             link_down_for: None,
+            memory: Memory::default(),
             fenced: false,
         };
         world.observed.servers.insert(server(group, ordinal), view);

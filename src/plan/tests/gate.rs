@@ -88,6 +88,7 @@ fn an_attached_replica_is_not_left_fenced() {
         keys: 5,
         uptime: 60,
         link_down_for: None,
+        memory: Memory::default(),
         fenced: true,
     };
     world.observed.servers.insert(server(1, 1), view);

@@ -273,3 +273,28 @@ proptest! {
         prop_assert_eq!(world.topology.groups.len(), sizes.len());
     }
 }
+
+#[test]
+fn no_slot_leaves_a_group_whose_data_do_not_fit_into_the_others() {
+    let mut world = World::settled();
+    world.wish(1);
+    let mut uses = |id: u64, used: u64| {
+        let view = world.observed.servers.get_mut(&server(id, 0)).unwrap();
+        if let ServerView::Up { memory, .. } = view {
+            *memory = Memory {
+                used: used << 20,
+                limit: 100 << 20,
+            };
+        }
+    };
+    uses(1, 40);
+    uses(2, 70);
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step, reasons(&decision.blocked)),
+        (None, vec![reason::NO_ROOM])
+    );
+    assert!(decision.blocked[0].message.contains("70 MiB") && decision.blocked[0].message.contains("60 MiB"));
+    world.observed.servers.insert(server(1, 0), master(5));
+    assert!(!moves(&world.decide()).is_empty(), "without a limit there is room");
+}

@@ -198,6 +198,18 @@ fn sizes_and_services() -> Vec<Field> {
             )],
         ),
         field(
+            "codisProxy.drainSeconds",
+            json!({"codisProxy": {"drainSeconds": 7}}),
+            json!({"codisProxy": {"drainSeconds": 5}}),
+            vec![(
+                object(
+                    "deployment/c-proxy",
+                    ".spec.template.spec.terminationGracePeriodSeconds",
+                ),
+                "22",
+            )],
+        ),
+        field(
             "codisProxy.serviceAnnotations",
             json!({"codisProxy": {"serviceAnnotations": {"e2e": "of-e2e"}}}),
             json!({"codisProxy": {"serviceAnnotations": null}}),

@@ -14,6 +14,7 @@ const SERVER: &str = include_str!("../src/build/scripts/server.sh");
 const SENTINEL: &str = include_str!("../src/build/scripts/sentinel.sh");
 const DASHBOARD: &str = include_str!("../src/build/scripts/dashboard.sh");
 const PROXY: &str = include_str!("../src/build/scripts/proxy.sh");
+const DRAIN: &str = include_str!("../src/build/scripts/proxy-drain.sh");
 const READY: &str = include_str!("../src/build/scripts/proxy-ready.sh");
 
 /// A folder with a Secret, a data volume and programs that tell what they were called with.
@@ -22,7 +23,7 @@ struct Pod(PathBuf);
 impl Pod {
     fn new(test: &str) -> Self {
         let root = std::env::temp_dir().join(format!("entry-scripts-{}-{test}", std::process::id()));
-        for folder in ["secret", "data", "bin"] {
+        for folder in ["secret", "data", "bin", "proc/net"] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
         let pod = Self(root);
@@ -62,6 +63,7 @@ impl Pod {
             .replace("/etc/codis", &at("secret"))
             .replace("data=/data", &format!("data={}", at("data")))
             .replace("/data/sentinel", &at("data/sentinel"))
+            .replace("/proc/", &at("proc/"))
             .replace("/dev/termination-log", &at("termination-log"));
         let path = format!("{}:{}", at("bin"), std::env::var("PATH").unwrap());
         let output = Command::new("sh")
@@ -342,4 +344,48 @@ fn a_proxy_that_waits_for_the_dashboard_ends_when_it_is_told_to() {
     let (output, ok) = pod.run(PROXY, &[("NCPU", "1"), ("POD_IP", "10.1.0.1")]);
     assert!(ok && output.is_empty(), "{output}");
     assert!(began.elapsed().as_secs() < 30, "it slept through the signal");
+}
+
+/// How long a proxy with these connections stays, in seconds, when it is to wait for 30 s at most. After 3 s its first
+/// client goes.
+fn stays(test: &str, connections: &[&str], ready: &str) -> u64 {
+    let pod = Pod::new(test);
+    pod.file("proc/uptime", "1000.50 900.25\n")
+        .file(
+            "proc/net/tcp",
+            &format!("  sl  local_address rem_address   st\n{}\n", connections.join("\n")),
+        )
+        .file("secret/proxy-ready.sh", ready);
+    let at = |path: &str| pod.0.join(path).display().to_string();
+    let (uptime, tcp) = (at("proc/uptime"), at("proc/net/tcp"));
+    let sleep = format!(
+        "read -r now _ <{uptime}; now=$((${{now%.*}} + $1)); echo \"$now.50 900.25\" >{uptime}\n\
+         [ $now -lt 1008 ] || sed -i '/^ *0: /d' {tcp}"
+    );
+    pod.program("sleep", &sleep);
+    let (output, ok) = pod.run(&format!("set -- 5 30\n{DRAIN}"), &[]);
+    assert!(ok && output.is_empty(), "{output}");
+    let now: u64 = pod.read("proc/uptime").split('.').next().unwrap().parse().unwrap();
+    now - 1000
+}
+
+#[test]
+fn a_proxy_that_leaves_stays_until_its_clients_are_gone_for_as_long_as_it_may() {
+    let client = |number: u8| format!("   {number}: 0100F40A:4A38 0200F40A:C350 01 00000000:00000000 00:00000000");
+    let (first, second) = (client(0), client(1));
+    let others = [
+        "   2: 00000000:4A38 00000000:0000 0A 00000000:00000000 00:00000000", // it listens
+        "   3: 0100F40A:4A38 0200F40A:C351 06 00000000:00000000 00:00000000", // TIME_WAIT
+        "   4: 0100F40A:2B48 0200F40A:C352 01 00000000:00000000 00:00000000", // its administrative port
+        "   5: 0100F40A:C353 0300F40A:4A38 01 00000000:00000000 00:00000000", // a connection of its own
+    ];
+    assert_eq!(stays("nobody", &others, "exit 0"), 5);
+    assert_eq!(stays("one", &[&first, others[0]], "exit 0"), 5 + 3);
+    assert_eq!(stays("faithful", &[&first, &second], "exit 0"), 5 + 30);
+}
+
+#[test]
+fn a_proxy_that_leaves_and_answers_nobody_keeps_nobody_waiting() {
+    let client = "   1: 0100F40A:4A38 0200F40A:C350 01 00000000:00000000 00:00000000";
+    assert_eq!(stays("mute", &[client], "exit 1"), 5 + 3);
 }

@@ -57,6 +57,8 @@ impl Shape {
             "coordinatorAddr": "builtin",
             "codisProxy": {
                 "image": IMAGE, "replicas": self.proxies, "sessionAuth": SESSION, "serviceType": "NodePort", "requests": small,
+                // The suite's clients stay connected: a proxy that leaves cuts them.
+                "drainSeconds": 5,
             },
             "codisServer": {
                 "image": IMAGE, "replicas": self.groups * self.group_replicas, "groupReplicas": self.group_replicas,

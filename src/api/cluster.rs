@@ -173,6 +173,11 @@ pub struct ProxySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_unavailable: Option<i32>,
+    /// For how many seconds at most a proxy that leaves waits for its clients to go, after the 5 s that Kubernetes takes to
+    /// send it no new ones; 30 if not given. Then those that are still connected are cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 5, max = 3600))]
+    pub drain_seconds: Option<i32>,
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<BTreeMap<String, String>>,

@@ -24,10 +24,11 @@ pub const KEY_LIVE_KEYS: &str = "live-keys";
 pub const KEY_SESSION_ROTATIONS: &str = "session-auth-rotations";
 
 pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -> Secret {
-    let files: [(&str, String); 19] = [
+    let files: [(&str, String); 20] = [
         ("dashboard.sh", include_str!("scripts/dashboard.sh").to_owned()),
         ("fe.sh", include_str!("scripts/fe.sh").to_owned()),
         ("proxy.sh", include_str!("scripts/proxy.sh").to_owned()),
+        ("proxy-drain.sh", include_str!("scripts/proxy-drain.sh").to_owned()),
         ("proxy-ready.sh", include_str!("scripts/proxy-ready.sh").to_owned()),
         ("sentinel.sh", include_str!("scripts/sentinel.sh").to_owned()),
         ("server.sh", include_str!("scripts/server.sh").to_owned()),

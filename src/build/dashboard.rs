@@ -42,7 +42,7 @@ pub(super) fn stateful_set(cluster: &ValidCluster, facts: &Facts) -> StatefulSet
         // 800 until it holds its lock, which is no success (contract §5.1).
         readiness: pod::http("/topom", "http"),
         liveness: None,
-        lingers: None,
+        leaving: None,
         data: if claim.is_some() { Data::Claim } else { Data::EmptyDir },
     };
     pod::stateful_set(cluster, facts, name, 1, "RollingUpdate", claim.as_ref(), pod)

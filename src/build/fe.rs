@@ -20,7 +20,7 @@ pub(super) fn deployment(cluster: &ValidCluster, facts: &Facts) -> Option<Deploy
         ports: &[("http", ports::FE)],
         readiness: pod::http("/list", "http"),
         liveness: Some(pod::tcp("http")),
-        lingers: None,
+        leaving: None,
         data: Data::None,
     };
     Some(Deployment {

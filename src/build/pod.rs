@@ -46,10 +46,19 @@ pub(super) struct Pod<'a> {
     pub ports: &'a [(&'static str, u16)],
     pub readiness: Probe,
     pub liveness: Option<Probe>,
-    /// For how many seconds it goes on after it was told to end, until nobody sends it anything new.
-    pub lingers: Option<u16>,
+    /// How it leaves, where it isn't told to stop at once.
+    pub leaving: Option<Leaving>,
     /// Where data is, if anything is written.
     pub data: Data,
+}
+
+/// A script that a container runs before it is told to stop.
+pub(super) struct Leaving {
+    /// A key of the Secret.
+    pub script: &'static str,
+    pub arguments: Vec<String>,
+    /// How long the script and the stop after it may take, in seconds.
+    pub within: u16,
 }
 
 /// Where a pod keeps data.
@@ -90,6 +99,7 @@ impl Pod<'_> {
                 node_selector: placement.node_selector.clone(),
                 priority_class_name: wished.priority_class.clone(),
                 service_account_name: wished.service_account.clone(),
+                termination_grace_period_seconds: self.leaving.as_ref().map(|leaving| leaving.within.into()),
                 topology_spread_constraints: spread(cluster, self.component, wished),
                 scheduler_name: placement.scheduler.clone(),
                 security_context: Some(pod_security()),
@@ -153,7 +163,7 @@ impl Pod<'_> {
             resources: Some(self.spec.resources.clone()),
             readiness_probe: Some(self.readiness),
             liveness_probe: self.liveness,
-            lifecycle: self.lingers.map(lingering),
+            lifecycle: self.leaving.map(before_stop),
             security_context: Some(container_security()),
             volume_mounts: Some(mounts),
             ..Default::default()
@@ -287,13 +297,12 @@ fn container_security() -> SecurityContext {
     }
 }
 
-/// Services take a moment to forget a pod that ends.
-fn lingering(seconds: u16) -> Lifecycle {
+fn before_stop(leaving: Leaving) -> Lifecycle {
+    let mut command = vec!["sh".to_owned(), format!("/etc/codis/{}", leaving.script)];
+    command.extend(leaving.arguments);
     Lifecycle {
         pre_stop: Some(LifecycleHandler {
-            exec: Some(ExecAction {
-                command: Some(vec!["sleep".to_owned(), seconds.to_string()]),
-            }),
+            exec: Some(ExecAction { command: Some(command) }),
             ..Default::default()
         }),
         ..Default::default()

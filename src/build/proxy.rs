@@ -14,19 +14,21 @@ use k8s_openapi::{
 use super::{
     Facts,
     meta::{self, Component},
-    pod::{self, Data, Pod},
+    pod::{self, Data, Leaving, Pod},
 };
 use crate::{domain::ports, validate::ValidCluster};
 
-/// Longer than kube-proxy on every node takes to hear of it, in seconds.
+/// Longer than kube-proxy on every node takes to hear that a proxy leaves, in seconds.
 const LINGERS: u16 = 5;
+/// What a proxy has to stop, in seconds, once its clients are gone: it takes one.
+const STOPS_WITHIN: u16 = 10;
 
 pub(super) fn deployment(cluster: &ValidCluster, facts: &Facts) -> Deployment {
     let pod = Pod {
         component: Component::Proxy,
         spec: &cluster.proxy,
         script: "proxy.sh",
-        files: &["proxy.toml", "proxy-ready.sh", "dashboard-address"],
+        files: &["proxy.toml", "proxy-ready.sh", "proxy-drain.sh", "dashboard-address"],
         env: vec![
             pod::field("POD_IP", "status.podIP"),
             pod::value("NCPU", cluster.proxy_sizing.ncpu.to_string()),
@@ -34,7 +36,11 @@ pub(super) fn deployment(cluster: &ValidCluster, facts: &Facts) -> Deployment {
         ports: &[("redis", ports::PROXY), ("admin", ports::PROXY_ADMIN)],
         readiness: pod::script("proxy-ready.sh"),
         liveness: None,
-        lingers: Some(LINGERS),
+        leaving: Some(Leaving {
+            script: "proxy-drain.sh",
+            arguments: [LINGERS, cluster.proxy_drain].map(|seconds| seconds.to_string()).into(),
+            within: LINGERS + cluster.proxy_drain + STOPS_WITHIN,
+        }),
         data: Data::None,
     };
     // An autoscaler's number isn't ours to apply, once there is one. From none it never scales: it is woken by us.

@@ -20,7 +20,7 @@ pub(super) fn stateful_set(cluster: &ValidCluster, facts: &Facts) -> Option<Stat
         ports: &[("sentinel", ports::SENTINEL)],
         readiness: pod::tcp("sentinel"),
         liveness: Some(pod::tcp("sentinel")),
-        lingers: None,
+        leaving: None,
         data: Data::EmptyDir,
     };
     let name = cluster.names.sentinel();

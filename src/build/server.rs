@@ -29,7 +29,7 @@ pub(super) fn stateful_set(cluster: &ValidCluster, facts: &Facts, group: GroupId
         readiness: pod::tcp("redis"),
         // A server that hangs is the sentinels' affair: a restart by the kubelet could lose what a failover keeps.
         liveness: None,
-        lingers: None,
+        leaving: None,
         data: if claim.is_some() { Data::Claim } else { Data::EmptyDir },
     };
     let size = facts.group_size(cluster, group);

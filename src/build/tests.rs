@@ -297,6 +297,23 @@ fn a_small_proxy_stays_small() {
 }
 
 #[test]
+fn a_proxy_that_leaves_has_time_for_its_clients_and_for_its_stop() {
+    let of = |cluster: &ValidCluster| {
+        let pods = pod_specs(&built(cluster));
+        let proxy = pods.into_iter().find(|pod| pod.containers[0].name == "proxy").unwrap();
+        let hook = proxy.containers[0].lifecycle.clone().unwrap().pre_stop.unwrap();
+        (
+            proxy.termination_grace_period_seconds,
+            hook.exec.unwrap().command.unwrap().join(" "),
+        )
+    };
+    let expected = |grace: i64, drain: u16| (Some(grace), format!("sh /etc/codis/proxy-drain.sh 5 {drain}"));
+    assert_eq!(of(&sample(|_| ())), expected(45, 30));
+    let patient = sample(|c| c["spec"]["codisProxy"]["drainSeconds"] = 3600.into());
+    assert_eq!(of(&patient), expected(3615, 3600));
+}
+
+#[test]
 fn armed_gates_are_listed_for_the_entry_script() {
     let cluster = sample(|_| ());
     let mut facts = facts(&cluster);

@@ -90,6 +90,8 @@ pub struct ValidCluster {
     pub proxy_sizing: ProxySizing,
     /// Proxies more than wished, and missing, during a rolling update.
     pub proxy_rollout: (Option<i32>, Option<i32>),
+    /// For how many seconds at most a proxy that leaves waits for its clients to go.
+    pub proxy_drain: u16,
     /// When the number of proxies follows their CPU use.
     pub proxy_scaling: Option<Scaling>,
     /// The dashboard.
@@ -168,6 +170,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         );
     }
     let proxy_scaling = scaling(spec, &mut errors);
+    let proxy_drain = errors.take(drain_seconds(spec));
     let brakes = Brakes::of(cluster, &mut errors);
     let node_loss_after = errors.take(brakes::node_loss_after(spec.node_loss_after.as_deref()));
     let is_bounded = errors.take(choice(
@@ -201,6 +204,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         proxy_service: parts.proxy_service,
         proxy_sizing: parts.proxy_sizing,
         proxy_rollout: (spec.codis_proxy.max_surge, spec.codis_proxy.max_unavailable),
+        proxy_drain,
         proxy_scaling,
         dashboard: parts.dashboard,
         fe: parts.fe,
@@ -359,6 +363,15 @@ pub struct Scaling {
     pub max: i32,
     /// Percent of the requested CPU that is aimed at.
     pub cpu_percent: i32,
+}
+
+fn drain_seconds(spec: &CodisClusterSpec) -> Result<u16, Invalid> {
+    let seconds = u16::try_from(spec.codis_proxy.drain_seconds.unwrap_or(30)).unwrap_or(0);
+    if (5..=3600).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err(Invalid::new("spec.codisProxy.drainSeconds", "must be from 5 to 3600"))
+    }
 }
 
 fn scaling(spec: &CodisClusterSpec, errors: &mut Errors) -> Option<Scaling> {

@@ -34,7 +34,7 @@ fn four_servers_in_groups_of_two_are_two_groups() {
 #[test]
 fn each_bad_field_is_named() {
     type Change = fn(&mut serde_json::Value);
-    let table: [(&str, Change); 14] = [
+    let table: [(&str, Change); 16] = [
         ("metadata.name", |c| c["metadata"]["name"] = "Sample".into()),
         ("metadata.name", |c| c["metadata"]["name"] = "a".repeat(41).into()),
         ("metadata.name", |c| c["metadata"]["name"] = "1a".into()),
@@ -60,6 +60,12 @@ fn each_bad_field_is_named() {
         ("spec.codisProxy.hpaSpec.minReplicas", |c| {
             c["spec"]["codisProxy"]["hpaSpec"] =
                 serde_json::json!({"minReplicas": 3, "maxReplicas": 2, "cpuUsedThreshold": 50});
+        }),
+        ("spec.codisProxy.drainSeconds", |c| {
+            c["spec"]["codisProxy"]["drainSeconds"] = 4.into()
+        }),
+        ("spec.codisProxy.drainSeconds", |c| {
+            c["spec"]["codisProxy"]["drainSeconds"] = 3601.into()
         }),
         ("spec.codisProxy.serviceType", |c| {
             c["spec"]["codisProxy"]["serviceType"] = "External".into()

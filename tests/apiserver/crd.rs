@@ -168,6 +168,11 @@ async fn every_rule_refuses_with_its_message() {
             with("/codisProxy/replicas", json!(0)),
             "should be greater than or equal to 1",
         ),
+        (
+            "a",
+            with("/codisProxy/drainSeconds", json!(4)),
+            "should be greater than or equal to 5",
+        ),
     ] {
         let refused = refusal(&world, &manifest(name, spec)).await;
         assert!(refused.contains(message), "{name}: wanted {message:?}, got: {refused}");

@@ -43,6 +43,8 @@ pub enum Propagation {
     Foreground,
     /// They go afterwards.
     Background,
+    /// They go afterwards, and the object within 30 s, for however long it would have liked to stay.
+    Soon,
     /// The object goes at once, and nobody is asked to end anything: for pods whose process is provably gone.
     Now,
     /// They stay, and lose their owner.
@@ -221,6 +223,7 @@ impl Cluster {
         let params = match propagation {
             Propagation::Foreground => DeleteParams::foreground(),
             Propagation::Background => DeleteParams::background(),
+            Propagation::Soon => DeleteParams::background().grace_period(30),
             Propagation::Now => DeleteParams::background().grace_period(0),
             Propagation::Orphan => DeleteParams::orphan(),
         };

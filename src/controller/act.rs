@@ -220,12 +220,12 @@ async fn start_empty(
     Ok(())
 }
 
-/// Gracefully: what is written is kept.
+/// Gracefully: what is written is kept. But a proxy that is made anew because it doesn't answer waits for no client.
 async fn delete_pod(context: &Context, turn: &Turn<'_>, name: &str, uid: &str) -> Result<(), Error> {
     let namespace = turn.cluster.namespace().unwrap_or_default();
     context
         .cluster
-        .delete::<Pod>(&namespace, name, uid, Propagation::Background)
+        .delete::<Pod>(&namespace, name, uid, Propagation::Soon)
         .await?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Address, GroupId, SlotId, Topology};
+use super::{Address, GroupId, ProxyRecord, SlotId, Topology};
 
 /// Everything that `plan` may know about the running cluster.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +50,20 @@ impl Observed {
     #[must_use]
     pub fn node(&self, name: Option<&String>) -> Option<&NodeView> {
         self.nodes.get(name?)
+    }
+
+    /// The pod of a registered proxy.
+    #[must_use]
+    pub fn proxy_pod(&self, record: &ProxyRecord) -> Option<&ProxyPod> {
+        let mut pods = self.proxy_pods.iter();
+        pods.find(|pod| pod.ip.as_deref() == Some(record.admin.host()))
+    }
+
+    /// Whether clients find a proxy: it serves, and no pod that leaves is behind it, which serves only those it has.
+    #[must_use]
+    pub fn is_in_service(&self, record: &ProxyRecord) -> bool {
+        let leaves = self.proxy_pod(record).is_some_and(|pod| pod.ending);
+        record.online && record.error.is_none() && !leaves
     }
 }
 

@@ -8,7 +8,7 @@ use crate::domain::{Address, DashboardView, Observed, Replication, SLOT_COUNT, S
 pub struct Health {
     /// Slots that map to a reachable master.
     pub slots_served: u16,
-    /// Proxies that are online.
+    /// Proxies that are online and that clients find.
     pub proxies_online: usize,
     /// Servers that serve as master or follow their master with the link up.
     pub servers_in_role: usize,
@@ -56,7 +56,7 @@ pub fn health(desired: &Desired<'_>, observed: &Observed) -> Health {
         proxies_online: topology
             .proxies
             .iter()
-            .filter(|proxy| proxy.online && proxy.error.is_none())
+            .filter(|proxy| observed.is_in_service(proxy))
             .count(),
         servers_in_role: servers_in_role(topology, observed),
         sentinels_watching: sentinels_watching(desired, topology, observed),

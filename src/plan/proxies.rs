@@ -21,12 +21,8 @@ const STARTS_WITHIN: u64 = 15;
 /// One dead record blocks every push (contract §15.2).
 pub(super) fn remove_dead(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for record in &input.topology.proxies {
-        let pod = input
-            .observed
-            .proxy_pods
-            .iter()
-            .find(|pod| pod.ip.as_deref() == Some(record.admin.host()));
-        if is_dead(record, pod) {
+        let pod = input.observed.proxy_pod(record);
+        if is_dead(input, record, pod) {
             return Some(Step::RemoveProxy {
                 token: record.token.clone(),
                 admin: record.admin.clone(),
@@ -48,27 +44,16 @@ pub(super) fn remove_dead(input: &Input<'_>, decision: &mut Decision) -> Option<
 pub(super) fn replace_silent(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
     // Where all are silent it may be the dashboard that is cut off: clients must keep a proxy.
     let wished = input.desired.cluster.proxy.replicas;
-    let has_another = input
-        .topology
-        .proxies
-        .iter()
-        .any(|record| record.online && record.error.is_none());
-    let all_stand = input.observed.proxy_pods.iter().all(|pod| pod.ready && !pod.ending);
+    let records = input.topology.proxies.iter();
+    let has_another = records.clone().any(|record| input.observed.is_in_service(record));
+    // One that leaves may wait for its clients for an hour: another one is in its place long before.
+    let standing = input.observed.proxy_pods.iter().filter(|pod| !pod.ending);
+    let all_stand = standing.clone().count() >= usize::from(wished) && standing.clone().all(|pod| pod.ready);
     if !(has_another && all_stand || wished == 1) {
         return None;
     }
-    let is_silent = |admin: &Address| {
-        input
-            .observed
-            .down_for
-            .get(admin)
-            .is_some_and(|seconds| *seconds >= SILENT)
-    };
-    let records = input.topology.proxies.iter().filter(|record| is_silent(&record.admin));
-    let mut pods = records.filter_map(|record| {
-        let pods = input.observed.proxy_pods.iter();
-        pods.clone().find(|pod| pod.ip.as_deref() == Some(record.admin.host()))
-    });
+    let silent = records.filter(|record| is_silent(input, record));
+    let mut pods = silent.filter_map(|record| input.observed.proxy_pod(record));
     // One that starts, or ends, isn't silent: the kubelet has it in hand.
     let pod = pods.find(|pod| !pod.ending && pod.running_for.is_some_and(|seconds| seconds > STARTS_WITHIN))?;
     Some(Step::Restart {
@@ -78,15 +63,21 @@ pub(super) fn replace_silent(input: &Input<'_>, _: &mut Decision) -> Option<Step
     })
 }
 
-fn is_dead(record: &ProxyRecord, pod: Option<&ProxyPod>) -> bool {
+fn is_silent(input: &Input<'_>, record: &ProxyRecord) -> bool {
+    let down_for = input.observed.down_for.get(&record.admin);
+    down_for.is_some_and(|seconds| *seconds >= SILENT)
+}
+
+fn is_dead(input: &Input<'_>, record: &ProxyRecord, pod: Option<&ProxyPod>) -> bool {
     let Some(error) = &record.error else { return false };
     match pod {
         // Its address answers for another proxy: this record is of an earlier process (contract §8.4).
         Some(_) if error.contains("invalid xauth") => true,
         // In place restarts take a moment and keep the record: only what doesn't come back by itself is dead.
-        Some(pod) => {
-            pod.ending || pod.running_for.is_none() || !pod.ready && pod.running_for.is_some_and(|s| s > HANGS_AFTER)
-        }
+        Some(pod) if pod.running_for.is_none() => true,
+        // One that leaves serves the clients that it has: it must hear of every change until it is gone.
+        Some(pod) if pod.ending => is_silent(input, record),
+        Some(pod) => !pod.ready && pod.running_for.is_some_and(|seconds| seconds > HANGS_AFTER),
         None => true,
     }
 }
@@ -176,7 +167,7 @@ pub(super) fn online(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
         .topology
         .proxies
         .iter()
-        .filter(|proxy| proxy.online && proxy.error.is_none())
+        .filter(|proxy| input.observed.is_in_service(proxy))
         .count();
     if online < wished {
         decision.wait(

@@ -41,6 +41,73 @@ fn only_dead_proxies_lose_their_record() {
     }
 }
 
+/// A third proxy that was told to leave and still serves its clients.
+fn with_one_that_leaves() -> World {
+    let mut world = World::settled();
+    let (mut record, mut pod) = (world.topology.proxies[0].clone(), world.observed.proxy_pods[0].clone());
+    record.token = "token-0".to_owned();
+    record.admin = Address::new("10.244.0.9", 11080);
+    pod.name = "token-0".to_owned();
+    pod.ip = Some("10.244.0.9".to_owned());
+    (pod.ending, pod.ready) = (true, false);
+    world.topology.proxies.insert(0, record);
+    world.observed.proxy_pods.insert(0, pod);
+    world
+}
+
+#[test]
+fn a_proxy_that_leaves_is_told_of_every_change_while_it_serves_its_clients() {
+    let mut world = with_one_that_leaves();
+    assert_eq!(world.decide().step, None);
+    // Busy for a moment: its clients would be cut.
+    world.topology.proxies[0].error = Some("timeout".into());
+    assert_eq!(world.decide().step, None);
+    let removes =
+        |world: &World| matches!(world.decide().step, Some(Step::RemoveProxy { token, .. }) if token == "token-0");
+    let admin = world.topology.proxies[0].admin.clone();
+    world.observed.down_for.insert(admin, 5);
+    assert!(
+        removes(&world),
+        "it is silent and would keep the others from being told"
+    );
+    world.observed.down_for.clear();
+    world.observed.proxy_pods[0].running_for = None;
+    assert!(removes(&world), "its process has ended");
+}
+
+#[test]
+fn a_proxy_that_leaves_counts_for_nobody_but_its_clients() {
+    let mut world = with_one_that_leaves();
+    assert_eq!(health(&world.desired(), &world.observed()).proxies_online, 2);
+    world.topology.proxies.pop();
+    assert_eq!(reasons(&world.decide().waits), [reason::PROXIES_NOT_READY]);
+}
+
+#[test]
+fn a_proxy_that_leaves_is_in_nobodys_way() {
+    let mut world = with_one_that_leaves();
+    world.promotion = Some((gid(1), None));
+    // It was deleted right after its start.
+    world.observed.proxy_pods[0].running_for = Some(2);
+    assert!(matches!(world.decide().step, Some(Step::Switchover { .. })));
+    world.promotion = None;
+    let admin = world.topology.proxies[1].admin.clone();
+    world.topology.proxies[1].error = Some("timeout".into());
+    world.observed.down_for.insert(admin, 5);
+    assert!(matches!(world.decide().step, Some(Step::Restart { pod, .. }) if pod == "token-1"));
+}
+
+#[test]
+fn the_last_proxy_that_clients_find_is_left_to_them_while_another_one_leaves() {
+    let mut world = with_one_that_leaves();
+    for number in [1, 2] {
+        let admin = world.topology.proxies[number].admin.clone();
+        world.topology.proxies[number].error = Some("timeout".into());
+        world.observed.down_for.insert(admin, 5);
+    }
+    assert_eq!(world.decide().step, None, "the dashboard may be cut off");
+}
+
 #[test]
 fn a_proxy_that_did_not_register_is_taken_online() {
     let mut world = World::settled();

@@ -115,6 +115,15 @@ fn file(name: &str) -> Vec<String> {
         .to_vec()
 }
 
+/// Whether the dashboard has the servers read from.
+fn told_of_servers() -> Vec<String> {
+    let script =
+        "codis-admin --dashboard=$(cat /etc/codis/dashboard-address) group | grep -o '\"replica_group\": *[a-z]*'";
+    ["exec", "deployment/c-proxy", "-c", "proxy", "--", "sh", "-c", script]
+        .map(str::to_owned)
+        .to_vec()
+}
+
 /// A setting of a running server.
 fn setting(name: &str) -> Vec<String> {
     let script = format!("REDISCLI_AUTH=$(cat /etc/codis/product-auth) redis-cli CONFIG GET {name} | tail -1");
@@ -208,6 +217,12 @@ fn sizes_and_services() -> Vec<Field> {
                 ),
                 "22",
             )],
+        ),
+        field(
+            "codisProxy.replicaReads",
+            json!({"codisProxy": {"replicaReads": true}}),
+            json!({"codisProxy": {"replicaReads": null}}),
+            vec![(told_of_servers(), "true")],
         ),
         field(
             "codisProxy.serviceAnnotations",

@@ -178,6 +178,10 @@ pub struct ProxySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 5, max = 3600))]
     pub drain_seconds: Option<i32>,
+    /// Whether read-only commands go to replicas, too: those of the proxy's zone first. A replica lags behind its master,
+    /// so that what was just written may not be read yet. false if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_reads: Option<bool>,
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<BTreeMap<String, String>>,

@@ -41,15 +41,29 @@ impl Codis {
         forgive(done, &format!("group-[{group}] already exists"))
     }
 
-    /// Adds a server at the end of a group; the first is its master. The server must answer the dashboard. One that
-    /// exists is a success, though it may be in another group: the next observation tells.
+    /// Adds a server at the end of a group; the first is its master. The server must answer the dashboard. `zone` is what
+    /// proxies of the same datacenter know to be near (contract §6.5); nothing changes it later. A server that exists is
+    /// a success, though it may be in another group: the next observation tells.
     ///
     /// # Errors
     /// Any [`Error`].
-    pub async fn add_server(&self, group: GroupId, server: &Address) -> Result<(), Error> {
-        let parameters = [&*group.to_string(), &server.to_string()];
+    pub async fn add_server(&self, group: GroupId, server: &Address, zone: Option<&str>) -> Result<(), Error> {
+        let (group, address) = (group.to_string(), server.to_string());
+        let parameters: Vec<&str> = [&*group, &address].into_iter().chain(zone).collect();
         let done = self.put(names::ADD_SERVER, &["group", "add"], &parameters).await;
         forgive(done, &format!("server-[{server}] already exists"))
+    }
+
+    /// Has proxies send read-only commands to a server, too, or not any more: its `replica_group`. They hear of it by
+    /// [`resync_group`](Self::resync_group): the group may be out of sync until then (contract §5.4).
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn mark_replica(&self, group: GroupId, server: &Address, reads: bool) -> Result<(), Error> {
+        let value = if reads { "1" } else { "0" };
+        let parameters = [&*group.to_string(), &server.to_string(), value];
+        self.put(names::MARK_REPLICA, &["group", "replica-groups"], &parameters)
+            .await
     }
 
     /// Queues a server's sync action, which makes it follow its group's master (contract §6.3). One that is queued

@@ -9,6 +9,8 @@ pub mod names {
     pub const CREATE_GROUP: &str = "create_group";
     /// Dashboard: add a server to a group.
     pub const ADD_SERVER: &str = "add_server";
+    /// Dashboard: have proxies read from a server, or not.
+    pub const MARK_REPLICA: &str = "mark_replica";
     /// Dashboard: queue a server's sync action.
     pub const SYNC_SERVER: &str = "sync_server";
     /// Dashboard: make a server its group's master.

@@ -95,6 +95,8 @@ struct ServerModel {
     server: String,
     #[serde(default, deserialize_with = "lenient")]
     action: State,
+    #[serde(default, deserialize_with = "lenient")]
+    replica_group: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -235,6 +237,7 @@ fn server(model: ServerModel) -> Result<Server, String> {
     Ok(Server {
         address: address(&model.server)?,
         action,
+        is_read: model.replica_group,
     })
 }
 

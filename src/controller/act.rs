@@ -82,7 +82,13 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
     match step {
         Step::RemoveProxy { token, .. } => codis.remove_proxy(token).await?,
         Step::CreateGroup(group) => codis.create_group(*group).await?,
-        Step::AddServer { group, server } => codis.add_server(*group, server).await?,
+        Step::AddServer { group, server, zone } => codis.add_server(*group, server, zone.as_deref()).await?,
+        Step::MarkReplicas { group, servers, reads } => {
+            for server in servers {
+                codis.mark_replica(*group, server, *reads).await?;
+            }
+            codis.resync_group(*group).await?;
+        }
         Step::RemoveServer { group, server } => codis.remove_server(*group, server).await?,
         Step::RemoveGroup(group) => codis.remove_group(*group).await?,
         Step::ForgetGroup(group) => forget_group(context, desired, turn, *group).await?,

@@ -52,6 +52,13 @@ impl Observed {
         self.nodes.get(name?)
     }
 
+    /// The zone of the node that a server's pod is on, where that is known.
+    #[must_use]
+    pub fn zone_of(&self, server: &Address) -> Option<&str> {
+        let pod = self.server_pods.get(server)?;
+        self.node(pod.node.as_ref())?.zone.as_deref()
+    }
+
     /// The pod of a registered proxy.
     #[must_use]
     pub fn proxy_pod(&self, record: &ProxyRecord) -> Option<&ProxyPod> {

@@ -43,6 +43,8 @@ pub struct Server {
     pub address: Address,
     /// Its sync action (contract §6.3).
     pub action: ActionState,
+    /// Whether proxies send read-only commands to it, too: its `replica_group` (contract §6.5).
+    pub is_read: bool,
 }
 
 /// The state of a server's sync action or of a slot's migration, as far as anyone needs to tell.

@@ -81,6 +81,7 @@ fn add(input: &Input<'_>, decision: &mut Decision, group: &Group, server: &Addre
     Some(Step::AddServer {
         group: group.id,
         server: server.clone(),
+        zone: input.observed.zone_of(server).map(str::to_owned),
     })
 }
 

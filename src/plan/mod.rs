@@ -15,6 +15,7 @@ mod layout;
 mod loss;
 mod moves;
 mod proxies;
+mod reads;
 mod roll;
 mod sentinels;
 mod shrink;
@@ -71,7 +72,8 @@ const HEALING: [Rule; 26] = [
 ];
 
 /// What can wait: changes that nobody's data or service depends on now.
-const VOLUNTARY: [Rule; 7] = [
+const VOLUNTARY: [Rule; 8] = [
+    reads::align,
     drain::evacuate,
     shrink::leave,
     slots::spread,

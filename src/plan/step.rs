@@ -101,6 +101,8 @@ pub enum Step {
         group: GroupId,
         /// The server.
         server: Address,
+        /// The zone of the node that its pod is on.
+        zone: Option<String>,
     },
     /// Take a server out of its group: a replica, or the last one of a group without slots.
     RemoveServer {
@@ -111,6 +113,15 @@ pub enum Step {
     },
     /// Take an empty group out of the topology.
     RemoveGroup(GroupId),
+    /// Have proxies read from servers of a group, or from none of these any more.
+    MarkReplicas {
+        /// The group.
+        group: GroupId,
+        /// The servers.
+        servers: Vec<Address>,
+        /// Whether they are to be read from.
+        reads: bool,
+    },
     /// Delete what ran a group that the topology doesn't have any more.
     ForgetGroup(GroupId),
     /// Have the dashboard move slots, with their keys.
@@ -227,6 +238,7 @@ impl Step {
             Self::AddServer { .. } => "AddServer",
             Self::RemoveServer { .. } => "RemoveServer",
             Self::RemoveGroup(_) => "RemoveGroup",
+            Self::MarkReplicas { .. } => "MarkReplicas",
             Self::ForgetGroup(_) => "ForgetGroup",
             Self::MoveSlots(_) => "MoveSlots",
             Self::CancelMoves(_) => "CancelMoves",
@@ -261,9 +273,13 @@ impl fmt::Display for Step {
                 write!(f, "let group {group} start empty: every copy of its data is gone")
             }
             Self::CreateGroup(group) => write!(f, "create group {group}"),
-            Self::AddServer { group, server } => write!(f, "add {server} to group {group}"),
+            Self::AddServer { group, server, .. } => write!(f, "add {server} to group {group}"),
             Self::RemoveServer { group, server } => write!(f, "take {server} out of group {group}"),
             Self::RemoveGroup(group) => write!(f, "take group {group} out of the topology: it is empty"),
+            Self::MarkReplicas { group, servers, reads } => {
+                let what = if *reads { "have" } else { "have no" };
+                write!(f, "{what} reads go to {} of group {group}", list(servers))
+            }
             Self::ForgetGroup(group) => write!(f, "delete what ran group {group}; its volumes stay"),
             Self::MoveSlots(moves) => write!(f, "move {} slots", moves.len()),
             Self::CancelMoves(slots) => write!(f, "cancel the moves of {} slots", slots.len()),

@@ -6,6 +6,7 @@ mod gate;
 mod heal;
 mod moves;
 mod proxies;
+mod reads;
 mod roll;
 mod sentinels;
 mod slots;
@@ -112,6 +113,7 @@ impl World {
                 .map(|o| Server {
                     address: server(id, o),
                     action: ActionState::Idle,
+                    is_read: false,
                 })
                 .collect(),
             promoting: None,
@@ -334,10 +336,11 @@ impl World {
                 };
                 self.topology.groups.insert(*id, group);
             }
-            Step::AddServer { group, server } => {
+            Step::AddServer { group, server, .. } => {
                 let server = Server {
                     address: server.clone(),
                     action: ActionState::Idle,
+                    is_read: false,
                 };
                 self.topology.groups.get_mut(group).unwrap().servers.push(server);
             }
@@ -395,6 +398,12 @@ impl World {
             Step::RemoveServer { group, server } => {
                 let servers = &mut self.topology.groups.get_mut(group).unwrap().servers;
                 servers.retain(|known| known.address != *server);
+            }
+            Step::MarkReplicas { group, servers, reads } => {
+                let known = self.topology.groups.get_mut(group).unwrap().servers.iter_mut();
+                for server in known.filter(|known| servers.contains(&known.address)) {
+                    server.is_read = *reads;
+                }
             }
             Step::RemoveGroup(group) => drop(self.topology.groups.remove(group)),
             Step::ForgetGroup(group) => {

@@ -92,6 +92,8 @@ pub struct ValidCluster {
     pub proxy_rollout: (Option<i32>, Option<i32>),
     /// For how many seconds at most a proxy that leaves waits for its clients to go.
     pub proxy_drain: u16,
+    /// Whether proxies read from replicas.
+    pub replica_reads: bool,
     /// When the number of proxies follows their CPU use.
     pub proxy_scaling: Option<Scaling>,
     /// The dashboard.
@@ -205,6 +207,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         proxy_sizing: parts.proxy_sizing,
         proxy_rollout: (spec.codis_proxy.max_surge, spec.codis_proxy.max_unavailable),
         proxy_drain,
+        replica_reads: spec.codis_proxy.replica_reads.unwrap_or(false),
         proxy_scaling,
         dashboard: parts.dashboard,
         fe: parts.fe,

@@ -97,7 +97,8 @@ async fn effect(codis: &Codis, name: &str) -> Result<(), Error> {
     ];
     match name {
         names::CREATE_GROUP => codis.create_group(group(1)).await,
-        names::ADD_SERVER => codis.add_server(group(1), &server).await,
+        names::ADD_SERVER => codis.add_server(group(1), &server, None).await,
+        names::MARK_REPLICA => codis.mark_replica(group(1), &server, true).await,
         names::SYNC_SERVER => codis.sync_server(&server).await,
         names::PROMOTE => codis.promote(group(1), &server).await,
         names::RESYNC_GROUP => codis.resync_group(group(1)).await,
@@ -116,9 +117,13 @@ async fn effect(codis: &Codis, name: &str) -> Result<(), Error> {
     }
 }
 
-const EFFECTS: [(&str, &str); 16] = [
+const EFFECTS: [(&str, &str); 17] = [
     (names::CREATE_GROUP, "PUT /api/topom/group/create/X/1"),
     (names::ADD_SERVER, "PUT /api/topom/group/add/X/1/10.96.0.7:6379"),
+    (
+        names::MARK_REPLICA,
+        "PUT /api/topom/group/replica-groups/X/1/10.96.0.7:6379/1",
+    ),
     (
         names::SYNC_SERVER,
         "PUT /api/topom/group/action/create/X/10.96.0.7:6379",
@@ -153,6 +158,19 @@ async fn migrations_are_enabled_by_not_being_disabled_and_a_sentinel_is_asked_un
     let expected = [
         "PUT /api/topom/slots/action/disabled/X/0",
         "PUT /api/topom/sentinels/del/X/10.96.0.9:26379/0",
+    ];
+    assert_eq!(dashboard.lines(), expected);
+}
+
+#[tokio::test]
+async fn a_server_of_a_known_zone_is_added_with_it_and_a_mark_is_taken_back_by_a_nought() {
+    let dashboard = Dashboard::answering(&[(200, "\"OK\"")]).await;
+    let (codis, server) = (door(&dashboard.address, Effects::none()), at("10.96.0.7:6379"));
+    codis.add_server(group(1), &server, Some("eu-1b")).await.unwrap();
+    codis.mark_replica(group(1), &server, false).await.unwrap();
+    let expected = [
+        "PUT /api/topom/group/add/X/1/10.96.0.7:6379/eu-1b",
+        "PUT /api/topom/group/replica-groups/X/1/10.96.0.7:6379/0",
     ];
     assert_eq!(dashboard.lines(), expected);
 }

@@ -144,6 +144,14 @@ fn sync_actions_are_running_failed_or_over() {
 }
 
 #[test]
+fn servers_are_read_from_when_their_replica_group_says_so() {
+    let mut body = recorded("topom-bootstrapped");
+    body["stats"]["group"]["models"][0]["servers"][1]["replica_group"] = json!(true);
+    let servers = view(&body).unwrap().groups[&id(1)].servers.clone();
+    assert_eq!([servers[0].is_read, servers[1].is_read], [false, true]);
+}
+
+#[test]
 fn a_promotion_after_the_reorder_has_no_index_and_means_the_first_server() {
     let mut body = recorded("topom-bootstrapped");
     body["stats"]["group"]["models"][0]["promoting"] = json!({"state": "finished"});

@@ -183,6 +183,7 @@ fn an_emptied_master_is_not_replaced_while_a_member_that_may_have_more_is_away()
     world.group(1).servers.push(Server {
         address: third.clone(),
         action: ActionState::Idle,
+        is_read: false,
     });
     world.observed.servers.insert(server(1, 0), down());
     world

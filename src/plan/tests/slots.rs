@@ -13,6 +13,7 @@ impl World {
         let known = servers.iter().map(|address| Server {
             address: address.clone(),
             action: ActionState::Idle,
+            is_read: false,
         });
         let group = Group {
             id: gid(id),

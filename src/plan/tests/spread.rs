@@ -48,6 +48,7 @@ fn the_first_master_of_a_new_group_is_on_the_node_with_the_fewest() {
     let add = Step::AddServer {
         group: gid(2),
         server: server(2, 1),
+        zone: None,
     };
     assert_eq!(world.decide().step, Some(add));
 }
@@ -61,6 +62,7 @@ fn a_server_with_data_is_the_first_of_its_group_whatever_its_node() {
     let add = Step::AddServer {
         group: gid(2),
         server: server(2, 0),
+        zone: None,
     };
     assert_eq!(world.decide().step, Some(add));
 }

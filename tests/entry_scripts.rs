@@ -63,6 +63,7 @@ impl Pod {
             .replace("/etc/codis", &at("secret"))
             .replace("data=/data", &format!("data={}", at("data")))
             .replace("/data/sentinel", &at("data/sentinel"))
+            .replace("/data/proxy", &at("data/proxy"))
             .replace("/proc/", &at("proc/"))
             .replace("/dev/termination-log", &at("termination-log"));
         let path = format!("{}:{}", at("bin"), std::env::var("PATH").unwrap());
@@ -331,6 +332,23 @@ fn a_proxy_starts_once_the_dashboard_holds_its_lock() {
         "{}",
         pod.read("tries")
     );
+}
+
+#[test]
+fn a_proxy_tells_its_zone_unless_a_person_did() {
+    let pod = Pod::new("zone");
+    pod.file("secret/dashboard-address", "10.0.2.1:18080");
+    pod.program("codis-admin", ":").program("codis-proxy", "cat $4");
+    let start = |toml: &str, zone: &str| {
+        pod.file("secret/proxy.toml", toml);
+        pod.run(PROXY, &[("NCPU", "1"), ("POD_IP", "10.1.0.1"), ("ZONE", zone)])
+    };
+    let toml = "product_name = \"c\"\nbackend_primary_only = false\n";
+    let with_zone = format!("{toml}proxy_datacenter = \"eu-1b\"\n");
+    assert_eq!(start(toml, "eu-1b"), (with_zone, true));
+    assert_eq!(start(toml, ""), (toml.to_owned(), true), "Kubernetes doesn't tell it");
+    let told = format!("{toml}proxy_datacenter = \"here\"\n");
+    assert_eq!(start(&told, "eu-1b"), (told, true));
 }
 
 #[test]

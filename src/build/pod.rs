@@ -65,6 +65,9 @@ pub(super) struct Leaving {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Data {
     None,
+    /// A few files for as long as the pod lives, in memory: they may hold passwords, and Cluster Autoscaler doesn't
+    /// remove nodes whose pods have an emptyDir on disk.
+    Memory,
     EmptyDir,
     /// On the claim `data`.
     Claim,
@@ -130,13 +133,19 @@ impl Pod<'_> {
             }),
             ..Default::default()
         }];
-        if self.data == Data::EmptyDir {
-            volumes.push(Volume {
-                name: DATA_CLAIM.to_owned(),
-                empty_dir: Some(EmptyDirVolumeSource::default()),
-                ..Default::default()
-            });
-        }
+        let empty_dir = match self.data {
+            Data::None | Data::Claim => None,
+            Data::EmptyDir => Some(EmptyDirVolumeSource::default()),
+            Data::Memory => Some(EmptyDirVolumeSource {
+                medium: Some("Memory".to_owned()),
+                size_limit: Some(Quantity("1Mi".to_owned())),
+            }),
+        };
+        volumes.extend(empty_dir.map(|empty_dir| Volume {
+            name: DATA_CLAIM.to_owned(),
+            empty_dir: Some(empty_dir),
+            ..Default::default()
+        }));
         volumes
     }
 

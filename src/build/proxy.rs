@@ -31,6 +31,8 @@ pub(super) fn deployment(cluster: &ValidCluster, facts: &Facts) -> Deployment {
         files: &["proxy.toml", "proxy-ready.sh", "proxy-drain.sh", "dashboard-address"],
         env: vec![
             pod::field("POD_IP", "status.podIP"),
+            // Kubernetes 1.35 and later copy it from the node when the pod is given to it; earlier ones leave it empty.
+            pod::field("ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
             pod::value("NCPU", cluster.proxy_sizing.ncpu.to_string()),
         ],
         ports: &[("redis", ports::PROXY), ("admin", ports::PROXY_ADMIN)],
@@ -41,7 +43,7 @@ pub(super) fn deployment(cluster: &ValidCluster, facts: &Facts) -> Deployment {
             arguments: [LINGERS, cluster.proxy_drain].map(|seconds| seconds.to_string()).into(),
             within: LINGERS + cluster.proxy_drain + STOPS_WITHIN,
         }),
-        data: Data::None,
+        data: Data::Memory,
     };
     // An autoscaler's number isn't ours to apply, once there is one. From none it never scales: it is woken by us.
     let is_scaled = cluster.proxy_scaling.is_some() && facts.proxies.is_some_and(|proxies| proxies > 0);

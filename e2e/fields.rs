@@ -276,6 +276,13 @@ fn settings() -> Vec<Field> {
             vec![(file("proxy.toml"), "4321")],
         ),
         field(
+            // Nobody is there: proxies go on trying, and serve.
+            "codisProxy.jodis",
+            json!({"codisProxy": {"jodis": {"coordinatorName": "etcd", "coordinatorAddr": "127.0.0.1:1"}}}),
+            json!({"codisProxy": {"jodis": null}}),
+            vec![(file("proxy.toml"), "jodis_name = \"etcd\"")],
+        ),
+        field(
             "codisDashboard.config",
             json!({"codisDashboard": {"config": {"migration_timeout": "43s"}}}),
             json!({"codisDashboard": {"config": null}}),

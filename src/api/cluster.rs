@@ -130,6 +130,22 @@ pub struct HpaSpec {
     pub cpu_used_threshold: i32,
 }
 
+/// Where proxies register, so that clients which know jodis (Java) find them without the Service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JodisSpec {
+    /// zookeeper, or etcd (v2 API).
+    #[x_kube(validation = Rule::new("self in ['zookeeper', 'etcd']").message("jodis.coordinatorName must be zookeeper or etcd"))]
+    pub coordinator_name: String,
+    /// Its addresses, host:port with a comma between several.
+    #[schemars(length(min = 1))]
+    pub coordinator_addr: String,
+    /// Whether they register where clients of Codis 2 look: /zk/codis/db_NAME/proxy instead of /jodis/NAME. false if not
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compatible: Option<bool>,
+}
+
 /// The proxies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("!(has(self.sessionAuth) && self.sessionAuth != '' && has(self.sessionAuthSecretRef))")
@@ -182,6 +198,9 @@ pub struct ProxySpec {
     /// so that what was just written may not be read yet. false if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica_reads: Option<bool>,
+    /// Where they register for clients that know jodis. Without it they don't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jodis: Option<JodisSpec>,
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<BTreeMap<String, String>>,

@@ -9,7 +9,8 @@ mod source;
 mod status;
 
 pub use cluster::{
-    CodisCluster, CodisClusterSpec, DashboardSpec, FeSpec, HpaSpec, ProxySpec, Resources, SentinelSpec, ServerSpec,
+    CodisCluster, CodisClusterSpec, DashboardSpec, FeSpec, HpaSpec, JodisSpec, ProxySpec, Resources, SentinelSpec,
+    ServerSpec,
 };
 pub use options::{ConfigOverrides, ConfigValue, PodOptions, SecretKeyReference, Verbatim};
 pub use quantity::{ParseQuantityError, Quantity};

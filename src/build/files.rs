@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::Facts;
 use crate::{
-    domain::ports,
+    domain::{Address, ports},
     validate::{Coordinator, SentinelTuning, Settings, ValidCluster, is_bare, live},
 };
 
@@ -47,12 +47,7 @@ impl Toml {
 }
 
 pub(super) fn dashboard_toml(cluster: &ValidCluster, facts: &Facts) -> String {
-    let join = |all: &[crate::domain::Address]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let (coordinator, address) = match &cluster.coordinator {
-        Coordinator::Filesystem => ("filesystem", "/data/codis".to_owned()),
-        Coordinator::Etcd(addresses) => ("etcd", join(addresses)),
-        Coordinator::Zookeeper(addresses) => ("zookeeper", join(addresses)),
-    };
+    let (coordinator, address) = coordinator(&cluster.coordinator);
     let tuning = cluster.sentinel_tuning;
     let mut toml = Toml(Vec::new());
     toml.text("coordinator_name", coordinator);
@@ -66,6 +61,16 @@ pub(super) fn dashboard_toml(cluster: &ValidCluster, facts: &Facts) -> String {
     toml.text("sentinel_failover_timeout", &span(tuning.failover_timeout_ms));
     toml.overrides(&cluster.dashboard.config);
     toml.finish()
+}
+
+/// A coordinator's name and address.
+fn coordinator(coordinator: &Coordinator) -> (&'static str, String) {
+    let join = |all: &[Address]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    match coordinator {
+        Coordinator::Filesystem => ("filesystem", "/data/codis".to_owned()),
+        Coordinator::Etcd(addresses) => ("etcd", join(addresses)),
+        Coordinator::Zookeeper(addresses) => ("zookeeper", join(addresses)),
+    }
 }
 
 /// A time as Codis writes it.
@@ -100,8 +105,24 @@ pub(super) fn proxy_toml(cluster: &ValidCluster, facts: &Facts) -> String {
         "backend_recv_timeout",
         &span(cluster.sentinel_tuning.down_after_ms.max(1_000)),
     );
+    toml.0.extend(jodis_settings(cluster));
     toml.overrides(&cluster.proxy.config);
     toml.finish()
+}
+
+/// Where a proxy registers for clients that know jodis, as it stands in proxy.toml: read at its start only.
+pub(super) fn jodis_settings(cluster: &ValidCluster) -> Vec<(String, String)> {
+    let Some(jodis) = &cluster.jodis else {
+        return Vec::new();
+    };
+    let (name, address) = coordinator(&jodis.coordinator);
+    [
+        ("jodis_name", quoted(name)),
+        ("jodis_addr", quoted(&address)),
+        ("jodis_compatible", jodis.compatible.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
 }
 
 /// Spoken by redis 3.2 and by 7. AOF is on (decision 3); `repl-timeout` is low because a reconnect can fall into a

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Facts,
-    files::{sentinel_process_settings, server_start_settings},
+    files::{jodis_settings, sentinel_process_settings, server_start_settings},
     meta::Component,
 };
 use crate::validate::{SentinelTuning, ValidCluster};
@@ -25,7 +25,11 @@ pub(super) fn revision(cluster: &ValidCluster, facts: &Facts, component: Compone
             let tuning = tuning.filter(|(key, _)| SentinelTuning::KEYS.contains(&key.as_str()));
             owned(cluster.dashboard.config.iter().chain(tuning))
         }
-        Component::Proxy => owned(cluster.proxy.config.iter()),
+        Component::Proxy => {
+            let mut lines = owned(cluster.proxy.config.iter());
+            lines.extend(jodis_settings(cluster));
+            lines
+        }
         Component::Fe => Vec::new(),
         Component::Sentinel => owned(sentinel_process_settings(cluster)),
         Component::Server(_) => owned(server_start_settings(cluster)),

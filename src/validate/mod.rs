@@ -63,6 +63,15 @@ pub enum Coordinator {
     Zookeeper(Vec<Address>),
 }
 
+/// Where proxies register for clients that know jodis (contract §8.7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jodis {
+    /// Never a filesystem, which clients couldn't read.
+    pub coordinator: Coordinator,
+    /// Whether it is where clients of Codis 2 look.
+    pub compatible: bool,
+}
+
 /// A CodisCluster that makes sense. Its product is named like it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidCluster {
@@ -94,6 +103,8 @@ pub struct ValidCluster {
     pub proxy_drain: u16,
     /// Whether proxies read from replicas.
     pub replica_reads: bool,
+    /// Where proxies register for clients that know jodis.
+    pub jodis: Option<Jodis>,
     /// When the number of proxies follows their CPU use.
     pub proxy_scaling: Option<Scaling>,
     /// The dashboard.
@@ -162,7 +173,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
     let mut errors = Errors::default();
     let spec = &cluster.spec;
     let names = errors.take(Names::of(cluster));
-    let coordinator = errors.take(coordinator(&spec.coordinator_name, &spec.coordinator_addr));
+    let coordinator = errors.take(coordinator("spec", &spec.coordinator_name, &spec.coordinator_addr));
     let passwords = Passwords::of(spec, &mut errors);
     let (groups, group_size) = errors.take(group_shape(cluster));
     if spec.codis_dashboard.replicas.is_some_and(|replicas| replicas != 1) {
@@ -172,6 +183,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         );
     }
     let proxy_scaling = scaling(spec, &mut errors);
+    let jodis = errors.take(jodis(spec));
     let proxy_drain = errors.take(drain_seconds(spec));
     let brakes = Brakes::of(cluster, &mut errors);
     let node_loss_after = errors.take(brakes::node_loss_after(spec.node_loss_after.as_deref()));
@@ -208,6 +220,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         proxy_rollout: (spec.codis_proxy.max_surge, spec.codis_proxy.max_unavailable),
         proxy_drain,
         replica_reads: spec.codis_proxy.replica_reads.unwrap_or(false),
+        jodis,
         proxy_scaling,
         dashboard: parts.dashboard,
         fe: parts.fe,
@@ -263,22 +276,23 @@ fn choice(field: &str, value: Option<&str>, [default, other]: [&str; 2]) -> Resu
     }
 }
 
-fn coordinator(name: &str, addr: &str) -> Result<Coordinator, Invalid> {
+/// `field` is the one that the name and the address are in.
+fn coordinator(field: &str, name: &str, addr: &str) -> Result<Coordinator, Invalid> {
     match name {
         "filesystem" | "fs" => Ok(Coordinator::Filesystem),
-        "etcd" => coordinator_addresses(addr).map(Coordinator::Etcd),
-        "zookeeper" | "zk" => coordinator_addresses(addr).map(Coordinator::Zookeeper),
+        "etcd" => coordinator_addresses(field, addr).map(Coordinator::Etcd),
+        "zookeeper" | "zk" => coordinator_addresses(field, addr).map(Coordinator::Zookeeper),
         _ => Err(Invalid::new(
-            "spec.coordinatorName",
+            format!("{field}.coordinatorName"),
             format!("{name:?} is unknown: use filesystem, etcd or zookeeper"),
         )),
     }
 }
 
-fn coordinator_addresses(addr: &str) -> Result<Vec<Address>, Invalid> {
+fn coordinator_addresses(field: &str, addr: &str) -> Result<Vec<Address>, Invalid> {
     let invalid = |part: &str| {
         Invalid::new(
-            "spec.coordinatorAddr",
+            format!("{field}.coordinatorAddr"),
             format!("{part:?} is no address of a coordinator: write host:port, with a comma between several"),
         )
     };
@@ -293,6 +307,21 @@ fn coordinator_addresses(addr: &str) -> Result<Vec<Address>, Invalid> {
             }
         })
         .collect()
+}
+
+fn jodis(spec: &CodisClusterSpec) -> Result<Option<Jodis>, Invalid> {
+    const FIELD: &str = "spec.codisProxy.jodis";
+    let Some(given) = &spec.codis_proxy.jodis else {
+        return Ok(None);
+    };
+    if !["zookeeper", "etcd"].contains(&&*given.coordinator_name) {
+        let problem = format!("{:?} isn't possible: use zookeeper or etcd", given.coordinator_name);
+        return Err(Invalid::new(format!("{FIELD}.coordinatorName"), problem));
+    }
+    Ok(Some(Jodis {
+        coordinator: coordinator(FIELD, &given.coordinator_name, &given.coordinator_addr)?,
+        compatible: given.compatible.unwrap_or(false),
+    }))
 }
 
 /// Whether a text is a DNS name or an IPv4 address.

@@ -233,7 +233,7 @@ pub(super) const REDIS_REFUSED: [Refused; 5] = [
     ),
 ];
 
-pub(super) const PROXY_REFUSED: [Refused; 3] = [
+pub(super) const PROXY_REFUSED: [Refused; 4] = [
     (
         &["session_auth"],
         "is the operator's own: set spec.codisProxy.sessionAuth or sessionAuthSecretRef instead",
@@ -241,6 +241,10 @@ pub(super) const PROXY_REFUSED: [Refused; 3] = [
     (
         &["product_auth"],
         "is the operator's own: set spec.codisDashboard.productAuth or productAuthSecretRef instead",
+    ),
+    (
+        &["jodis_name", "jodis_addr", "jodis_compatible"],
+        "is the operator's own: set spec.codisProxy.jodis instead",
     ),
     (
         &["product_name", "admin_addr", "proxy_addr", "proto_type", "jodis_*"],

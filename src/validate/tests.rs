@@ -34,7 +34,7 @@ fn four_servers_in_groups_of_two_are_two_groups() {
 #[test]
 fn each_bad_field_is_named() {
     type Change = fn(&mut serde_json::Value);
-    let table: [(&str, Change); 16] = [
+    let table: [(&str, Change); 19] = [
         ("metadata.name", |c| c["metadata"]["name"] = "Sample".into()),
         ("metadata.name", |c| c["metadata"]["name"] = "a".repeat(41).into()),
         ("metadata.name", |c| c["metadata"]["name"] = "1a".into()),
@@ -66,6 +66,17 @@ fn each_bad_field_is_named() {
         }),
         ("spec.codisProxy.drainSeconds", |c| {
             c["spec"]["codisProxy"]["drainSeconds"] = 3601.into()
+        }),
+        ("spec.codisProxy.jodis.coordinatorName", |c| {
+            c["spec"]["codisProxy"]["jodis"] =
+                serde_json::json!({"coordinatorName": "filesystem", "coordinatorAddr": "/tmp"});
+        }),
+        ("spec.codisProxy.jodis.coordinatorAddr", |c| {
+            c["spec"]["codisProxy"]["jodis"] = serde_json::json!({"coordinatorName": "etcd", "coordinatorAddr": ""});
+        }),
+        ("spec.codisProxy.jodis.coordinatorAddr", |c| {
+            c["spec"]["codisProxy"]["jodis"] =
+                serde_json::json!({"coordinatorName": "zookeeper", "coordinatorAddr": "zk-0:2181,zk_1:2181"});
         }),
         ("spec.codisProxy.serviceType", |c| {
             c["spec"]["codisProxy"]["serviceType"] = "External".into()
@@ -180,6 +191,7 @@ fn the_operators_own_keys_and_senseless_values_are_refused_by_name() {
         ("codisServer", "oom-score-adj-values", "\"1\""),
         ("codisProxy", "session_auth", "x"),
         ("codisProxy", "jodis_addr", "etcd:2379"),
+        ("codisProxy", "jodis_timeout", "1s"),
         ("codisProxy", "proxy_max_client", "1"),
         ("codisProxy", "session_recv_timeout", "30"),
         ("codisDashboard", "coordinator_auth", "a:b"),

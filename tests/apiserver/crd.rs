@@ -173,6 +173,14 @@ async fn every_rule_refuses_with_its_message() {
             with("/codisProxy/drainSeconds", json!(4)),
             "should be greater than or equal to 5",
         ),
+        (
+            "a",
+            with(
+                "/codisProxy/jodis",
+                json!({ "coordinatorName": "filesystem", "coordinatorAddr": "x" }),
+            ),
+            "jodis.coordinatorName must be zookeeper or etcd",
+        ),
     ] {
         let refused = refusal(&world, &manifest(name, spec)).await;
         assert!(refused.contains(message), "{name}: wanted {message:?}, got: {refused}");

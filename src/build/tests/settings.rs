@@ -43,10 +43,28 @@ fn only_what_a_restart_can_change_is_in_the_pods_template() {
     assert_eq!(changed(&configured("codisServer", at_start)), ["sample-g1"]);
     let proxy = serde_json::json!({"session_max_pipeline": 10});
     assert_eq!(changed(&configured("codisProxy", proxy)), ["sample-proxy"]);
+    let jodis = sample(|c| c["spec"]["codisProxy"]["jodis"] = jodis());
+    assert_eq!(changed(&jodis), ["sample-proxy"]);
     let tuning = serde_json::json!({"down-after-milliseconds": 2500});
     assert_eq!(changed(&configured("sentinel", tuning)), ["sample-dashboard"]);
     let process = serde_json::json!({"loglevel": "debug"});
     assert_eq!(changed(&configured("sentinel", process)), ["sample-sentinel"]);
+}
+
+fn jodis() -> serde_json::Value {
+    serde_json::json!({"coordinatorName": "zookeeper", "coordinatorAddr": "zk-0:2181, zk-1:2181", "compatible": true})
+}
+
+#[test]
+fn proxies_register_for_jodis_where_the_spec_says_and_nowhere_without_it() {
+    let toml = text(
+        &built(&sample(|c| c["spec"]["codisProxy"]["jodis"] = jodis())),
+        "proxy.toml",
+    );
+    let lines = "jodis_name = \"zookeeper\"\njodis_addr = \"zk-0:2181,zk-1:2181\"\njodis_compatible = true\n";
+    assert!(toml.contains(lines), "{toml}");
+    let toml = text(&built(&sample(|_| ())), "proxy.toml");
+    assert!(!toml.contains("jodis"), "{toml}");
 }
 
 #[test]

@@ -59,11 +59,12 @@ impl Observed {
         self.node(pod.node.as_ref())?.zone.as_deref()
     }
 
-    /// The pod of a registered proxy.
+    /// The pod of a registered proxy. One that has ended may have left its address to another, which runs.
     #[must_use]
     pub fn proxy_pod(&self, record: &ProxyRecord) -> Option<&ProxyPod> {
-        let mut pods = self.proxy_pods.iter();
-        pods.find(|pod| pod.ip.as_deref() == Some(record.admin.host()))
+        let pods = self.proxy_pods.iter();
+        pods.filter(|pod| pod.ip.as_deref() == Some(record.admin.host()))
+            .max_by_key(|pod| pod.running_for.is_some())
     }
 
     /// Whether clients find a proxy: it serves, and no pod that leaves is behind it, which serves only those it has.

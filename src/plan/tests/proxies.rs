@@ -84,6 +84,19 @@ fn a_proxy_that_leaves_counts_for_nobody_but_its_clients() {
 }
 
 #[test]
+fn a_pod_that_has_ended_says_nothing_of_the_one_that_has_its_address_now() {
+    for at in [0, 2] {
+        let mut world = World::settled();
+        let mut ended = world.observed.proxy_pods[0].clone();
+        (ended.ending, ended.ready, ended.running_for) = (true, false, None);
+        world.observed.proxy_pods.insert(at, ended);
+        assert_eq!(health(&world.desired(), &world.observed()).proxies_online, 2);
+        world.topology.proxies[0].error = Some("timeout".into());
+        assert_eq!(world.decide().step, None, "it is asked again");
+    }
+}
+
+#[test]
 fn a_proxy_that_leaves_is_in_nobodys_way() {
     let mut world = with_one_that_leaves();
     world.promotion = Some((gid(1), None));

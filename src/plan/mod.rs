@@ -73,8 +73,8 @@ const HEALING: [Rule; 26] = [
 
 /// What can wait: changes that nobody's data or service depends on now.
 const VOLUNTARY: [Rule; 8] = [
-    reads::align,
     drain::evacuate,
+    reads::align,
     shrink::leave,
     slots::spread,
     slots::leave,

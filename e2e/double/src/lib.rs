@@ -4,8 +4,10 @@
 //! exchanges of a real Codis show. Everything can be started in-process: nothing here is global and nothing exits the
 //! process; a start function gives a handle with the local addresses, a shutdown and a wait.
 //!
-//! Left out: the move of keys between groups (a slot that leaves a real group stays `pending`, only offline slots
-//! move), the etcd and zookeeper stores, jodis, metrics reports, gzip, pprof, `codis-ha`, replica reads (proxies are
+//! Keys move between groups with redis's own `MIGRATE`; [`migrate`] and `dashboard/moves.rs` say how that differs from
+//! Codis.
+//!
+//! Left out: the etcd and zookeeper stores, jodis, metrics reports, gzip, pprof, `codis-ha`, replica reads (proxies are
 //! told `replica_groups` and show them, but read from masters), `session_break_on_failure`, and Go's stacks in errors.
 
 pub mod admin;
@@ -16,6 +18,7 @@ pub mod flags;
 pub mod http;
 pub mod identity;
 pub mod logging;
+pub mod migrate;
 pub mod proxy;
 pub mod redis;
 pub mod resp;

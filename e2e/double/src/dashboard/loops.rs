@@ -42,20 +42,6 @@ impl Dashboard {
         loops
     }
 
-    async fn move_slots(&self) {
-        loop {
-            let pause = match self.move_round().await {
-                Ok(true) => self.timings.slot_round,
-                Ok(false) => self.timings.loop_pause,
-                Err(error) => {
-                    tracing::warn!("slots action failed: {error}");
-                    self.timings.slot_backoff
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
-    }
-
     async fn sync_servers(&self) {
         loop {
             match self.sync_one().await {

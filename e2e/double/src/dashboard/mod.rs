@@ -3,8 +3,10 @@
 
 mod api;
 mod groups;
+mod haul;
 mod looks;
 mod loops;
+mod moves;
 mod promote;
 mod proxies;
 pub mod rebalance;
@@ -32,7 +34,7 @@ use crate::store::Store;
 use crate::timings::Timings;
 use crate::wire::Topom;
 use looks::Looks;
-use slots::Mover;
+use moves::Mover;
 use state::State;
 
 /// What a dashboard is started with.

@@ -1,12 +1,7 @@
-//! Slots (§5.5, §6.1): assigning, queueing moves, and the moves themselves.
-//!
-//! Only slots that are offline move; the stand-in's redis has no commands to move keys with, so a slot of a real
-//! group stays `pending`.
+//! Slots (§5.5): assigning them and queueing their moves; `moves` carries those out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-
-use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
 use super::Dashboard;
 use super::rebalance;
@@ -17,34 +12,9 @@ use crate::wire::{SlotAction, SlotMapping};
 
 type Done = Result<(), Refusal>;
 
-/// What is known of moves in memory only.
-#[derive(Debug, Default)]
-pub(crate) struct Mover {
-    interval: AtomicI64,
-    disabled: AtomicBool,
-    executor: AtomicI64,
-}
-
-impl Mover {
-    /// Moves that run at this instant.
-    pub(crate) fn executor(&self) -> i64 {
-        self.executor.load(Ordering::Acquire)
-    }
-
-    /// `slot_action` of the stats.
-    pub(crate) fn stats(&self) -> Value {
-        json!({
-            "interval": self.interval.load(Ordering::Relaxed),
-            "disabled": self.disabled.load(Ordering::Relaxed),
-            // Codis tells remaining keys and failed steps of moves with data here; offline slots have neither.
-            "progress": { "status": "" },
-            "executor": self.executor(),
-        })
-    }
-}
-
 impl Dashboard {
-    fn save_slot(&self, state: &mut State, slot: SlotMapping) -> Done {
+    /// Writes a slot to the store, then to the cache.
+    pub(super) fn save_slot(&self, state: &mut State, slot: SlotMapping) -> Done {
         self.store.put_slot(&slot)?;
         state.set_slot(slot);
         Ok(())
@@ -104,9 +74,6 @@ impl Dashboard {
                 state: "pending".into(),
                 target_id,
             };
-            if slot.group_id != 0 {
-                tracing::warn!("slot-[{sid}] stays pending: the stand-in moves offline slots only");
-            }
             self.save_slot(state, slot)?;
         }
         Ok(())
@@ -177,85 +144,6 @@ impl Dashboard {
             self.queue(&mut state, plan.clone())?;
         }
         Ok(plan.into_iter().map(|(sid, gid)| (sid.to_string(), gid)).collect())
-    }
-
-    /// One round of moves; tells whether there was anything to do.
-    pub(crate) async fn move_round(&self) -> Result<bool, Refusal> {
-        let picked = self.pick(&*self.open().await?);
-        for sid in &picked {
-            self.move_slot(*sid).await?;
-        }
-        Ok(!picked.is_empty())
-    }
-
-    /// Begun moves first, then pending ones, by index; a group takes part in one move per round (§6.1).
-    fn pick(&self, state: &State) -> Vec<i64> {
-        if self.mover.disabled.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
-        let mut queued: Vec<_> = state
-            .slots
-            .iter()
-            .filter(|slot| !slot.action.state.is_empty())
-            .collect();
-        queued.retain(|slot| slot.group_id == 0);
-        queued.retain(|slot| slot.action.state != "migrating" || self.settled_target(state, slot));
-        queued.sort_by_key(|slot| (slot.action.state == "pending", slot.action.index));
-        let mut busy = BTreeSet::new();
-        let free = queued.into_iter().filter(|slot| busy.insert(slot.action.target_id));
-        free.take(usize::try_from(self.config.migration_parallel_slots).unwrap_or(1))
-            .map(|slot| slot.id)
-            .collect()
-    }
-
-    async fn move_slot(&self, sid: i64) -> Done {
-        let mut state = self.open().await?;
-        loop {
-            let slot = state.slot(sid)?.clone();
-            match slot.action.state.as_str() {
-                "pending" => self.step(&mut state, slot, "preparing", false).await?,
-                "preparing" => self.step(&mut state, slot, "prepared", true).await?,
-                "prepared" => self.step(&mut state, slot, "migrating", true).await?,
-                "migrating" if self.settled_target(&state, &slot) => {
-                    self.mover.executor.fetch_add(1, Ordering::AcqRel);
-                    let finished = self.step(&mut state, slot, "finished", false).await;
-                    self.mover.executor.fetch_sub(1, Ordering::AcqRel);
-                    finished?;
-                }
-                "finished" => return self.complete(&mut state, slot).await,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// A move waits while its target is promoted (§6.1).
-    fn settled_target(&self, state: &State, slot: &SlotMapping) -> bool {
-        state
-            .groups
-            .get(&slot.action.target_id)
-            .is_none_or(|group| group.promoting.state.is_empty())
-    }
-
-    /// Tells the proxies, then the store; a slot that a proxy did not take stays where it was.
-    async fn step(&self, state: &mut State, slot: SlotMapping, next: &str, push: bool) -> Done {
-        let mut stepped = slot.clone();
-        stepped.action.state = next.into();
-        if push && let Err(error) = self.push(state, std::slice::from_ref(&stepped)).await {
-            // Best effort: proxies that took the lock must not keep their clients waiting.
-            let _ = self.push(state, std::slice::from_ref(&slot)).await;
-            return Err(error);
-        }
-        self.save_slot(state, stepped)
-    }
-
-    async fn complete(&self, state: &mut State, slot: SlotMapping) -> Done {
-        self.push(state, std::slice::from_ref(&slot)).await?;
-        let done = SlotMapping {
-            id: slot.id,
-            group_id: slot.action.target_id,
-            action: SlotAction::default(),
-        };
-        self.save_slot(state, done)
     }
 }
 

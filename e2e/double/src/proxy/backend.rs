@@ -104,6 +104,16 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Where it is.
+    pub fn addr(&self) -> &str {
+        &self.addr
+    }
+
+    /// How it is talked to.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Sends a command; the reply comes later, an error in any case of failure.
     pub async fn send(
         &self,

@@ -2,6 +2,8 @@
 
 mod api;
 mod backend;
+mod keys;
+mod pull;
 mod router;
 mod session;
 mod stats;

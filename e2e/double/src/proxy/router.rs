@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, oneshot};
 
 use super::backend::{Backend, Pool, Settings};
+use super::pull::pull;
 use crate::SLOTS;
 use crate::http::Refusal;
 use crate::redis::run_id;
-use crate::resp::Value;
+use crate::resp::{Value, slot_of};
 use crate::sentinel::watch::Masters;
 use crate::wire::Slot;
 
@@ -18,6 +20,8 @@ use crate::wire::Slot;
 #[derive(Debug, Default)]
 pub struct Route {
     backend: Option<Arc<Backend>>,
+    /// Where its keys still are while it moves.
+    source: Option<Arc<Backend>>,
 }
 
 /// What was last told of a slot.
@@ -105,20 +109,33 @@ impl Router {
             Some(held) => held,
             None => cell.gate.clone().write_owned().await,
         };
-        let addr = told.slot.backend_addr.as_str();
-        route.backend = (!addr.is_empty()).then(|| self.pool.get(addr));
+        let backend = |addr: &str| (!addr.is_empty()).then(|| self.pool.get(addr));
+        route.backend = backend(&told.slot.backend_addr);
+        route.source = backend(&told.slot.migrate_from);
         if told.slot.locked {
             closed.insert(index, route);
         }
         *cell.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }
 
-    /// Sends a command to its slot's backend; waits while the slot is locked.
-    pub async fn send(&self, slot: usize, database: u32, bytes: Bytes) -> Result<oneshot::Receiver<Value>, Refusal> {
+    /// Sends a command to its slot's backend; waits while the slot is locked. Of a slot that moves, the command's keys
+    /// are brought first, behind the same gate: a fill waits for that as it waits for the command.
+    pub async fn send(
+        &self,
+        slot: usize,
+        database: u32,
+        bytes: Bytes,
+        keys: impl FnOnce() -> Vec<Bytes>,
+    ) -> Result<oneshot::Receiver<Value>, Refusal> {
         let route = self.cells[slot].gate.clone().read_owned().await;
         let Some(backend) = route.backend.clone() else {
             return Err(NOT_READY.into());
         };
+        if let Some(source) = &route.source {
+            let mut keys = keys();
+            keys.retain(|key| slot_of(key) == slot);
+            pull(source, &backend, database, &keys).await?;
+        }
         Ok(backend.send(database, bytes, Some(route)).await)
     }
 
@@ -129,43 +146,61 @@ impl Router {
         Ok(backend.send(database, bytes, None).await)
     }
 
-    /// Follows the sentinels (§11): an address that differs and is not the same server is switched to. A locked slot
-    /// stays locked. No fill comes in between: it would be overwritten by what was told before it.
-    pub async fn switch(&self, masters: &Masters, auth: &str, timeout: std::time::Duration) {
-        let mut same: HashMap<(String, String), bool> = HashMap::new();
+    /// Follows the sentinels (§11): an address that differs and is not the same server is switched to, be it where a
+    /// slot's commands go or where its keys come from. A locked slot stays locked. No fill comes in between: it would
+    /// be overwritten by what was told before it.
+    pub async fn switch(&self, masters: &Masters, auth: &str, timeout: Duration) {
+        let mut differ = Differ {
+            auth,
+            timeout,
+            known: HashMap::new(),
+        };
         let mut closed = self.closed.lock().await;
         for index in 0..SLOTS {
             let Told { mut slot, .. } = self.told(index);
-            let Some(master) = masters
-                .get(&slot.backend_addr_group_id)
-                .filter(|addr| **addr != slot.backend_addr)
-            else {
-                continue;
-            };
-            let pair = (slot.backend_addr.clone(), master.clone());
-            let keep = match same.get(&pair) {
-                Some(keep) => *keep,
-                None => {
-                    let ids = (
-                        run_id(&pair.0, auth, timeout).await,
-                        run_id(&pair.1, auth, timeout).await,
-                    );
-                    // An unreachable address counts as another server.
-                    let keep = matches!(&ids, (Some(one), Some(other)) if one == other);
-                    tracing::warn!(
-                        "group-[{}] {} -> {}, keep = {keep}",
-                        slot.backend_addr_group_id,
-                        pair.0,
-                        pair.1
-                    );
-                    same.insert(pair, keep);
-                    keep
+            let mut switched = false;
+            for (gid, addr) in [
+                (slot.backend_addr_group_id, &mut slot.backend_addr),
+                (slot.migrate_from_group_id, &mut slot.migrate_from),
+            ] {
+                if let Some(master) = masters.get(&gid)
+                    && differ.differ(gid, addr, master).await
+                {
+                    addr.clone_from(master);
+                    switched = true;
                 }
-            };
-            if !keep {
-                slot.backend_addr.clone_from(master);
-                self.replace(&mut closed, index, Told { slot, switched: true }).await;
+            }
+            if switched {
+                self.replace(&mut closed, index, Told { slot, switched }).await;
             }
         }
+    }
+}
+
+/// Tells servers apart by their run ids; asks once per pair.
+struct Differ<'a> {
+    auth: &'a str,
+    timeout: Duration,
+    known: HashMap<(String, String), bool>,
+}
+
+impl Differ<'_> {
+    async fn differ(&mut self, gid: i64, addr: &str, master: &str) -> bool {
+        if addr == master {
+            return false;
+        }
+        let pair = (addr.to_string(), master.to_string());
+        if let Some(differ) = self.known.get(&pair) {
+            return *differ;
+        }
+        let ids = (
+            run_id(addr, self.auth, self.timeout).await,
+            run_id(master, self.auth, self.timeout).await,
+        );
+        // An unreachable address counts as another server.
+        let keep = matches!(&ids, (Some(one), Some(other)) if one == other);
+        tracing::warn!("group-[{gid}] {addr} -> {master}, keep = {keep}");
+        self.known.insert(pair, !keep);
+        !keep
     }
 }

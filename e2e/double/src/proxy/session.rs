@@ -14,6 +14,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Inner;
+use super::keys::keys_of;
 use super::stats::Outcome;
 use crate::SLOTS;
 use crate::resp::{self, Value, slot_of};
@@ -214,7 +215,7 @@ impl Session {
         }
         match name {
             "SELECT" => now(self.select(&words)),
-            "PING" | "INFO" => self.any_backend(words).await,
+            "PING" | "INFO" => self.any_backend(name, words).await,
             "SLOTSINFO" if words.len() == 2 => self.backend(&words).await,
             "SLOTSMAPPING" => now(self.mapping(&words)),
             "MGET" => self.each_key(name, words, 1, gather).await,
@@ -222,7 +223,7 @@ impl Session {
             "DEL" | "EXISTS" | "UNLINK" | "TOUCH" => self.each_key(name, words, 1, sum).await,
             _ => {
                 let key = key_of(name, &words);
-                self.send(slot_of(&key), &words).await
+                self.send(name, slot_of(&key), &words).await
             }
         }
     }
@@ -256,19 +257,20 @@ impl Session {
         Value::ok()
     }
 
-    async fn send(&self, slot: usize, words: &[Bytes]) -> Reply {
-        let sent = self.proxy.router.send(slot, self.database, encode(words)).await;
+    async fn send(&self, name: &str, slot: usize, words: &[Bytes]) -> Reply {
+        let keys = || keys_of(name, words);
+        let sent = self.proxy.router.send(slot, self.database, encode(words), keys).await;
         later(sent.map_err(|refusal| Value::Error(refusal.0)))
     }
 
     /// `PING` and `INFO`: to the named backend, or to that of some slot.
-    async fn any_backend(&self, words: Vec<Bytes>) -> Reply {
+    async fn any_backend(&self, name: &str, words: Vec<Bytes>) -> Reply {
         if words.len() == 2 {
             return self.backend(&words).await;
         }
         // Any slot will do; a stride through the table spreads the load.
         let turn = self.proxy.turn.fetch_add(1, Ordering::Relaxed);
-        self.send(turn.wrapping_mul(389) % SLOTS, &words).await
+        self.send(name, turn.wrapping_mul(389) % SLOTS, &words).await
     }
 
     async fn backend(&self, words: &[Bytes]) -> Reply {
@@ -291,7 +293,7 @@ impl Session {
         for part in arguments.chunks(width) {
             let mut single = vec![words[0].clone()];
             single.extend_from_slice(part);
-            replies.push(self.send(slot_of(&part[0]), &single).await);
+            replies.push(self.send(name, slot_of(&part[0]), &single).await);
         }
         if replies.len() == 1 {
             return replies.remove(0);

@@ -3,6 +3,8 @@
 
 mod contract;
 mod failover;
+mod load;
+mod moving;
 mod programs;
 mod routing;
 mod state_machines;

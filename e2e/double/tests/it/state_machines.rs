@@ -202,11 +202,12 @@ async fn rebalance_moves_offline_slots_and_a_dead_proxy_holds_one_in_preparing()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slots_of_a_real_group_stay_pending() {
+async fn queued_moves_are_told_and_a_range_is_queued_whole_or_not_at_all() {
     if !redis_is_here() {
         return;
     }
     let world = World::bootstrapped().await;
+    world.ok(&format!("slots/action/disabled/{X}/1")).await;
     world.ok(&format!("slots/action/create-range/{X}/0/9/2")).await;
     world.ok(&format!("slots/assign/{X}/offline")).await;
     let slots = world.stats().await["slots"].clone();

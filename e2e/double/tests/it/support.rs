@@ -144,6 +144,20 @@ impl Server {
         self.process.kill();
     }
 
+    /// It keeps its connections and answers nothing.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let kill = format!("kill {signal} {}", self.process.0.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
     pub async fn restart(&mut self) {
         self.process = launch(&self.config, self.sentinel);
         self.answers().await;
@@ -173,8 +187,13 @@ fn launch(config: &str, sentinel: bool) -> Process {
 }
 
 /// Waits for a condition, for twenty seconds at most.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let end = Instant::now() + Duration::from_secs(20);
+pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
+    until_within(Duration::from_secs(20), what, condition).await;
+}
+
+/// Waits for a condition.
+pub async fn until_within<F: Future<Output = bool>>(limit: Duration, what: &str, mut condition: impl FnMut() -> F) {
+    let end = Instant::now() + limit;
     while !condition().await {
         assert!(Instant::now() < end, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(30)).await;

@@ -339,3 +339,47 @@ async fn a_promote_is_refused_while_keys_move_and_keys_wait_while_a_group_is_pro
     assert!(keys_at(world.server(3)).await.contains(&(0, later.clone())));
     assert_eq!(say(&mut client, &format!("GET {later}")).await, "v");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_goes_on_from_the_new_master_when_sentinels_replace_its_source() {
+    if !redis_is_here() {
+        return;
+    }
+    let mut world = World::watched().await;
+    // `foo` is in slot 289, so in group 1.
+    let mut client = world.client(0).await;
+    for number in 0..300 {
+        assert_eq!(say(&mut client, &format!("SET {{foo}}{number} v")).await, "OK");
+    }
+    world.ok(&format!("slots/action/interval/{X}/1000000")).await;
+    world.ok(&format!("slots/action/create/{X}/289/2")).await;
+    until("the first keys have moved", || async {
+        !keys_at(world.server(2)).await.is_empty()
+    })
+    .await;
+    world.disable_moves(1).await;
+    until("no step runs", || async { world.mover().await["executor"] == 0 }).await;
+    until("the replica knows which keys have left", || async {
+        keys_at(world.server(1)).await == keys_at(world.server(0)).await
+    })
+    .await;
+    let stay = keys_at(world.server(1)).await;
+    world.servers[0].kill();
+    until("the new master is known", || async {
+        world.groups().await[0]["servers"][0]["server"] == world.server(1)
+    })
+    .await;
+    for index in 0..2 {
+        until("the proxy takes keys from the new master", || async {
+            world.proxy_slots(index).await[289]["migrate_from"] == world.server(1)
+        })
+        .await;
+    }
+    let (_, waiting) = stay.first().unwrap();
+    assert_eq!(say(&mut world.client(1).await, &format!("GET {waiting}")).await, "v");
+    world.ok(&format!("slots/action/interval/{X}/0")).await;
+    world.disable_moves(0).await;
+    until("the slot has arrived", || world.moves_are_done()).await;
+    assert_eq!(keys_at(world.server(1)).await.len(), 0);
+    assert_eq!(keys_at(world.server(2)).await.len(), 300);
+}

@@ -3,12 +3,11 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-use crate::fe::dashboards;
 use crate::flags::{Flags, Spec};
 use crate::http::pretty;
 use crate::identity::xauth;
 use crate::rpc::Rpc;
-use crate::store::Store;
+use crate::store::{Coordinator, Store};
 use crate::timings::Timings;
 use crate::wire::{Group, Proxy, SlotMapping, Topom};
 
@@ -22,6 +21,8 @@ pub const SPEC: Spec = Spec {
         "filesystem",
         "etcd",
         "zookeeper",
+        "etcd-auth",
+        "zookeeper-auth",
         "config-restore",
         "log-level",
         "addr",
@@ -87,8 +88,8 @@ pub const SPEC: Spec = Spec {
     short: &[('h', "help")],
     usage: "usage: codis-admin --dashboard=ADDR (config|model|stats|slots|group|proxy|--<verb> ...)\n       codis-admin \
             --proxy=ADDR [--auth=P] (config|model|stats|slots|--<verb> ...)\n       codis-admin --remove-lock|--config-dump|\
-            --config-restore=FILE [--confirm] --product=NAME --filesystem=ROOT\n       codis-admin --dashboard-list \
-            --filesystem=ROOT",
+            --config-restore=FILE [--confirm] --product=NAME STORE\n       codis-admin --dashboard-list STORE\nSTORE: \
+            --zookeeper=ADDR [--zookeeper-auth=USER:PASS] | --etcd=ADDR [--etcd-auth=USER:PASS] | --filesystem=ROOT",
 };
 
 /// Does what the flags say; the text is to be printed.
@@ -96,7 +97,7 @@ pub async fn run(flags: &Flags) -> Result<String> {
     match (flags.get("dashboard"), flags.get("proxy")) {
         (Some(addr), _) => dashboard(addr, flags).await,
         (None, Some(addr)) => proxy(addr, flags).await,
-        (None, None) => store(flags),
+        (None, None) => store(flags).await,
     }
 }
 
@@ -298,52 +299,46 @@ async fn proxy(addr: &str, flags: &Flags) -> Result<String> {
     Ok(String::new())
 }
 
-fn store(flags: &Flags) -> Result<String> {
-    let (name, addr) = match (flags.get("filesystem"), flags.get("etcd"), flags.get("zookeeper")) {
-        (Some(root), _, _) => ("filesystem", root),
-        (_, Some(addr), _) => ("etcd", addr),
-        (_, _, Some(addr)) => ("zookeeper", addr),
-        _ => bail!("{}", SPEC.usage),
-    };
+async fn store(flags: &Flags) -> Result<String> {
+    let coordinator = Coordinator::named(flags)?.context(SPEC.usage)?;
     if flags.has("dashboard-list") {
-        Store::open(name, addr, "")?;
-        let listed = dashboards(addr)?;
+        let listed = coordinator.dashboards().await.context("list dashboards failed")?;
         let rows: Vec<_> = listed
             .iter()
             .map(|(name, addr)| json!({"name": name, "dashboard": addr}))
             .collect();
         return text(&rows);
     }
-    let store = Store::open(name, addr, flags.need("product")?)?;
+    let store = coordinator.product(flags.need("product")?);
     if flags.has("remove-lock") {
-        store.release().context("remove lock failed")?;
+        store.release().await.context("remove lock failed")?;
         return Ok(String::new());
     }
     if flags.has("config-dump") {
-        return dump(&store);
+        return dump(&store).await;
     }
     if let Some(file) = flags.get("config-restore") {
-        return restore(&store, &std::fs::read(file)?, flags.has("confirm"));
+        return restore(&store, &std::fs::read(file)?, flags.has("confirm")).await;
     }
     bail!("{}", SPEC.usage)
 }
 
 /// Slots, groups and proxies, never the sentinels (§10).
-fn dump(store: &Store) -> Result<String> {
+async fn dump(store: &Store) -> Result<String> {
     let mut all = Map::new();
-    all.insert("slots".into(), json!(store.slots()?));
-    all.insert("group".into(), json!(store.groups()?));
-    all.insert("proxy".into(), json!(store.proxies()?));
+    all.insert("slots".into(), json!(store.slots().await?));
+    all.insert("group".into(), json!(store.groups().await?));
+    all.insert("proxy".into(), json!(store.proxies().await?));
     text(&all)
 }
 
-fn restore(store: &Store, dumped: &[u8], confirm: bool) -> Result<String> {
+async fn restore(store: &Store, dumped: &[u8], confirm: bool) -> Result<String> {
     let dumped: Value = serde_json::from_slice(dumped)?;
     let slots: Vec<SlotMapping> = serde_json::from_value(dumped["slots"].clone())?;
     let groups: Vec<Group> = serde_json::from_value(dumped["group"].clone())?;
     let proxies: Vec<Proxy> = serde_json::from_value(dumped["proxy"].clone())?;
     ensure!(
-        store.groups()?.is_empty() && store.proxies()?.is_empty(),
+        store.groups().await?.is_empty() && store.proxies().await?.is_empty(),
         "product isn't empty"
     );
     ensure!(
@@ -355,9 +350,15 @@ fn restore(store: &Store, dumped: &[u8], confirm: bool) -> Result<String> {
         "a group is promoting"
     );
     if confirm {
-        slots.iter().try_for_each(|slot| store.put_slot(slot))?;
-        groups.iter().try_for_each(|group| store.put_group("create", group))?;
-        proxies.iter().try_for_each(|proxy| store.put_proxy("create", proxy))?;
+        for slot in &slots {
+            store.put_slot(slot).await?;
+        }
+        for group in &groups {
+            store.put_group("create", group).await?;
+        }
+        for proxy in &proxies {
+            store.put_proxy("create", proxy).await?;
+        }
     }
     Ok(String::new())
 }

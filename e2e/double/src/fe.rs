@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::stop::Stop;
-use crate::store::Store;
+use crate::store::Coordinator;
 
 /// Routes are loaded again after this long at the earliest.
 const RELOAD: Duration = Duration::from_secs(5);
@@ -28,8 +28,8 @@ const DIAL: Duration = Duration::from_secs(10);
 pub enum Discovery {
     /// `--dashboard-list`: `[{"name", "dashboard"}]`.
     File(PathBuf),
-    /// `--filesystem`: the lock nodes of a store.
-    Filesystem(String),
+    /// `--zookeeper`, `--etcd`, `--filesystem`: the lock nodes of all products.
+    Store(Coordinator),
 }
 
 /// What an fe is started with.
@@ -75,7 +75,7 @@ struct Entry {
 struct Fe {
     options: Options,
     http: reqwest::Client,
-    routes: Mutex<Routes>,
+    routes: tokio::sync::Mutex<Routes>,
 }
 
 #[derive(Default)]
@@ -102,7 +102,7 @@ pub async fn start(options: Options) -> Result<Handle> {
     let fe = Arc::new(Fe {
         options,
         http: http.build()?,
-        routes: Mutex::default(),
+        routes: Default::default(),
     });
     let stop = Stop::default();
     let raised = stop.clone();
@@ -124,9 +124,9 @@ async fn answer(State(fe): State<Arc<Fe>>, request: Request) -> Response<Body> {
         .map(str::to_string);
     let path = request.uri().path().to_string();
     match product {
-        None if request.method() == Method::GET && path == "/list" => fe.list(),
+        None if request.method() == Method::GET && path == "/list" => fe.list().await,
         None => fe.asset(&path).unwrap_or_else(|| plain(403, Vec::new())),
-        Some(product) => match fe.dashboard(&product) {
+        Some(product) => match fe.dashboard(&product).await {
             Some(dashboard) => fe.forward(&dashboard, request).await,
             None => plain(403, Vec::new()),
         },
@@ -135,10 +135,10 @@ async fn answer(State(fe): State<Arc<Fe>>, request: Request) -> Response<Body> {
 
 impl Fe {
     /// The products; the only thing that loads routes.
-    fn list(&self) -> Response<Body> {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn list(&self) -> Response<Body> {
+        let mut routes = self.routes.lock().await;
         if routes.loaded.is_none_or(|loaded| loaded.elapsed() >= RELOAD) {
-            match self.discover() {
+            match self.discover().await {
                 Ok(dashboards) => routes.dashboards = dashboards,
                 Err(error) => tracing::warn!("reload routes failed: {error:#}"),
             }
@@ -153,7 +153,7 @@ impl Fe {
         plain(200, told.unwrap_or_default())
     }
 
-    fn discover(&self) -> Result<BTreeMap<String, String>> {
+    async fn discover(&self) -> Result<BTreeMap<String, String>> {
         let found = match &self.options.discovery {
             Discovery::File(path) => {
                 let entries: Vec<Entry> = serde_json::from_slice(&std::fs::read(path)?)?;
@@ -162,7 +162,7 @@ impl Fe {
                     .map(|entry| (entry.name, entry.dashboard))
                     .collect::<Vec<_>>()
             }
-            Discovery::Filesystem(root) => dashboards(root)?,
+            Discovery::Store(coordinator) => coordinator.dashboards().await?,
         };
         Ok(found
             .into_iter()
@@ -170,13 +170,8 @@ impl Fe {
             .collect())
     }
 
-    fn dashboard(&self, product: &str) -> Option<String> {
-        self.routes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .dashboards
-            .get(product)
-            .cloned()
+    async fn dashboard(&self, product: &str) -> Option<String> {
+        self.routes.lock().await.dashboards.get(product).cloned()
     }
 
     async fn forward(&self, dashboard: &str, request: Request) -> Response<Body> {
@@ -220,17 +215,6 @@ impl Fe {
         }
         Some(response)
     }
-}
-
-/// The products of a store whose dashboard holds its lock.
-pub fn dashboards(root: &str) -> Result<Vec<(String, String)>> {
-    let mut found = Vec::new();
-    for product in Store::products(root)? {
-        if let Some(topom) = Store::filesystem(root, &product).topom()? {
-            found.push((product, topom.admin_addr));
-        }
-    }
-    Ok(found)
 }
 
 fn kind(file: &Path) -> &'static str {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use codis_double::config::{self, DashboardConfig, ProxyConfig};
 use codis_double::flags::{Flags, Spec};
 use codis_double::logging::{self, LogLevel};
-use codis_double::store::Store;
+use codis_double::store::{Coordinator, Store};
 use codis_double::{COMPILE, VERSION, admin, dashboard, fe, proxy};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -57,8 +57,9 @@ const PROXY: Spec = Spec {
     switches: &["default-config", "version", "help"],
     short: &[('c', "config"), ('l', "log"), ('h', "help")],
     usage: "usage: codis-proxy [--ncpu=N [--max-ncpu=MAX]] [--config=CONF] [--log=FILE] [--log-level=LEVEL] \
-            [--host-admin=ADDR] [--host-proxy=ADDR] [--dashboard=ADDR|--filesystem=ROOT|--fillslots=FILE] [--ulimit=N] \
-            [--pidfile=FILE] [--product_name=NAME] [--product_auth=AUTH] [--session_auth=AUTH]\n       codis-proxy \
+            [--host-admin=ADDR] [--host-proxy=ADDR] [--dashboard=ADDR|--zookeeper=ADDR \
+            [--zookeeper-auth=USER:PASS]|--etcd=ADDR [--etcd-auth=USER:PASS]|--filesystem=ROOT|--fillslots=FILE] \
+            [--ulimit=N] [--pidfile=FILE] [--product_name=NAME] [--product_auth=AUTH] [--session_auth=AUTH]\n       codis-proxy \
             --default-config | --version",
 };
 
@@ -80,7 +81,8 @@ const FE: Spec = Spec {
     switches: &["version", "help"],
     short: &[('d', "dashboard-list"), ('l', "log"), ('h', "help")],
     usage: "usage: codis-fe [--ncpu=N] [--log=FILE] [--log-level=LEVEL] [--assets-dir=PATH] [--pidfile=FILE] \
-            (--dashboard-list=FILE|--filesystem=ROOT) --listen=ADDR\n       codis-fe --version",
+            (--dashboard-list=FILE|--zookeeper=ADDR [--zookeeper-auth=USER:PASS]|--etcd=ADDR \
+            [--etcd-auth=USER:PASS]|--filesystem=ROOT) --listen=ADDR\n       codis-fe --version",
 };
 
 #[tokio::main]
@@ -231,7 +233,8 @@ async fn run_proxy(flags: &Flags, log_level: LogLevel) -> Result<()> {
         .get("fillslots")
         .map(|file| anyhow::Ok(serde_json::from_slice(&std::fs::read(file)?)?));
     let options = proxy::Options {
-        dashboard: find_dashboard(flags, &config.product_name)?,
+        dashboard: flags.get("dashboard").map(String::from),
+        store: find_store(flags, &config.product_name)?,
         config,
         host_admin: flags.get("host-admin").map(String::from),
         host_proxy: flags.get("host-proxy").map(String::from),
@@ -255,18 +258,9 @@ async fn run_proxy(flags: &Flags, log_level: LogLevel) -> Result<()> {
     handle.wait().await
 }
 
-/// `--dashboard`, or the holder of the lock in a store.
-fn find_dashboard(flags: &Flags, product: &str) -> Result<Option<String>> {
-    if let Some(addr) = flags.get("dashboard") {
-        return Ok(Some(addr.to_string()));
-    }
-    for name in ["zookeeper", "etcd", "filesystem"] {
-        if let Some(addr) = flags.get(name) {
-            let topom = Store::open(name, addr, product)?.topom()?;
-            return Ok(Some(topom.context("no dashboard holds the lock")?.admin_addr));
-        }
-    }
-    Ok(None)
+/// The store whose lock tells where the dashboard is.
+fn find_store(flags: &Flags, product: &str) -> Result<Option<Store>> {
+    Ok(Coordinator::named(flags)?.map(|coordinator| coordinator.product(product)))
 }
 
 fn overrule(flags: &Flags, keys: &mut [(&str, &mut String)]) {
@@ -278,12 +272,9 @@ fn overrule(flags: &Flags, keys: &mut [(&str, &mut String)]) {
 }
 
 async fn run_fe(flags: &Flags) -> Result<()> {
-    let discovery = match (flags.get("dashboard-list"), flags.get("filesystem")) {
+    let discovery = match (flags.get("dashboard-list"), Coordinator::named(flags)?) {
         (Some(file), None) => fe::Discovery::File(file.into()),
-        (None, Some(root)) => fe::Discovery::Filesystem(root.to_string()),
-        (None, None) if flags.has("etcd") || flags.has("zookeeper") => {
-            bail!("the stand-in has neither an etcd nor a zookeeper store yet")
-        }
+        (None, Some(coordinator)) => fe::Discovery::Store(coordinator),
         _ => bail!("{}", FE.usage),
     };
     let beside = std::env::current_exe()

@@ -17,8 +17,8 @@ const SYNC: Duration = Duration::from_secs(30 * 60);
 
 impl Dashboard {
     /// Writes a group to the store, then to the cache.
-    pub(crate) fn save_group(&self, state: &mut State, group: Group) -> Done {
-        self.store.put_group("update", &group)?;
+    pub(crate) async fn save_group(&self, state: &mut State, group: Group) -> Done {
+        self.store.put_group("update", &group).await?;
         state.groups.insert(group.id, group);
         Ok(())
     }
@@ -35,7 +35,7 @@ impl Dashboard {
             id: gid,
             ..Default::default()
         };
-        self.store.put_group("create", &group)?;
+        self.store.put_group("create", &group).await?;
         state.groups.insert(gid, group);
         Ok(())
     }
@@ -45,7 +45,7 @@ impl Dashboard {
         if !state.group(gid)?.servers.is_empty() {
             return Err(format!("group-[{gid}] isn't empty").into());
         }
-        self.store.remove_group(gid)?;
+        self.store.remove_group(gid).await?;
         state.groups.remove(&gid);
         Ok(())
     }
@@ -57,13 +57,13 @@ impl Dashboard {
             return Err(format!("server-[{addr}] already exists").into());
         }
         let mut group = state.settled(gid)?;
-        self.distrust_sentinels(&mut state)?;
+        self.distrust_sentinels(&mut state).await?;
         group.servers.push(GroupServer {
             addr: addr.into(),
             datacenter: datacenter.into(),
             ..Default::default()
         });
-        self.save_group(&mut state, group)
+        self.save_group(&mut state, group).await
     }
 
     /// Stands in for `SLOTSINFO`, which plain redis lacks: reachable, the right password, and no sentinel.
@@ -98,20 +98,20 @@ impl Dashboard {
         if index == 0 && in_use {
             return Err(format!("group-[{gid}] can't remove master, still in use").into());
         }
-        self.distrust_sentinels(&mut state)?;
+        self.distrust_sentinels(&mut state).await?;
         let removed = group.servers.remove(index);
         group.out_of_sync = (group.out_of_sync || removed.replica_group) && !group.servers.is_empty();
-        self.save_group(&mut state, group)
+        self.save_group(&mut state, group).await
     }
 
     /// With any sentinel configured, changed groups mean that sentinels may watch the wrong masters (§6.4).
-    pub(crate) fn distrust_sentinels(&self, state: &mut State) -> Done {
+    pub(crate) async fn distrust_sentinels(&self, state: &mut State) -> Done {
         if state.sentinel.servers.is_empty() || state.sentinel.out_of_sync {
             return Ok(());
         }
         let mut sentinel = state.sentinel.clone();
         sentinel.out_of_sync = true;
-        self.store.put_sentinel(&sentinel)?;
+        self.store.put_sentinel(&sentinel).await?;
         state.sentinel = sentinel;
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Dashboard {
         let mut group = state.group(gid)?.clone();
         self.push(state, &state.slots_of(gid)).await?;
         group.out_of_sync = false;
-        self.save_group(state, group)
+        self.save_group(state, group).await
     }
 
     pub(crate) async fn replica_group(&self, gid: i64, addr: &str, value: bool) -> Done {
@@ -141,7 +141,7 @@ impl Dashboard {
         let index = member(state.group(gid)?, addr)?;
         let mut group = state.settled(gid)?;
         group.servers[index].replica_group = value;
-        self.save_replica_groups(&mut state, group)
+        self.save_replica_groups(&mut state, group).await
     }
 
     pub(crate) async fn all_replica_groups(&self, value: bool) -> Done {
@@ -149,14 +149,14 @@ impl Dashboard {
         for gid in state.groups.keys().copied().collect::<Vec<_>>() {
             let mut group = state.settled(gid)?;
             group.servers.iter_mut().for_each(|server| server.replica_group = value);
-            self.save_replica_groups(&mut state, group)?;
+            self.save_replica_groups(&mut state, group).await?;
         }
         Ok(())
     }
 
-    fn save_replica_groups(&self, state: &mut State, mut group: Group) -> Done {
+    async fn save_replica_groups(&self, state: &mut State, mut group: Group) -> Done {
         group.out_of_sync |= group.servers.len() > 1 && !state.slots_of(group.id).is_empty();
-        self.save_group(state, group)
+        self.save_group(state, group).await
     }
 
     /// Queues or clears the sync action of a server.
@@ -179,7 +179,7 @@ impl Dashboard {
             (false, "") => return Err(format!("server-[{addr}] action doesn't exist").into()),
             (false, _) => *action = Action::default(),
         }
-        self.save_group(&mut state, group)
+        self.save_group(&mut state, group).await
     }
 
     /// Runs the first pending sync action, if any; tells whether there was one.
@@ -224,7 +224,7 @@ impl Dashboard {
         group.servers[index].action.state = "syncing".into();
         let addr = group.servers[index].addr.clone();
         let master = (index > 0).then(|| group.master().to_string());
-        self.save_group(&mut state, group)?;
+        self.save_group(&mut state, group).await?;
         Ok(Some((addr, master)))
     }
 
@@ -242,7 +242,7 @@ impl Dashboard {
             index: 0,
             state: outcome.into(),
         };
-        self.save_group(&mut state, group)
+        self.save_group(&mut state, group).await
     }
 }
 

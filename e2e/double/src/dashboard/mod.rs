@@ -22,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
 use tokio::sync::MutexGuard;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::config::DashboardConfig;
 use crate::http::{self, Refusal};
@@ -30,7 +31,7 @@ use crate::logging::LogLevel;
 use crate::rpc::Rpc;
 use crate::sentinel::watch::{Learnt, Watcher};
 use crate::stop::Stop;
-use crate::store::Store;
+use crate::store::{Coordinator, Store};
 use crate::timings::Timings;
 use crate::wire::Topom;
 use looks::Looks;
@@ -91,7 +92,11 @@ impl Handle {
 pub async fn start(options: Options) -> Result<Handle> {
     let config = options.config;
     config.validate()?;
-    let store = Store::open(&config.coordinator_name, &config.coordinator_addr, &config.product_name)?;
+    let coordinator = Coordinator::open(
+        &config.coordinator_name,
+        &config.coordinator_addr,
+        &config.coordinator_auth,
+    )?;
     let listener = TcpListener::bind(&config.admin_addr)
         .await
         .with_context(|| format!("listen {}", config.admin_addr))?;
@@ -114,8 +119,8 @@ pub async fn start(options: Options) -> Result<Handle> {
         log_level: options.log_level,
         model: model.clone(),
         stop: stop.clone(),
+        store: coordinator.product(&config.product_name),
         config,
-        store,
         online: AtomicBool::new(false),
         state: tokio::sync::Mutex::default(),
         looks: Mutex::default(),
@@ -161,11 +166,10 @@ impl Drop for Server {
 impl Dashboard {
     async fn run(self: Arc<Self>, server: JoinHandle<()>, remove_lock: bool, learnt: Learnt) -> Result<()> {
         let mut server = Server(server);
-        if remove_lock && let Err(error) = self.store.release() {
+        if remove_lock && let Err(error) = self.store.release().await {
             tracing::warn!("force remove-lock failed: {error}");
         }
-        let locked = self.stop.unless(self.acquire()).await;
-        match locked {
+        match self.acquire().await {
             None => {}
             Some(false) => {
                 self.stop.raise();
@@ -178,25 +182,26 @@ impl Dashboard {
                 self.stop.raised().await;
                 let _ = (&mut server.0).await;
                 loops.shutdown().await;
-                self.store.release().context("release the lock")?;
+                self.store.release().await.context("release the lock")?;
             }
         }
         tracing::warn!("dashboard is exiting ...");
         Ok(())
     }
 
-    /// Takes the lock, or gives up (§10).
-    async fn acquire(&self) -> bool {
+    /// Takes the lock, or gives up (§10); nothing is told when it is asked to stop. A try is never cut off: the lock
+    /// could be taken by it, and nobody would release it.
+    async fn acquire(&self) -> Option<bool> {
         for attempt in 0..self.timings.lock_tries {
             if attempt > 0 {
-                tokio::time::sleep(self.timings.lock_pause).await;
+                self.stop.unless(tokio::time::sleep(self.timings.lock_pause)).await?;
             }
-            match self.store.acquire(&self.model) {
-                Ok(()) => return true,
+            match self.store.acquire(&self.model).await {
+                Ok(()) => return Some(true),
                 Err(error) => tracing::warn!("[{attempt}] dashboard online failed: acquire lock: {error}"),
             }
         }
-        false
+        Some(false)
     }
 
     /// The one mutex; refuses unless online.
@@ -208,9 +213,21 @@ impl Dashboard {
         let mut state = self.state.lock().await;
         self.check_open()?;
         if !state.loaded {
-            *state = State::load(&self.store)?;
+            *state = State::load(&self.store).await?;
+        } else if self.store.is_doubtful() && state.next_look <= Instant::now() {
+            self.look_again(&mut state).await;
         }
         Ok(state)
+    }
+
+    /// Reads what is stored after a failed write, which may have been done nevertheless. What is known stays in use
+    /// while the store is away (§6.7), and looking does not take up all of the time.
+    async fn look_again(&self, state: &mut State) {
+        let begun = Instant::now();
+        match State::load(&self.store).await {
+            Ok(stored) => *state = stored,
+            Err(_) => state.next_look = Instant::now() + 2 * begun.elapsed(),
+        }
     }
 
     pub(crate) fn check_open(&self) -> Result<(), Refusal> {

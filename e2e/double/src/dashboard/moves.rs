@@ -290,7 +290,7 @@ impl Dashboard {
             let _ = self.push(state, std::slice::from_ref(&slot)).await;
             return Err(error);
         }
-        self.save_slot(state, stepped)
+        self.save_slot(state, stepped).await
     }
 
     async fn complete(&self, state: &mut State, slot: SlotMapping) -> Done {
@@ -300,6 +300,6 @@ impl Dashboard {
             group_id: slot.action.target_id,
             action: SlotAction::default(),
         };
-        self.save_slot(state, done)
+        self.save_slot(state, done).await
     }
 }

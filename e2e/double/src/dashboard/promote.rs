@@ -16,7 +16,7 @@ const TAKE_OVER: Duration = Duration::from_secs(5);
 impl Dashboard {
     pub(crate) async fn promote(&self, gid: i64, addr: &str) -> Done {
         let mut state = self.open().await?;
-        self.admit(&mut state, gid, addr)?;
+        self.admit(&mut state, gid, addr).await?;
         loop {
             let group = state.group(gid)?.clone();
             match group.promoting.state.as_str() {
@@ -28,7 +28,7 @@ impl Dashboard {
     }
 
     /// The guard, and the first step when nothing was begun.
-    fn admit(&self, state: &mut State, gid: i64, addr: &str) -> Done {
+    async fn admit(&self, state: &mut State, gid: i64, addr: &str) -> Done {
         let mut group = state.group(gid)?.clone();
         let index = member(&group, addr)? as i64;
         if !group.promoting.state.is_empty() {
@@ -51,7 +51,7 @@ impl Dashboard {
             index,
             state: "preparing".into(),
         };
-        self.save_group(state, group)
+        self.save_group(state, group).await
     }
 
     /// Locks the group's slots in every proxy; when one fails the promotion stays where it was.
@@ -61,7 +61,10 @@ impl Dashboard {
         prepared.promoting.state = "prepared".into();
         state.groups.insert(gid, prepared.clone());
         let pushed = self.push(state, &state.slots_of(gid)).await;
-        let locked = pushed.and_then(|()| self.store.put_group("update", &prepared));
+        let locked = match pushed {
+            Ok(()) => self.store.put_group("update", &prepared).await,
+            failed => failed,
+        };
         if locked.is_err() {
             state.groups.insert(gid, group);
             // Best effort: the proxies that did lock must not keep their clients waiting.
@@ -74,7 +77,7 @@ impl Dashboard {
     async fn reorder(&self, state: &mut State, mut group: Group) -> Done {
         let gid = group.id;
         if !state.sentinel.servers.is_empty() {
-            self.distrust_sentinels(state)?;
+            self.distrust_sentinels(state).await?;
             self.unwatch(state, Some(gid)).await;
         }
         let index = usize::try_from(group.promoting.index).unwrap_or(0);
@@ -93,7 +96,7 @@ impl Dashboard {
             state: "finished".into(),
         };
         let master = group.master().to_string();
-        self.save_group(state, group)?;
+        self.save_group(state, group).await?;
         if let Err(error) = self.set_master(&master, None, TAKE_OVER).await {
             tracing::warn!("group-[{gid}] promote {master} to master failed: {error}");
         }
@@ -104,6 +107,6 @@ impl Dashboard {
         self.push(state, &state.slots_of(group.id)).await?;
         group.promoting = Action::default();
         group.out_of_sync = false;
-        self.save_group(state, group)
+        self.save_group(state, group).await
     }
 }

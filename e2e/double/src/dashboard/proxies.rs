@@ -56,7 +56,8 @@ impl Dashboard {
         }
         proxy.id = known.unwrap_or_else(|| state.proxies.values().map(|proxy| proxy.id).max().unwrap_or(0) + 1);
         self.store
-            .put_proxy(if known.is_some() { "update" } else { "create" }, &proxy)?;
+            .put_proxy(if known.is_some() { "update" } else { "create" }, &proxy)
+            .await?;
         state.proxies.insert(proxy.token.clone(), proxy.clone());
         self.reinit(&state, &proxy).await
     }
@@ -93,7 +94,7 @@ impl Dashboard {
                 return Err(format!("proxy-[{token}] shutdown failed").into());
             }
         }
-        self.store.remove_proxy(token)?;
+        self.store.remove_proxy(token).await?;
         state.proxies.remove(token);
         Ok(())
     }

@@ -42,8 +42,8 @@ impl Dashboard {
         Ok(self.sentinel(addr, LOOK).await?.monitored().await?)
     }
 
-    fn save_sentinel(&self, state: &mut State, sentinel: Sentinel) -> Done {
-        self.store.put_sentinel(&sentinel)?;
+    async fn save_sentinel(&self, state: &mut State, sentinel: Sentinel) -> Done {
+        self.store.put_sentinel(&sentinel).await?;
         state.sentinel = sentinel;
         Ok(())
     }
@@ -57,7 +57,7 @@ impl Dashboard {
         self.sentinel(addr, self.budget()).await?.flush_config().await?;
         sentinel.servers.push(addr.to_string());
         sentinel.out_of_sync = true;
-        self.save_sentinel(&mut state, sentinel)
+        self.save_sentinel(&mut state, sentinel).await
     }
 
     pub(crate) async fn del_sentinel(&self, addr: &str, force: bool) -> Done {
@@ -65,7 +65,7 @@ impl Dashboard {
         if !state.sentinel.servers.iter().any(|server| server == addr) {
             return Err(format!("sentinel-[{addr}] not found").into());
         }
-        self.distrust_sentinels(&mut state)?;
+        self.distrust_sentinels(&mut state).await?;
         if let Err(error) = self.forget(addr, None).await {
             tracing::warn!("remove sentinel {addr} failed, force = {force}: {error}");
             if !force {
@@ -75,7 +75,7 @@ impl Dashboard {
         let mut sentinel = state.sentinel.clone();
         sentinel.servers.retain(|server| server != addr);
         sentinel.out_of_sync = true;
-        self.save_sentinel(&mut state, sentinel)
+        self.save_sentinel(&mut state, sentinel).await
     }
 
     /// Makes one sentinel forget a group's master, or all of the product's.
@@ -114,7 +114,7 @@ impl Dashboard {
         let mut state = self.open().await?;
         let mut sentinel = state.sentinel.clone();
         sentinel.out_of_sync = true;
-        self.save_sentinel(&mut state, sentinel)?;
+        self.save_sentinel(&mut state, sentinel).await?;
         self.unwatch(&state, None).await;
         let mut masters = BTreeMap::new();
         for group in state.groups.values().filter(|group| !group.servers.is_empty()) {
@@ -129,7 +129,7 @@ impl Dashboard {
         self.push_sentinels(&state).await?;
         let mut sentinel = state.sentinel.clone();
         sentinel.out_of_sync = false;
-        self.save_sentinel(&mut state, sentinel)
+        self.save_sentinel(&mut state, sentinel).await
     }
 
     async fn monitor(&self, addr: &str, masters: &BTreeMap<i64, (String, String)>) -> Result<(), RedisError> {
@@ -202,7 +202,7 @@ impl Dashboard {
                 tracing::warn!("group-[{gid}] will switch master to {master}");
                 group.servers.swap(0, index);
                 group.out_of_sync = true;
-                self.save_group(state, group)?;
+                self.save_group(state, group).await?;
             }
         }
         Ok(())

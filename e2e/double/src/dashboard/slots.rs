@@ -14,8 +14,8 @@ type Done = Result<(), Refusal>;
 
 impl Dashboard {
     /// Writes a slot to the store, then to the cache.
-    pub(super) fn save_slot(&self, state: &mut State, slot: SlotMapping) -> Done {
-        self.store.put_slot(&slot)?;
+    pub(super) async fn save_slot(&self, state: &mut State, slot: SlotMapping) -> Done {
+        self.store.put_slot(&slot).await?;
         state.set_slot(slot);
         Ok(())
     }
@@ -37,7 +37,7 @@ impl Dashboard {
         state.slot(sid)?;
         state.target(gid)?;
         movable(state.slot(sid)?, gid)?;
-        self.queue(&mut state, [(sid, gid)])
+        self.queue(&mut state, [(sid, gid)]).await
     }
 
     pub(crate) async fn create_some(&self, src: i64, dst: i64, num: i64) -> Done {
@@ -51,7 +51,7 @@ impl Dashboard {
             .take(usize::try_from(num).unwrap_or(0))
             .map(|slot| (slot.id, dst))
             .collect();
-        self.queue(&mut state, some)
+        self.queue(&mut state, some).await
     }
 
     pub(crate) async fn create_range(&self, beg: i64, end: i64, gid: i64) -> Done {
@@ -63,10 +63,10 @@ impl Dashboard {
         for sid in beg..=end {
             movable(state.slot(sid)?, gid)?;
         }
-        self.queue(&mut state, (beg..=end).map(|sid| (sid, gid)))
+        self.queue(&mut state, (beg..=end).map(|sid| (sid, gid))).await
     }
 
-    fn queue(&self, state: &mut State, moves: impl IntoIterator<Item = (i64, i64)>) -> Done {
+    async fn queue(&self, state: &mut State, moves: impl IntoIterator<Item = (i64, i64)>) -> Done {
         for (sid, target_id) in moves {
             let mut slot = state.slot(sid)?.clone();
             slot.action = SlotAction {
@@ -74,7 +74,7 @@ impl Dashboard {
                 state: "pending".into(),
                 target_id,
             };
-            self.save_slot(state, slot)?;
+            self.save_slot(state, slot).await?;
         }
         Ok(())
     }
@@ -87,7 +87,7 @@ impl Dashboard {
             "pending" => slot.action = SlotAction::default(),
             _ => return Err(format!("slot-[{sid}] action isn't pending").into()),
         }
-        self.save_slot(&mut state, slot)
+        self.save_slot(&mut state, slot).await
     }
 
     /// Remaps without moving data; the store has changed even when a proxy then fails.
@@ -101,7 +101,7 @@ impl Dashboard {
         for gid in wanted.iter().map(|slot| slot.group_id).collect::<BTreeSet<_>>() {
             let mut group = state.group(gid)?.clone();
             group.out_of_sync = true;
-            self.save_group(&mut state, group)?;
+            self.save_group(&mut state, group).await?;
         }
         self.remap(&mut state, wanted).await
     }
@@ -125,7 +125,7 @@ impl Dashboard {
                 action: SlotAction::default(),
                 ..slot
             };
-            self.save_slot(state, slot.clone())?;
+            self.save_slot(state, slot.clone()).await?;
             changed.push(slot);
         }
         self.push(state, &changed).await
@@ -141,7 +141,7 @@ impl Dashboard {
             .collect();
         let plan = rebalance::plan(&groups, &state.slots).ok_or("no valid group could be found")?;
         if confirm {
-            self.queue(&mut state, plan.clone())?;
+            self.queue(&mut state, plan.clone()).await?;
         }
         Ok(plan.into_iter().map(|(sid, gid)| (sid.to_string(), gid)).collect())
     }

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 use crate::SLOTS;
 use crate::http::Refusal;
 use crate::store::Store;
 use crate::wire::{Group, Proxy, Sentinel, Slot, SlotMapping};
 
 /// The cache; the store is written first, then this.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct State {
     /// False until the store was read, and again after `reload`.
     pub loaded: bool,
+    /// When a doubtful store may be read again.
+    pub next_look: Instant,
     /// Index = slot.
     pub slots: Vec<SlotMapping>,
     /// By id.
@@ -22,20 +26,42 @@ pub struct State {
     pub sentinel: Sentinel,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            loaded: false,
+            next_look: Instant::now(),
+            slots: Vec::new(),
+            groups: BTreeMap::new(),
+            proxies: BTreeMap::new(),
+            sentinel: Sentinel::default(),
+        }
+    }
+}
+
 impl State {
     /// Reads everything.
-    pub fn load(store: &Store) -> Result<Self, Refusal> {
-        Ok(Self {
+    pub async fn load(store: &Store) -> Result<Self, Refusal> {
+        let state = Self {
             loaded: true,
-            slots: store.slots()?,
-            groups: store.groups()?.into_iter().map(|group| (group.id, group)).collect(),
+            next_look: Instant::now(),
+            slots: store.slots().await?,
+            groups: store
+                .groups()
+                .await?
+                .into_iter()
+                .map(|group| (group.id, group))
+                .collect(),
             proxies: store
-                .proxies()?
+                .proxies()
+                .await?
                 .into_iter()
                 .map(|proxy| (proxy.token.clone(), proxy))
                 .collect(),
-            sentinel: store.sentinel()?,
-        })
+            sentinel: store.sentinel().await?,
+        };
+        store.trust();
+        Ok(state)
     }
 
     /// A group, to look at.

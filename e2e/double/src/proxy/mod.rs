@@ -23,6 +23,7 @@ use crate::logging::LogLevel;
 use crate::rpc::Rpc;
 use crate::sentinel::watch::{Learnt, Masters, Watch, Watcher};
 use crate::stop::Stop;
+use crate::store::Store;
 use crate::timings::Timings;
 use crate::wire::{self, Slot, Topom};
 use crate::{http, identity};
@@ -40,12 +41,24 @@ pub struct Options {
     pub host_proxy: Option<String>,
     /// `--dashboard`: registers itself there.
     pub dashboard: Option<String>,
+    /// `--zookeeper`, `--etcd`, `--filesystem`: registers itself with who holds the lock in this store.
+    pub store: Option<Store>,
     /// `--fillslots`: goes online with these, without a dashboard.
     pub slots: Option<Vec<Slot>>,
     /// Waiting times.
     pub timings: Timings,
     /// What `loglevel` calls change.
     pub log_level: LogLevel,
+}
+
+impl Options {
+    /// Where the dashboard is, as far as that can be told now.
+    async fn find_dashboard(&self) -> Option<String> {
+        match &self.store {
+            Some(store) => store.topom().await.ok().flatten().map(|topom| topom.admin_addr),
+            None => self.dashboard.clone(),
+        }
+    }
 }
 
 /// A running proxy.
@@ -178,7 +191,7 @@ fn backend_settings(config: &ProxyConfig, timings: &Timings) -> backend::Setting
 impl Inner {
     async fn run(
         self: Arc<Self>,
-        options: Options,
+        mut options: Options,
         clients: TcpListener,
         server: JoinHandle<()>,
         learnt: Learnt,
@@ -190,13 +203,13 @@ impl Inner {
         tasks.spawn(async move { inner.follow(learnt).await });
         let inner = self.clone();
         tasks.spawn(async move { inner.stats.sample().await });
-        if let Some(slots) = options.slots {
+        if let Some(slots) = options.slots.take() {
             self.router.fill(slots).await?;
             self.go_online();
         }
         let mut outcome = Ok(());
-        if let Some(dashboard) = &options.dashboard {
-            outcome = self.stop.unless(self.register(dashboard)).await.unwrap_or(Ok(()));
+        if options.dashboard.is_some() || options.store.is_some() {
+            outcome = self.stop.unless(self.register(&options)).await.unwrap_or(Ok(()));
         }
         if outcome.is_err() {
             self.stop.raise();
@@ -254,13 +267,19 @@ impl Inner {
     }
 
     /// Asks the dashboard to bring this proxy online (§8.3).
-    async fn register(&self, dashboard: &str) -> Result<()> {
+    async fn register(&self, options: &Options) -> Result<()> {
         let rpc = Rpc::new(&self.timings);
-        for attempt in 0..self.timings.register_tries {
+        // With a store the dashboard may still be waiting for the lock, so Codis is three times as patient.
+        let tries = self.timings.register_tries * if options.store.is_some() { 3 } else { 1 };
+        for attempt in 0..tries {
             if attempt > 0 {
                 tokio::time::sleep(self.timings.register_pause).await;
             }
-            let topom = match rpc.get::<Topom>(dashboard, "/api/topom/model").await {
+            let Some(dashboard) = options.find_dashboard().await else {
+                tracing::warn!("[{attempt}] fetch dashboard address failed");
+                continue;
+            };
+            let topom = match rpc.get::<Topom>(&dashboard, "/api/topom/model").await {
                 Ok(topom) => topom,
                 Err(error) => {
                     tracing::warn!("[{attempt}] fetch dashboard model failed: {error}");
@@ -273,7 +292,7 @@ impl Inner {
             let xauth = identity::xauth(&[&self.config.product_name]);
             match rpc
                 .put(
-                    dashboard,
+                    &dashboard,
                     &format!("/api/topom/proxy/online/{xauth}/{}", self.model.admin_addr),
                 )
                 .await

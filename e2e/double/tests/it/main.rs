@@ -2,10 +2,12 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod contract;
+mod coordinator;
 mod failover;
 mod load;
 mod moving;
 mod programs;
 mod routing;
 mod state_machines;
+mod stores;
 mod support;

@@ -7,7 +7,7 @@ use codis_double::resp::slot_of;
 use serde_json::{Value, json};
 
 use crate::load::{Load, all_hold, keys_are_where_they_belong, keys_at, seed, seeds_are_whole};
-use crate::support::{AUTH, Server, World, X, dashboard_options, redis_is_here, say, until, until_within};
+use crate::support::{AUTH, Server, World, X, redis_is_here, say, until, until_within};
 
 /// Moves of hundreds of slots on a busy machine.
 const LONG: Duration = Duration::from_secs(240);
@@ -74,11 +74,13 @@ impl World {
         self.stats().await["slot_action"].clone()
     }
 
-    async fn restart_dashboard(&mut self, kill: bool) {
+    pub async fn restart_dashboard(&mut self, kill: bool) {
         let first = self.dashboard.take().unwrap();
-        let mut options = dashboard_options(&self.store.0);
+        let mut options = self.options.clone();
         if kill {
             first.kill();
+            // Two dashboards at once would fail each other's work on the folder.
+            first.wait().await.unwrap_err();
             options.remove_lock = true;
         } else {
             first.shutdown();

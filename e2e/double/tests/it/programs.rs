@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::{Folder, Process, free_port, until};
 
 /// The program under a name of Codis.
-fn program(folder: &Folder, name: &str) -> Command {
+pub fn program(folder: &Folder, name: &str) -> Command {
     let path: PathBuf = folder.0.join(name);
     if !path.exists() {
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_codis-double"), &path).unwrap();
@@ -16,17 +16,17 @@ fn program(folder: &Folder, name: &str) -> Command {
     Command::new(path)
 }
 
-fn run(folder: &Folder, name: &str, args: &[&str]) -> Output {
+pub fn run(folder: &Folder, name: &str, args: &[&str]) -> Output {
     program(folder, name).args(args).output().unwrap()
 }
 
-async fn get(port: u16, path: &str) -> Option<(u16, String)> {
+pub async fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let answer = client.get(format!("http://127.0.0.1:{port}{path}")).send().await.ok()?;
     Some((answer.status().as_u16(), answer.text().await.ok()?))
 }
 
-fn terminate(process: &mut Process) -> Option<i32> {
+pub fn terminate(process: &mut Process) -> Option<i32> {
     let killed = Command::new("kill").arg(process.0.id().to_string()).status().unwrap();
     assert!(killed.success());
     process.0.wait().unwrap().code()
@@ -53,9 +53,9 @@ fn mistakes_end_with_exit_code_1() {
         ("codis-dashboard", &["-c", &bad], "invalid sentinel_quorum"),
         ("codis-dashboard", &["--product_name", "a b"], "bad product name = a b"),
         (
-            "codis-dashboard",
-            &["--etcd", "127.0.0.1:1"],
-            "the stand-in has no etcd store yet",
+            "codis-fe",
+            &["--listen=127.0.0.1:0", "--etcd=127.0.0.1:1", "--etcd-auth=nobody"],
+            "invalid auth",
         ),
         (
             "codis-proxy",

@@ -253,6 +253,7 @@ pub fn proxy_options() -> proxy::Options {
 /// Dashboard, two proxies, two groups of two, and on demand three sentinels.
 pub struct World {
     pub dashboard: Option<dashboard::Handle>,
+    pub options: dashboard::Options,
     pub addr: String,
     pub proxies: Vec<proxy::Handle>,
     pub servers: Vec<Server>,
@@ -265,7 +266,12 @@ impl World {
     /// A dashboard without anything.
     pub async fn empty() -> Self {
         let store = Folder::new();
-        let dashboard = dashboard::start(dashboard_options(&store.0)).await.unwrap();
+        Self::with(dashboard_options(&store.0), store).await
+    }
+
+    /// A dashboard of these options; the folder is kept for as long as the world.
+    pub async fn with(options: dashboard::Options, store: Folder) -> Self {
+        let dashboard = dashboard::start(options.clone()).await.unwrap();
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(60))
@@ -275,6 +281,7 @@ impl World {
         let none = (Vec::new(), Vec::new(), Vec::new());
         let world = Self {
             dashboard,
+            options,
             addr,
             proxies: none.0,
             servers: none.1,
@@ -292,39 +299,48 @@ impl World {
     /// A dashboard and two proxies that are online.
     pub async fn fresh() -> Self {
         let mut world = Self::empty().await;
-        for _ in 0..2 {
-            world.add_proxy().await;
-        }
+        world.add_proxies().await;
         world
+    }
+
+    async fn add_proxies(&mut self) {
+        for _ in 0..2 {
+            self.add_proxy().await;
+        }
     }
 
     /// Groups 1 and 2 of two servers each, half of the slots each, replicas linked.
     pub async fn bootstrapped() -> Self {
-        let mut world = Self::fresh().await;
+        let mut world = Self::empty().await;
+        world.bootstrap().await;
+        world
+    }
+
+    /// Proxies, groups and slots of a world that was empty.
+    pub async fn bootstrap(&mut self) {
+        self.add_proxies().await;
         for _ in 0..4 {
-            world.servers.push(Server::redis(AUTH).await);
+            self.servers.push(Server::redis(AUTH).await);
         }
         for (index, gid) in [1, 1, 2, 2].into_iter().enumerate() {
             if index % 2 == 0 {
-                world.ok(&format!("group/create/{X}/{gid}")).await;
+                self.ok(&format!("group/create/{X}/{gid}")).await;
             }
-            world.ok(&format!("group/add/{X}/{gid}/{}", world.server(index))).await;
+            self.ok(&format!("group/add/{X}/{gid}/{}", self.server(index))).await;
         }
         for index in [1, 3] {
-            world
-                .ok(&format!("group/action/create/{X}/{}", world.server(index)))
+            self.ok(&format!("group/action/create/{X}/{}", self.server(index)))
                 .await;
         }
-        world.assign_all().await;
-        world.ok(&format!("group/resync-all/{X}")).await;
+        self.assign_all().await;
+        self.ok(&format!("group/resync-all/{X}")).await;
         for index in [1, 3] {
-            until("the replica is linked", || async { world.linked(index).await }).await;
+            until("the replica is linked", || async { self.linked(index).await }).await;
         }
         until("sync actions are done", || async {
-            world.groups().await.to_string().matches("\"synced\"").count() == 2
+            self.groups().await.to_string().matches("\"synced\"").count() == 2
         })
         .await;
-        world
     }
 
     /// Also three sentinels that know masters and replicas.

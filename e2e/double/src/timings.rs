@@ -31,6 +31,8 @@ pub struct Timings {
     pub register_tries: u32,
     /// Pause between two tries to register (§8.3).
     pub register_pause: Duration,
+    /// Pause after the first failure to make the node for clients; it grows (§8.7).
+    pub jodis_pause: Duration,
     /// Connecting to another Codis process (§2).
     pub dial: Duration,
     /// A whole request to another Codis process (§2).
@@ -58,6 +60,7 @@ impl Default for Timings {
             run_id_timeout: Duration::from_millis(100),
             register_tries: 10,
             register_pause: seconds(3),
+            jodis_pause: seconds(1),
             dial: seconds(1),
             request: seconds(60),
             backend_dial: seconds(1),

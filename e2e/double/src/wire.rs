@@ -46,6 +46,9 @@ pub struct Proxy {
     pub proto_type: String,
     /// Advertised RESP address.
     pub proxy_addr: String,
+    /// Its node for clients (§8.7), if it has one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub jodis_path: String,
     /// Product it serves.
     pub product_name: String,
     /// Process id.

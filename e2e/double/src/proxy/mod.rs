@@ -2,6 +2,7 @@
 
 mod api;
 mod backend;
+mod jodis;
 mod keys;
 mod pull;
 mod router;
@@ -16,6 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::ProxyConfig;
@@ -27,6 +29,7 @@ use crate::store::Store;
 use crate::timings::Timings;
 use crate::wire::{self, Slot, Topom};
 use crate::{http, identity};
+use jodis::Jodis;
 use router::Router;
 use stats::Stats;
 
@@ -102,6 +105,7 @@ pub(crate) struct Inner {
     stop: Stop,
     log_level: LogLevel,
     online: AtomicBool,
+    went_online: Notify,
     started: Instant,
     turn: AtomicUsize,
     watcher: Watcher,
@@ -126,6 +130,7 @@ pub async fn start(options: Options) -> Result<Handle> {
         .with_context(|| format!("listen {}", config.admin_addr))?;
     let (admin_addr, proxy_addr) = (admin.local_addr()?, clients.local_addr()?);
     let model = model(&options, admin_addr, proxy_addr)?;
+    let jodis = Jodis::of(config, &model, options.timings.jodis_pause)?;
     let stop = Stop::default();
     let (watcher, learnt) = Watcher::new();
     let inner = Arc::new(Inner {
@@ -138,13 +143,15 @@ pub async fn start(options: Options) -> Result<Handle> {
         stop: stop.clone(),
         log_level: options.log_level.clone(),
         online: AtomicBool::new(false),
+        went_online: Notify::new(),
         started: Instant::now(),
         turn: AtomicUsize::new(0),
         watcher,
         watched: Mutex::default(),
     });
     let server = http::serve(admin, inner.clone(), stop.clone());
-    let task = tokio::spawn(inner.run(options, clients, server, learnt));
+    let announced = tokio::spawn(inner.clone().announce(jodis));
+    let task = tokio::spawn(inner.run(options, clients, server, learnt, announced));
     Ok(Handle {
         admin_addr,
         proxy_addr,
@@ -161,9 +168,11 @@ fn model(options: &Options, admin_addr: SocketAddr, proxy_addr: SocketAddr) -> R
         &proxy_addr.to_string(),
         &admin_addr.to_string(),
     ];
+    let token = identity::token(&identity::macs(), &parts);
     Ok(wire::Proxy {
         id: 0,
-        token: identity::token(&identity::macs(), &parts),
+        jodis_path: jodis::path(config, &token),
+        token,
         start_time: identity::start_time(),
         admin_addr: identity::advertise(options.host_admin.as_deref(), admin_addr)?,
         proto_type: config.proto_type.clone(),
@@ -195,6 +204,7 @@ impl Inner {
         clients: TcpListener,
         server: JoinHandle<()>,
         learnt: Learnt,
+        announced: JoinHandle<()>,
     ) -> Result<()> {
         let mut tasks = JoinSet::new();
         let inner = self.clone();
@@ -217,8 +227,18 @@ impl Inner {
         self.stop.raised().await;
         tasks.shutdown().await;
         let _ = server.await;
+        let _ = announced.await;
         tracing::warn!("proxy is exiting ...");
         outcome
+    }
+
+    /// Tells clients of this proxy for as long as it is online.
+    async fn announce(self: Arc<Self>, jodis: Option<Jodis>) {
+        if let Some(jodis) = jodis
+            && self.stop.unless(self.went_online.notified()).await.is_some()
+        {
+            jodis.keep(&self.stop).await;
+        }
     }
 
     fn is_online(&self) -> bool {
@@ -228,6 +248,7 @@ impl Inner {
     fn go_online(&self) {
         if !self.online.swap(true, Ordering::AcqRel) {
             tracing::warn!("proxy is working ...");
+            self.went_online.notify_one();
         }
     }
 

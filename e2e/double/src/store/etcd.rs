@@ -141,6 +141,26 @@ impl Etcd {
         self.put(path, true, &[("value", value), ("prevExist", "false")]).await
     }
 
+    /// Makes a node that lives for a while; an error if it exists.
+    pub async fn lend(&self, path: &str, text: &[u8], lifetime: Duration) -> Outcome<()> {
+        let (value, ttl) = (utf8(text)?, ttl(lifetime));
+        let form = [("value", value), ("prevExist", "false"), ("ttl", &ttl)];
+        self.put(path, true, &form).await
+    }
+
+    /// Lets a node live on, every half of its lifetime, until that fails.
+    pub async fn renew(&self, path: &str, lifetime: Duration) {
+        let ttl = ttl(lifetime);
+        let form = [("prevExist", "true"), ("refresh", "true"), ("ttl", &ttl)];
+        loop {
+            tokio::time::sleep(lifetime / 2).await;
+            if let Err(error) = self.put(path, false, &form).await {
+                tracing::warn!("etcd refresh node {path} failed: {error}");
+                return;
+            }
+        }
+    }
+
     /// Creates or replaces a node.
     pub async fn write(&self, path: &str, text: &[u8]) -> Outcome<()> {
         self.put(path, false, &[("value", utf8(text)?)]).await
@@ -201,6 +221,11 @@ async fn read(response: Response) -> Outcome<Node> {
         PRESENT => Error::new(ErrorKind::AlreadyExists, told),
         _ => Error::other(told),
     })
+}
+
+/// Whole seconds, and not 0, which means for ever.
+fn ttl(lifetime: Duration) -> String {
+    lifetime.as_secs().max(1).to_string()
 }
 
 fn utf8(text: &[u8]) -> Outcome<&str> {

@@ -41,10 +41,15 @@ enum Medium {
 impl Coordinator {
     /// The coordinator that a name and an address mean; nothing is connected to yet.
     pub fn open(name: &str, addr: &str, auth: &str) -> anyhow::Result<Self> {
+        Self::open_for(name, addr, auth, SESSION)
+    }
+
+    /// The same with a session of another length, for zookeeper.
+    pub fn open_for(name: &str, addr: &str, auth: &str, session: Duration) -> anyhow::Result<Self> {
         let medium = match name {
             "fs" | "filesystem" => Medium::Filesystem(Filesystem::new(addr)),
             "etcd" => Medium::Etcd(Etcd::new(addr, auth)?),
-            "zk" | "zookeeper" => Medium::Zookeeper(Zookeeper::new(addr, auth, SESSION)?),
+            "zk" | "zookeeper" => Medium::Zookeeper(Zookeeper::new(addr, auth, session)?),
             other => bail!("invalid coordinator name = {other}"),
         };
         Ok(Self(Arc::new(medium)))
@@ -67,6 +72,33 @@ impl Coordinator {
             coordinator: self.clone(),
             product: product.to_string(),
             doubtful: Arc::default(),
+        }
+    }
+
+    /// Makes a node that goes when it is not renewed for a lifetime (§8.7); an error if it exists.
+    pub async fn lend(&self, path: &str, text: &[u8], lifetime: Duration) -> Outcome<()> {
+        match &*self.0 {
+            Medium::Filesystem(_) => Err(std::io::ErrorKind::Unsupported.into()),
+            Medium::Etcd(medium) => medium.lend(path, text, lifetime).await,
+            Medium::Zookeeper(medium) => medium.lend(path, text).await,
+        }
+    }
+
+    /// Renews such a node until it is lost.
+    pub async fn renew(&self, path: &str, lifetime: Duration) {
+        match &*self.0 {
+            Medium::Filesystem(_) => {}
+            Medium::Etcd(medium) => medium.renew(path, lifetime).await,
+            Medium::Zookeeper(medium) => medium.watch(path).await,
+        }
+    }
+
+    /// Deletes a node, whether or not it exists.
+    pub async fn delete(&self, path: &str) -> Outcome<()> {
+        match &*self.0 {
+            Medium::Filesystem(medium) => medium.remove(path),
+            Medium::Etcd(medium) => medium.remove(path).await,
+            Medium::Zookeeper(medium) => medium.remove(path).await,
         }
     }
 
@@ -129,12 +161,7 @@ impl Store {
     }
 
     async fn remove(&self, name: &str) -> Outcome<()> {
-        let path = self.path(name);
-        self.noted(match self.medium() {
-            Medium::Filesystem(medium) => medium.remove(&path),
-            Medium::Etcd(medium) => medium.remove(&path).await,
-            Medium::Zookeeper(medium) => medium.remove(&path).await,
-        })
+        self.noted(self.coordinator.delete(&self.path(name)).await)
     }
 
     async fn read<T: DeserializeOwned>(&self, name: &str) -> Outcome<Option<T>> {

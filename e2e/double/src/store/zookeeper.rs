@@ -88,6 +88,23 @@ impl Zookeeper {
         within(self.make(&client, path, text, CreateMode::Persistent)).await
     }
 
+    /// Makes a node that goes with the session; an error if it exists.
+    pub async fn lend(&self, path: &str, text: &[u8]) -> Outcome<()> {
+        let client = self.client().await?;
+        within(self.make(&client, path, text, CreateMode::Ephemeral)).await
+    }
+
+    /// Ends when such a node is gone or its session is; a lost connection alone is no reason.
+    pub async fn watch(&self, path: &str) {
+        let Ok(client) = self.client().await else { return };
+        while let Ok((Some(_), watcher)) = client.check_and_watch_stat(path).await {
+            let event = watcher.changed().await;
+            if event.session_state.is_terminated() {
+                return;
+            }
+        }
+    }
+
     /// Creates or replaces a node.
     pub async fn write(&self, path: &str, text: &[u8]) -> Outcome<()> {
         let client = self.client().await?;

@@ -4,6 +4,7 @@
 mod contract;
 mod coordinator;
 mod failover;
+mod jodis;
 mod load;
 mod moving;
 mod programs;

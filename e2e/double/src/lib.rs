@@ -7,8 +7,7 @@
 //! Keys move between groups with redis's own `MIGRATE`; [`migrate`] and `dashboard/moves.rs` say how that differs from
 //! Codis.
 //!
-//! Left out: metrics reports, gzip, pprof, `codis-ha`, replica reads (proxies are
-//! told `replica_groups` and show them, but read from masters), `session_break_on_failure`, and Go's stacks in errors.
+//! Left out: metrics reports, gzip, pprof, `codis-ha`, `session_break_on_failure`, and Go's stacks in errors.
 
 pub mod admin;
 pub mod config;

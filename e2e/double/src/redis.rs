@@ -153,13 +153,7 @@ impl Connection {
     /// `INFO`, flattened, without synthesized keys.
     pub async fn plain_info(&mut self) -> Result<BTreeMap<String, String>> {
         let text = self.command(&["INFO"]).await?.text().unwrap_or_default();
-        let pairs = text
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split_once(':'));
-        Ok(pairs
-            .map(|(key, value)| (key.trim().to_string(), value.trim().to_string()))
-            .collect())
+        Ok(flatten(&text))
     }
 
     /// `INFO` with `master_addr` of a slave and `maxmemory` of `CONFIG GET` (§4).
@@ -210,6 +204,17 @@ impl Connection {
             None => Ok(()),
         }
     }
+}
+
+/// The keys and values of an `INFO`.
+pub fn flatten(info: &str) -> BTreeMap<String, String> {
+    let pairs = info
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(':'));
+    pairs
+        .map(|(key, value)| (key.trim().to_string(), value.trim().to_string()))
+        .collect()
 }
 
 /// A server's `run_id`, if it tells it in time.

@@ -13,6 +13,7 @@ pub mod rebalance;
 mod sentinels;
 mod slots;
 pub mod state;
+mod viewer;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

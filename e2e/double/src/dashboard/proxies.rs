@@ -4,6 +4,7 @@ use futures::future::join_all;
 
 use super::Dashboard;
 use super::state::State;
+use super::viewer::Viewer;
 use crate::http::Refusal;
 use crate::identity;
 use crate::rpc::ProxyClient;
@@ -34,7 +35,9 @@ impl Dashboard {
 
     async fn fill(&self, state: &State, proxy: &Proxy, slots: &[SlotMapping]) -> Result<(), crate::rpc::RpcError> {
         let method = self.config.forward_method();
-        let views: Vec<_> = slots.iter().map(|slot| state.view(slot, method, Some(proxy))).collect();
+        let viewer = Viewer::of(state, proxy).await;
+        let view = |slot| state.view(slot, method, Some(&viewer));
+        let views: Vec<_> = slots.iter().map(view).collect();
         self.client(proxy).fill_slots(&views).await
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
+use super::viewer::Viewer;
 use crate::SLOTS;
 use crate::http::Refusal;
 use crate::store::Store;
@@ -143,7 +144,7 @@ impl State {
     }
 
     /// What a proxy is told of a slot (§6.1); without a proxy the view of the API.
-    pub fn view(&self, slot: &SlotMapping, method: i64, proxy: Option<&Proxy>) -> Slot {
+    pub fn view(&self, slot: &SlotMapping, method: i64, viewer: Option<&Viewer>) -> Slot {
         let (source, target) = (slot.group_id, slot.action.target_id);
         let mut view = Slot {
             id: slot.id,
@@ -154,7 +155,7 @@ impl State {
             "" | "pending" => {
                 self.back(&mut view, source);
                 view.locked = self.locked(source);
-                view.replica_groups = self.replicas(source, proxy);
+                view.replica_groups = self.replicas(source, viewer);
             }
             "preparing" => {
                 self.back(&mut view, source);
@@ -180,21 +181,20 @@ impl State {
     }
 
     /// Replica addresses in buckets of falling nearness (§6.5).
-    fn replicas(&self, gid: i64, proxy: Option<&Proxy>) -> Vec<Vec<String>> {
+    fn replicas(&self, gid: i64, viewer: Option<&Viewer>) -> Vec<Vec<String>> {
         let Some(group) = self.groups.get(&gid).filter(|group| group.promoting.state.is_empty()) else {
             return Vec::new();
         };
         if group.servers.len() <= 1 {
             return Vec::new();
         }
-        let (datacenter, ip) = proxy.map_or(("", ""), |proxy| (proxy.datacenter.as_str(), host(&proxy.admin_addr)));
         let mut buckets = vec![Vec::new(), Vec::new(), Vec::new()];
         for server in group.servers.iter().filter(|server| server.replica_group) {
-            let near = server.datacenter == datacenter;
-            let bucket = if near && host(&server.addr) == ip {
-                0
-            } else {
-                2 - usize::from(near)
+            let near = viewer.filter(|viewer| viewer.datacenter == server.datacenter);
+            let bucket = match near.map(|viewer| viewer.beside.contains(&server.addr)) {
+                Some(true) => 0,
+                Some(false) => 1,
+                None => 2,
             };
             buckets[bucket].push(server.addr.clone());
         }
@@ -216,10 +216,6 @@ pub fn offline() -> Vec<SlotMapping> {
 /// The index of a server in its group.
 pub fn index_of(group: &Group, addr: &str) -> Option<usize> {
     group.servers.iter().position(|server| server.addr == addr)
-}
-
-fn host(addr: &str) -> &str {
-    addr.rsplit_once(':').map_or(addr, |(host, _)| host)
 }
 
 #[cfg(test)]
@@ -301,23 +297,50 @@ mod tests {
         let group = state.groups.get_mut(&1).unwrap();
         group.servers.iter_mut().for_each(|server| server.replica_group = true);
         group.servers[1].datacenter = "b".into();
-        let proxy = Proxy {
+        let beside = GroupServer {
+            addr: "10.0.2.1:1".into(),
+            replica_group: true,
+            ..group.servers[1].clone()
+        };
+        group.servers.push(beside);
+        let viewer = Viewer {
             datacenter: "b".into(),
-            admin_addr: "10.0.9.9:1".into(),
+            beside: ["10.0.2.1:1".into()].into(),
+        };
+        let slot = SlotMapping {
+            group_id: 1,
             ..Default::default()
         };
-        let told = state.view(
-            &SlotMapping {
-                group_id: 1,
-                ..Default::default()
-            },
-            1,
-            Some(&proxy),
+        let told = |state: &State, viewer| state.view(&slot, 1, viewer).replica_groups;
+        assert_eq!(
+            told(&state, Some(&viewer)),
+            [["10.0.2.1:1"], ["10.0.1.1:1"], ["10.0.0.1:1"]]
         );
         assert_eq!(
-            told.replica_groups,
-            [vec!["10.0.1.1:1".to_string()], vec!["10.0.0.1:1".to_string()]]
+            told(&state, None),
+            [["10.0.0.1:1", "10.0.1.1:1", "10.0.2.1:1"]],
+            "nobody is near to no proxy"
         );
+        state.groups.get_mut(&1).unwrap().promoting.state = "preparing".into();
+        assert!(told(&state, Some(&viewer)).is_empty(), "a group that is promoted");
+    }
+
+    #[test]
+    fn a_slot_that_moves_is_read_from_masters() {
+        let mut state = state();
+        let groups = state.groups.values_mut().flat_map(|group| &mut group.servers);
+        groups.for_each(|server| server.replica_group = true);
+        for (action, read) in [
+            ("", true),
+            ("pending", true),
+            ("preparing", false),
+            ("migrating", false),
+            ("finished", false),
+        ] {
+            assert_eq!(!view(&state, 1, action).replica_groups.is_empty(), read, "{action}");
+        }
+        state.groups.get_mut(&1).unwrap().servers.pop();
+        assert!(view(&state, 1, "").replica_groups.is_empty(), "a master alone");
     }
 
     #[test]

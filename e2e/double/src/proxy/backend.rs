@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::replicas::Health;
 use super::router::Route;
 use crate::redis::{dial, go, old_words};
 use crate::resp::{self, Value};
@@ -18,6 +19,9 @@ use crate::resp::{self, Value};
 const QUEUE: usize = 4096;
 /// Bytes that may wait to be written before requests stay in the queue.
 const UNWRITTEN: usize = 1 << 20;
+
+/// Between two questions whether an unfit server is fit again, at most.
+const QUESTIONS: Duration = Duration::from_secs(1);
 
 /// How backends are talked to.
 #[derive(Debug, Clone)]
@@ -40,6 +44,8 @@ pub struct Settings {
 struct Request {
     bytes: Bytes,
     reply: oneshot::Sender<Value>,
+    /// The proxy's own `INFO`.
+    question: bool,
     _guard: Option<OwnedRwLockReadGuard<Route>>,
 }
 
@@ -100,7 +106,14 @@ impl Pool {
 pub struct Backend {
     addr: String,
     settings: Settings,
-    links: Mutex<HashMap<u32, mpsc::Sender<Request>>>,
+    links: Mutex<HashMap<u32, Sender>>,
+}
+
+/// The near end of a connection.
+#[derive(Debug, Clone)]
+struct Sender {
+    requests: mpsc::Sender<Request>,
+    health: Arc<Health>,
 }
 
 impl Backend {
@@ -125,26 +138,52 @@ impl Backend {
         let request = Request {
             bytes,
             reply,
+            question: false,
             _guard: guard,
         };
-        if let Err(unsent) = self.link(database).send(request).await {
+        if let Err(unsent) = self.link(database).requests.send(request).await {
             unsent.0.fail("reset");
         }
         replied
     }
 
-    fn link(&self, database: u32) -> mpsc::Sender<Request> {
+    /// Whether reads may be sent here now; if not, finds out whether they may be sent later.
+    pub fn is_fit(&self, database: u32) -> bool {
+        let link = self.link(database);
+        if link.health.is_fit() {
+            return true;
+        }
+        if link.health.asks(self.settings.ping_period.min(QUESTIONS)) {
+            let (reply, _) = oneshot::channel();
+            let question = Request {
+                bytes: Bytes::from_static(b"*1\r\n$4\r\nINFO\r\n"),
+                reply,
+                question: true,
+                _guard: None,
+            };
+            // A full queue has other worries.
+            let _ = link.requests.try_send(question);
+        }
+        false
+    }
+
+    fn link(&self, database: u32) -> Sender {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let open = || {
             let (sender, requests) = mpsc::channel(QUEUE);
+            let health = Arc::<Health>::default();
             let link = Link {
                 addr: self.addr.clone(),
                 database,
                 settings: self.settings.clone(),
                 requests,
+                health: health.clone(),
             };
             tokio::spawn(link.run());
-            sender
+            Sender {
+                requests: sender,
+                health,
+            }
         };
         links.entry(database).or_insert_with(open).clone()
     }
@@ -156,6 +195,7 @@ struct Link {
     database: u32,
     settings: Settings,
     requests: mpsc::Receiver<Request>,
+    health: Arc<Health>,
 }
 
 impl Link {
@@ -163,9 +203,10 @@ impl Link {
         while let Some(first) = self.requests.recv().await {
             match self.connect().await {
                 Ok((stream, buffer)) => {
-                    Conversation::new(&self.settings)
+                    Conversation::new(&self.settings, &self.health)
                         .run(stream, buffer, first, &mut self.requests)
-                        .await
+                        .await;
+                    self.health.lose();
                 }
                 Err(why) => {
                     tracing::warn!("backend conn [{}] db-{} failed: {why}", self.addr, self.database);
@@ -226,15 +267,17 @@ async fn exchange(stream: &mut TcpStream, buffer: &mut BytesMut, words: &[&str])
 /// What is under way on one connection.
 struct Conversation<'a> {
     settings: &'a Settings,
+    health: &'a Health,
     waiting: VecDeque<(Instant, Request)>,
     out: BytesMut,
     active: Instant,
 }
 
 impl<'a> Conversation<'a> {
-    fn new(settings: &'a Settings) -> Self {
+    fn new(settings: &'a Settings, health: &'a Health) -> Self {
         Self {
             settings,
+            health,
             waiting: VecDeque::new(),
             out: BytesMut::new(),
             active: Instant::now(),
@@ -314,6 +357,10 @@ impl<'a> Conversation<'a> {
             let Some((_, request)) = self.waiting.pop_front() else {
                 return Err("unexpected reply".into());
             };
+            match request.question {
+                true => self.health.learn(&value),
+                false => self.health.hear(&value),
+            }
             let _ = request.reply.send(value);
         }
         Ok(())
@@ -327,6 +374,7 @@ impl<'a> Conversation<'a> {
         self.take(Request {
             bytes: Bytes::from_static(b"*1\r\n$4\r\nPING\r\n"),
             reply,
+            question: false,
             _guard: None,
         });
         Ok(())

@@ -5,6 +5,7 @@ mod backend;
 mod jodis;
 mod keys;
 mod pull;
+mod replicas;
 mod router;
 mod session;
 mod stats;
@@ -135,7 +136,7 @@ pub async fn start(options: Options) -> Result<Handle> {
     let (watcher, learnt) = Watcher::new();
     let inner = Arc::new(Inner {
         xauth: identity::xauth(&[&config.product_name, &config.product_auth, &model.token]),
-        router: Router::new(backend_settings(config, &options.timings)),
+        router: Router::new(backend_settings(config, &options.timings), config.backend_primary_only),
         config: config.clone(),
         timings: options.timings.clone(),
         model: model.clone(),

@@ -1,6 +1,7 @@
 //! The slot table: commands pass a slot's gate, fills close it, swap the backend and open it again (§8.1).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,19 @@ pub struct Route {
     backend: Option<Arc<Backend>>,
     /// Where its keys still are while it moves.
     source: Option<Arc<Backend>>,
+    /// Where reads may go, nearest first; nowhere while it moves.
+    replicas: Vec<Vec<Arc<Backend>>>,
+}
+
+impl Route {
+    /// The first replica that is fit, in the nearest bucket that has one; a bucket's members take turns (§6.5).
+    fn replica(&self, database: u32, turn: usize) -> Option<&Arc<Backend>> {
+        self.replicas.iter().find_map(|bucket| {
+            let count = bucket.len();
+            let mut members = bucket.iter().cycle().skip(turn % count.max(1)).take(count);
+            members.find(|member| member.is_fit(database))
+        })
+    }
 }
 
 /// What was last told of a slot.
@@ -45,6 +59,9 @@ pub struct Router {
     /// The closed gates of locked slots; its lock lets one fill or one switch through at a time.
     closed: tokio::sync::Mutex<Closed>,
     pool: Pool,
+    /// `backend_primary_only`.
+    primary_only: bool,
+    turn: AtomicUsize,
 }
 
 /// The text of a command to a slot without a backend (§8.6).
@@ -52,7 +69,7 @@ pub const NOT_READY: &str = "ERR handle request, slot is not ready, may be offli
 
 impl Router {
     /// A table of offline slots.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, primary_only: bool) -> Self {
         let cell = |id| Cell {
             gate: Arc::default(),
             told: Mutex::new(Told {
@@ -67,6 +84,8 @@ impl Router {
             cells: (0..SLOTS).map(cell).collect(),
             closed: Default::default(),
             pool: Pool::new(settings),
+            primary_only,
+            turn: AtomicUsize::new(0),
         }
     }
 
@@ -112,19 +131,29 @@ impl Router {
         let backend = |addr: &str| (!addr.is_empty()).then(|| self.pool.get(addr));
         route.backend = backend(&told.slot.backend_addr);
         route.source = backend(&told.slot.migrate_from);
+        route.replicas = self.replicas(&told.slot);
         if told.slot.locked {
             closed.insert(index, route);
         }
         *cell.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }
 
-    /// Sends a command to its slot's backend; waits while the slot is locked. Of a slot that moves, the command's keys
+    fn replicas(&self, slot: &Slot) -> Vec<Vec<Arc<Backend>>> {
+        if self.primary_only || !slot.migrate_from.is_empty() {
+            return Vec::new();
+        }
+        let bucket = |addrs: &Vec<String>| addrs.iter().map(|addr| self.pool.get(addr)).collect();
+        slot.replica_groups.iter().map(bucket).collect()
+    }
+
+    /// Sends a command to its slot's backend, or a read to a replica if there is a fit one; waits while the slot is locked. Of a slot that moves, the command's keys
     /// are brought first, behind the same gate: a fill waits for that as it waits for the command.
     pub async fn send(
         &self,
         slot: usize,
         database: u32,
         bytes: Bytes,
+        read: bool,
         keys: impl FnOnce() -> Vec<Bytes>,
     ) -> Result<oneshot::Receiver<Value>, Refusal> {
         let route = self.cells[slot].gate.clone().read_owned().await;
@@ -136,6 +165,9 @@ impl Router {
             keys.retain(|key| slot_of(key) == slot);
             pull(source, &backend, database, &keys).await?;
         }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let replica = read.then(|| route.replica(database, turn).cloned()).flatten();
+        let backend = replica.unwrap_or(backend);
         Ok(backend.send(database, bytes, Some(route)).await)
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Inner;
 use super::keys::keys_of;
+use super::replicas::is_read;
 use super::stats::Outcome;
 use crate::SLOTS;
 use crate::resp::{self, Value, slot_of};
@@ -259,7 +260,11 @@ impl Session {
 
     async fn send(&self, name: &str, slot: usize, words: &[Bytes]) -> Reply {
         let keys = || keys_of(name, words);
-        let sent = self.proxy.router.send(slot, self.database, encode(words), keys).await;
+        let sent = self
+            .proxy
+            .router
+            .send(slot, self.database, encode(words), is_read(name), keys)
+            .await;
         later(sent.map_err(|refusal| Value::Error(refusal.0)))
     }
 

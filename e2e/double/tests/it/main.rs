@@ -8,6 +8,7 @@ mod jodis;
 mod load;
 mod moving;
 mod programs;
+mod reads;
 mod routing;
 mod state_machines;
 mod stores;

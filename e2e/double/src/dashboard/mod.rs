@@ -183,7 +183,10 @@ impl Dashboard {
                 self.stop.raised().await;
                 let _ = (&mut server.0).await;
                 loops.shutdown().await;
-                self.store.release().await.context("release the lock")?;
+                if let Err(error) = self.store.release().await {
+                    // The end is clean nevertheless, as with Codis; the lock is a stale one then.
+                    tracing::error!("store: release lock failed: {error}");
+                }
             }
         }
         tracing::warn!("dashboard is exiting ...");
@@ -215,7 +218,7 @@ impl Dashboard {
         self.check_open()?;
         if !state.loaded {
             *state = State::load(&self.store).await?;
-        } else if self.store.is_doubtful() && state.next_look <= Instant::now() {
+        } else if self.store.is_doubtful() && state.next_look.is_none_or(|time| time <= Instant::now()) {
             self.look_again(&mut state).await;
         }
         Ok(state)
@@ -227,7 +230,7 @@ impl Dashboard {
         let begun = Instant::now();
         match State::load(&self.store).await {
             Ok(stored) => *state = stored,
-            Err(_) => state.next_look = Instant::now() + 2 * begun.elapsed(),
+            Err(_) => state.next_look = Some(Instant::now() + 2 * begun.elapsed()),
         }
     }
 

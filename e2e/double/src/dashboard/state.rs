@@ -11,12 +11,12 @@ use crate::store::Store;
 use crate::wire::{Group, Proxy, Sentinel, Slot, SlotMapping};
 
 /// The cache; the store is written first, then this.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct State {
     /// False until the store was read, and again after `reload`.
     pub loaded: bool,
-    /// When a doubtful store may be read again.
-    pub next_look: Instant,
+    /// When a doubtful store may be read again, if not at once.
+    pub next_look: Option<Instant>,
     /// Index = slot.
     pub slots: Vec<SlotMapping>,
     /// By id.
@@ -27,25 +27,12 @@ pub struct State {
     pub sentinel: Sentinel,
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            loaded: false,
-            next_look: Instant::now(),
-            slots: Vec::new(),
-            groups: BTreeMap::new(),
-            proxies: BTreeMap::new(),
-            sentinel: Sentinel::default(),
-        }
-    }
-}
-
 impl State {
     /// Reads everything.
     pub async fn load(store: &Store) -> Result<Self, Refusal> {
         let state = Self {
             loaded: true,
-            next_look: Instant::now(),
+            next_look: None,
             slots: store.slots().await?,
             groups: store
                 .groups()

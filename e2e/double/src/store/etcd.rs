@@ -206,15 +206,19 @@ impl Etcd {
 }
 
 async fn read(response: Response) -> Outcome<Node> {
-    let good = response.status().is_success();
+    let status = response.status();
     let text = response
         .bytes()
         .await
         .map_err(|error| Error::other(error.without_url()))?;
-    if good {
+    if status.is_success() {
         return Ok(serde_json::from_slice::<Answer>(&text)?.node);
     }
-    let failure: Failure = serde_json::from_slice(&text)?;
+    let Ok(failure) = serde_json::from_slice::<Failure>(&text) else {
+        // Not etcd's v2 API, most likely: it has to be enabled, and 3.6 has none.
+        let text = String::from_utf8_lossy(&text);
+        return Err(Error::other(format!("status {status}: {}", text.trim())));
+    };
     let told = format!("{}: {} ({})", failure.error_code, failure.message, failure.cause);
     Err(match failure.error_code {
         ABSENT => Error::new(ErrorKind::NotFound, told),

@@ -81,12 +81,16 @@ impl Server {
         let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
         Self(Process::spawn(quiet.process_group(0)))
     }
+
+    fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} -{}", self.0.0.id());
+        let _ = Command::new("sh").args(["-c", &kill]).status();
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let kill = format!("kill -KILL -{}", self.0.0.id());
-        let _ = Command::new("sh").args(["-c", &kill]).status();
+        self.signal("KILL");
     }
 }
 
@@ -118,6 +122,15 @@ impl Coordinator {
     /// Stops the server as a crash would; what it has said is stored stays.
     pub fn kill(&mut self) {
         self.server = None;
+    }
+
+    /// It keeps its connections and answers nothing.
+    pub fn freeze(&self) {
+        self.server.iter().for_each(|server| server.signal("STOP"));
+    }
+
+    pub fn thaw(&self) {
+        self.server.iter().for_each(|server| server.signal("CONT"));
     }
 
     /// Starts the server, again if it was stopped.

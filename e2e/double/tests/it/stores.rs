@@ -1,14 +1,14 @@
 //! The same product on a folder, on etcd and on zookeeper.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use codis_double::dashboard;
+use codis_double::{dashboard, proxy};
 use serde_json::{Value, json};
 use zookeeper_client::Client;
 
 use crate::coordinator::{Coordinator, Kind};
 use crate::programs::{get, program, run, terminate};
-use crate::support::{Folder, Process, World, X, free_port, redis_is_here, until, until_within};
+use crate::support::{Folder, Process, World, X, free_port, proxy_options, redis_is_here, until, until_within};
 
 /// Moves and thousand-fold writes on a busy machine.
 const LONG: Duration = Duration::from_secs(120);
@@ -197,6 +197,83 @@ async fn a_dashboard_outlives_its_coordinator_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_hangs_fails_writes_in_time_and_reads_go_on() {
+    for kind in Kind::servers() {
+        let coordinator = Coordinator::start(kind).await;
+        let mut world = coordinator.world().await;
+        coordinator.freeze();
+        let begun = Instant::now();
+        assert_eq!(
+            world.refused(&format!("group/create/{X}/1")).await,
+            "store: create group-[1] failed",
+            "{kind:?}"
+        );
+        assert_eq!(world.get("/topom").await.0, 200, "{kind:?}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(25),
+            "{kind:?}: {:?}",
+            begun.elapsed()
+        );
+
+        coordinator.thaw();
+        // The failed write may have been done after all; the dashboard has to find out.
+        until("the group is known, whoever made it", || async {
+            world.put(&format!("group/create/{X}/1")).await;
+            world.groups().await[0]["id"] == 1
+        })
+        .await;
+        world.ok(&format!("group/create/{X}/2")).await;
+        let known = world.topology().await;
+        world.restart_dashboard(false).await;
+        assert_eq!(world.topology().await, known, "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dashboard_ends_cleanly_without_its_coordinator() {
+    for kind in Kind::servers() {
+        let mut coordinator = Coordinator::start(kind).await;
+        let mut world = coordinator.world().await;
+        coordinator.kill();
+        let dashboard = world.dashboard.take().unwrap();
+        dashboard.shutdown();
+        dashboard.wait().await.unwrap();
+        coordinator.restart().await;
+        assert!(
+            coordinator.is_locked().await,
+            "{kind:?}: the lock could not be released"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_finds_its_dashboard_by_the_lock() {
+    for kind in Kind::all() {
+        let coordinator = Coordinator::start(kind).await;
+        let store = codis_double::store::Coordinator::open(kind.name(), &coordinator.addr, "").unwrap();
+        let mut options = proxy_options();
+        options.timings.register_tries = 1000;
+        options.store = Some(store.product("demo"));
+        let proxy = proxy::start(options.clone()).await.unwrap();
+        let world = coordinator.world().await;
+        until("the proxy has registered itself", || async {
+            let models = world.stats().await["proxy"]["models"].clone();
+            models[0]["token"] == json!(proxy.model.token)
+        })
+        .await;
+
+        options.timings.register_tries = 2;
+        options.store = Some(store.product("other"));
+        let lost = proxy::start(options).await.unwrap();
+        assert_eq!(
+            lost.wait().await.unwrap_err().to_string(),
+            "online proxy failed",
+            "{kind:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dashboard_waits_for_an_unreachable_coordinator_and_gives_up() {
     for kind in Kind::servers() {
         let mut coordinator = Coordinator::start(kind).await;
@@ -257,6 +334,17 @@ async fn nodes_of_zookeeper_are_for_those_who_know_the_password() {
     let (acl, _) = friend.get_acl(path).await.unwrap();
     assert_eq!(acl.len(), 1);
     assert!(format!("{acl:?}").contains("digest"), "{acl:?}");
+
+    let folder = Folder::new();
+    for (auth, there) in [("codis:secret", true), ("codis:wrong", false)] {
+        let auth = format!("--zookeeper-auth={auth}");
+        let listed = run(
+            &folder,
+            "codis-admin",
+            &["--dashboard-list", &coordinator.flag(), &auth],
+        );
+        assert_eq!(listed.status.success(), there, "{listed:?}");
+    }
 
     let known = world.topology().await;
     world.restart_dashboard(false).await;

@@ -78,9 +78,10 @@ impl Etcd {
         let first = self.pinned.load(Ordering::Relaxed);
         let mut failed = Error::other("no endpoints");
         for index in (0..count).map(|turn| (first + turn) % count) {
-            match self.request(&self.endpoints[index], &ask).send().await {
+            let endpoint = &self.endpoints[index];
+            match self.request(endpoint, &ask).send().await {
                 Ok(response) if response.status().is_server_error() && !ask.once => {
-                    failed = Error::other(format!("status {}", response.status()));
+                    failed = Error::other(format!("{endpoint}: status {}", response.status()));
                 }
                 Ok(response) => {
                     self.pinned.store(index, Ordering::Relaxed);
@@ -88,7 +89,7 @@ impl Etcd {
                 }
                 Err(error) => {
                     let done_perhaps = !error.is_connect();
-                    failed = Error::other(anyhow::Error::from(error.without_url()));
+                    failed = Error::other(format!("{endpoint}: {:#}", anyhow::Error::from(error.without_url())));
                     if ask.once && done_perhaps {
                         break;
                     }
@@ -234,4 +235,52 @@ fn ttl(lifetime: Duration) -> String {
 
 fn utf8(text: &[u8]) -> Outcome<&str> {
     std::str::from_utf8(text).map_err(Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const STORED: &str = "HTTP/1.1 201 Created\r\ncontent-length: 22\r\n\r\n{\"node\":{\"key\":\"/a\"}} ";
+    const NO_SUCH_API: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 18\r\n\r\n404 page not found";
+
+    /// A server that answers every request with this text, or hangs up when there is none.
+    async fn server(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        addr
+    }
+
+    #[test]
+    fn whatever_is_not_plain_http_is_made_to_look_like_it() {
+        let etcd = Etcd::new("a:1,http://b:2/,https://c:3", "").unwrap();
+        assert_eq!(etcd.endpoints, ["http://a:1", "http://b:2", "http://https://c:3"]);
+    }
+
+    #[tokio::test]
+    async fn a_server_without_the_v2_api_is_not_an_empty_one() {
+        let etcd = Etcd::new(&server(NO_SUCH_API).await, "").unwrap();
+        let error = etcd.read("/a").await.unwrap_err();
+        assert_eq!(error.to_string(), "status 404 Not Found: 404 page not found");
+        assert!(etcd.remove("/a").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_created_is_not_created_elsewhere() {
+        let addr = format!("{},{}", server("").await, server(STORED).await);
+        let etcd = Etcd::new(&addr, "").unwrap();
+        assert!(etcd.create("/a", b"1").await.is_err(), "the first one hung up");
+        etcd.write("/a", b"1").await.unwrap();
+        etcd.create("/a", b"1").await.unwrap();
+    }
 }

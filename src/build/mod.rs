@@ -7,6 +7,7 @@ mod budgets;
 mod config;
 mod connection;
 mod dashboard;
+mod dump;
 mod fe;
 mod files;
 mod live;
@@ -35,6 +36,7 @@ pub use budgets::{MASTER, REPLICA};
 pub use config::{
     KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH, KEY_SESSION_ROTATIONS, sentinel_id,
 };
+pub use dump::{dump_config_map, parse_dump};
 pub use live::{has_setting, live_settings};
 pub use meta::{Component, DATA_CLAIM};
 

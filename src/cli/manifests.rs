@@ -124,6 +124,8 @@ fn rbac() -> Vec<Value> {
         { "apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "list", "patch", "delete"] },
         // By name only: a cluster's passwords are nobody else's.
         { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"] },
+        // The dump of each cluster's topology, by name; `delete` is for clusters whose volumes go with them.
+        { "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch", "delete"] },
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "delete"] },
         { "apiGroups": [""], "resources": ["nodes"], "verbs": ["list"] },
         // What went with a node (its claim is deleted too): see `plan::loss`.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{Pod, Secret, Service},
+    core::v1::{ConfigMap, Pod, Secret, Service},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Resource, ResourceExt, api::ListParams};
@@ -31,6 +31,8 @@ pub struct Live {
     pub secret: Option<Secret>,
     /// The Secret `<name>-connection`.
     pub connection: Option<Secret>,
+    /// The ConfigMap `<name>-topology`, which outlives its cluster: it has this cluster's label and no controller.
+    pub topology: Option<ConfigMap>,
     /// The proxies' HorizontalPodAutoscaler.
     pub autoscaler: Option<HorizontalPodAutoscaler>,
     /// Pods, terminating ones included.
@@ -53,7 +55,7 @@ impl Cluster {
         let labelled = format!("{}={name}", names::LABEL_CLUSTER);
         let predecessor = format!("clusterName={name},{PREDECESSOR}");
         let (config, connection) = (format!("{name}-config"), format!("{name}-connection"));
-        let proxies = format!("{name}-proxy");
+        let (proxies, topology) = (format!("{name}-proxy"), format!("{name}-topology"));
         let found = tokio::try_join!(
             self.list::<Service>(namespace, &labelled),
             self.list::<StatefulSet>(namespace, &labelled),
@@ -65,8 +67,14 @@ impl Cluster {
             self.list::<Pod>(namespace, &labelled),
             self.list::<StatefulSet>(namespace, &predecessor),
             self.list::<Deployment>(namespace, &predecessor),
+            self.read::<ConfigMap>(namespace, &topology),
         )?;
-        let (services, sets, deployments, budgets, config, connection, autoscaler, pods, old_sets, old) = found;
+        let (services, sets, deployments, budgets, config, connection, autoscaler, pods, old_sets, old, topology) =
+            found;
+        let is_its_own = |map: &ConfigMap| {
+            map.labels().get(names::LABEL_CLUSTER).map(String::as_str) == Some(name)
+                && controller_of(map.meta()).is_none()
+        };
         Ok(Live {
             services: owned(services, uid),
             stateful_sets: owned(sets, uid),
@@ -74,6 +82,7 @@ impl Cluster {
             budgets: owned(budgets, uid),
             secret: config.filter(|secret| controller_of(secret.meta()) == Some(uid)),
             connection: connection.filter(|secret| controller_of(secret.meta()) == Some(uid)),
+            topology: topology.filter(is_its_own),
             autoscaler: autoscaler.filter(|scaler| controller_of(scaler.meta()) == Some(uid)),
             pods,
             predecessor: described(&old_sets).chain(described(&old)).collect(),

@@ -12,6 +12,7 @@ mod coordinator;
 mod dashboard;
 mod effects;
 mod error;
+mod keys;
 mod proxy;
 mod redis;
 mod sentinel;

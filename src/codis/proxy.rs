@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Codis, Error, names, wire::Call, xauth};
-use crate::domain::{Address, GroupId, SLOT_COUNT, SlotId};
+use crate::domain::{Address, GroupId, Route, SLOT_COUNT, SlotId};
 
 /// What a proxy has of one slot (contract §4). It is sent back as it came but for `locked`, because a fill replaces
 /// the whole slot: its backend, what it migrates from, its replicas.
@@ -55,6 +55,18 @@ impl Codis {
         let locked = entries.iter().filter(|entry| is_locked(entry));
         let named: Result<_, String> = locked.map(|entry| Ok((slot_of(entry)?, group_of(entry)?))).collect();
         named.map_err(|cause| call.unexpected(cause))
+    }
+
+    /// Where a proxy sends the commands of each slot, in the slots' order.
+    ///
+    /// # Errors
+    /// Any [`Error`]; it is no effect.
+    pub async fn routes(&self, admin: &Address, token: &str) -> Result<Vec<Route>, Error> {
+        let call = self.call_proxy(admin);
+        let mut entries = slots_at(&call, &self.proxy_xauth(token)).await?;
+        entries.sort_by_key(|entry| number(entry, "id"));
+        let routes: Result<_, String> = entries.iter().map(route_of).collect();
+        routes.map_err(|cause| call.unexpected(cause))
     }
 
     /// The tokens of proxies, by their administrative addresses: for when the dashboard can't be asked. Proxies that
@@ -168,9 +180,24 @@ fn slot_of(entry: &Entry) -> Result<SlotId, String> {
     SlotId::try_from(id).map_err(|e| format!("slot id {e}"))
 }
 
-/// None for an offline slot: Go leaves 0 out.
+fn route_of(entry: &Entry) -> Result<Route, String> {
+    let master = entry.get("backend_addr").and_then(Value::as_str);
+    let master = master.filter(|text| !text.is_empty()).map(str::parse::<Address>);
+    Ok(Route {
+        group: group_of(entry)?,
+        master: master.transpose().map_err(|e| e.to_string())?,
+        from: group_in(entry, "migrate_from_group_id")?,
+    })
+}
+
+/// None for an offline slot.
 fn group_of(entry: &Entry) -> Result<Option<GroupId>, String> {
-    match number(entry, "backend_addr_group_id") {
+    group_in(entry, "backend_addr_group_id")
+}
+
+/// Go leaves 0 out.
+fn group_in(entry: &Entry, field: &str) -> Result<Option<GroupId>, String> {
+    match number(entry, field) {
         None | Some(0) => Ok(None),
         Some(group) => GroupId::try_from(group).map(Some).map_err(|e| format!("group id {e}")),
     }

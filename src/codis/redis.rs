@@ -195,7 +195,7 @@ impl Codis {
     }
 
     /// A connection that has said the password, where there is one.
-    async fn open(&self, address: &Address) -> Result<MultiplexedConnection, RedisError> {
+    pub(super) async fn open(&self, address: &Address) -> Result<MultiplexedConnection, RedisError> {
         let mut connection = connect(address).await?;
         if let Some(password) = &self.0.product_auth {
             let () = cmd("AUTH").arg(password).query_async(&mut connection).await?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 
-use super::{Context, Error, Requeue, Turn, event, live, switchover};
+use super::{Context, Error, Requeue, Turn, dump, event, live, switchover};
 use crate::{
     api::names::LABEL_GROUP,
     build::{self, Facts},
@@ -64,7 +64,9 @@ pub(super) async fn act(
 
 fn kind(step: &Step) -> EventKind {
     match step {
-        Step::StartEmpty { .. } | Step::Undo(_) | Step::ForgetVolume { .. } => EventKind::Warning,
+        Step::StartEmpty { .. } | Step::Undo(_) | Step::ForgetVolume { .. } | Step::RestoreSlots(_) => {
+            EventKind::Warning
+        }
         _ => EventKind::Normal,
     }
 }
@@ -93,6 +95,7 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
         Step::RemoveGroup(group) => codis.remove_group(*group).await?,
         Step::ForgetGroup(group) => forget_group(context, desired, turn, *group).await?,
         Step::MoveSlots(moves) => {
+            dump::foresee(context, desired, turn, moves).await?;
             for (slot, to) in moves {
                 codis.move_slot(*slot, *to).await?;
             }
@@ -130,6 +133,11 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
                 .await?;
         }
         Step::AssignSlots(slots) => codis.assign_slots(slots).await?,
+        Step::RestoreSlots(slots) => {
+            dump::restoring(context, desired, turn, slots).await?;
+            let owners: Vec<_> = slots.iter().filter_map(|slot| Some((slot.id, slot.group?))).collect();
+            codis.assign_slots(&owners).await?;
+        }
         Step::OnlineProxy(admin) => codis.online_proxy(admin).await?,
         Step::ArmGate(groups) => {
             let mut armed = turn.facts.bootstrapped.clone();

@@ -6,6 +6,7 @@
 
 mod act;
 mod apply;
+mod dump;
 mod error;
 mod facts;
 mod hibernate;
@@ -221,6 +222,7 @@ async fn settle(
         status::only_told(&mut decision);
         None
     } else {
+        Box::pin(dump::keep(context, &desired, &turn, &mut decision)).await?;
         let done = Box::pin(act::act(context, &desired, &mut turn, &mut decision)).await?;
         if !outcome.changed && observed.rolling.is_empty() {
             Box::pin(live::tune(

@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Context, nodes, switchover, volumes};
+use super::{Context, dump, nodes, switchover, volumes};
 use crate::{
     api::{CodisCluster, names},
     build::{Component, Facts, GATE_MESSAGE},
@@ -49,6 +49,11 @@ pub(super) async fn observe(
     let down_for = context.memory.silent(names.key(), silent, Instant::now());
     let now = Timestamp::now();
     let (nodes, lost_claims) = node_views(context, desired, live, now).await;
+    let proxy_pods: Vec<ProxyPod> = of_component(live, Component::Proxy.name())
+        .map(|pod| proxy_pod(pod, now))
+        .collect();
+    let dump = dump::read(live);
+    let evidence = dump::evidence(codis, dump.as_ref(), &dashboard, &servers, &proxy_pods).await;
     Observed {
         servers,
         sentinels,
@@ -62,9 +67,9 @@ pub(super) async fn observe(
         intent: switchover::intent_of(cluster, desired, facts),
         rolling: rolling(live),
         failed_moves: context.memory.failed_moves(&names.key(), Instant::now()),
-        proxy_pods: of_component(live, Component::Proxy.name())
-            .map(|pod| proxy_pod(pod, now))
-            .collect(),
+        proxy_pods,
+        dump,
+        evidence,
         dashboard_pod: of_component(live, Component::Dashboard.name())
             .next()
             .map(|pod| member_pod(pod, live, &nodes, now)),

@@ -3,11 +3,13 @@
 //! Pure. May enter: std. Stays out: kube, tokio, HTTP.
 
 mod address;
+mod dump;
 mod observed;
 mod slot;
 mod topology;
 
 pub use address::{Address, ParseAddressError};
+pub use dump::{Dump, Evidence, Route};
 pub use observed::{
     DashboardView, Intent, LostClaim, MemberPod, Memory, NodeView, Observed, ProxyPod, Replication, SentinelMaster,
     SentinelView, ServerView, StatelessPod,

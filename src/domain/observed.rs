@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Address, GroupId, ProxyRecord, SlotId, Topology};
+use super::{Address, Dump, Evidence, GroupId, ProxyRecord, SlotId, Topology};
 
 /// Everything that `plan` may know about the running cluster.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,10 @@ pub struct Observed {
     pub down_for: BTreeMap<Address, u64>,
     /// Components whose wished pods aren't all ready, like `proxy 2/3`.
     pub unready: Vec<String>,
+    /// The topology as it was last known in whole, where that was ever kept; why it can't be read.
+    pub dump: Option<Result<Dump, String>>,
+    /// What speaks for the dump, or against it; gathered only while slots have no group.
+    pub evidence: Evidence,
 }
 
 impl Observed {

@@ -1,35 +1,7 @@
-//! From an empty topology to 1024 served slots, and back when the topology was lost.
+//! From an empty topology to 1024 served slots.
 
-use super::{Decision, Step, input::Input, reason, spread, step::list};
+use super::{Decision, Step, input::Input, reason, restore::is_lost, spread, step::list};
 use crate::domain::{Address, Group, GroupId, Replication, ServerView, SlotId, even_layout};
-
-/// Slots without a group while servers hold keys: nobody knows any more where those keys belong.
-pub(super) fn topology_lost(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
-    let offline = input.topology.slots.iter().filter(|slot| slot.group.is_none()).count();
-    let with_keys: Vec<&Address> = input
-        .observed
-        .servers
-        .keys()
-        .filter(|server| input.keys(server) > 0)
-        .collect();
-    if offline > 0 && !with_keys.is_empty() {
-        let fix = if offline == input.topology.slots.len() {
-            "the topology was lost. Restore the dashboard's volume; to give the keys up instead and start over, delete the cluster and its data volumes"
-        } else {
-            "if they were taken offline on purpose, assign them in the front end; else restore the dashboard's volume"
-        };
-        let what = format!(
-            "{offline} slots have no group while servers hold keys ({}). Nothing is assigned, because keys would end up where no client looks for them: {fix}",
-            list(&with_keys)
-        );
-        decision.block(reason::TOPOLOGY_LOST, what);
-    }
-    None
-}
-
-pub(super) fn is_lost(decision: &Decision) -> bool {
-    decision.blocked.iter().any(|note| note.reason == reason::TOPOLOGY_LOST)
-}
 
 /// Groups and servers that the topology doesn't have yet. Of an empty topology nothing is built before every server
 /// was asked whether it holds keys.

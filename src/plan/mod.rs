@@ -16,6 +16,7 @@ mod loss;
 mod moves;
 mod proxies;
 mod reads;
+mod restore;
 mod roll;
 mod sentinels;
 mod shrink;
@@ -27,6 +28,7 @@ pub use health::{Health, health};
 pub use input::Desired;
 pub use loss::GONE_AFTER;
 pub use moves::verdict;
+pub use restore::{dump, dump_with};
 pub use slots::{balanced, slots_to_move};
 pub use step::{Decision, Note, Step, reason};
 
@@ -52,7 +54,7 @@ const HEALING: [Rule; 26] = [
     loss::remove_dead,
     gate::start_empty,
     bootstrap::arm,
-    bootstrap::topology_lost,
+    restore::restore,
     bootstrap::finish_assignment,
     heal::promote,
     heal::make_official,
@@ -131,7 +133,7 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
     for what in &observed.rolling {
         decision.wait(reason::ROLLING, format!("{what} is being rolled"));
     }
-    if decision.step.is_none() && observed.intent.is_none() {
+    if decision.step.is_none() && observed.intent.is_none() && !restore::is_lost(&decision) {
         decision.step = VOLUNTARY.iter().find_map(|rule| rule(&input, &mut decision));
         decision.is_voluntary = decision.step.is_some();
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Decision, Step, input::Input, reason};
+use super::{Decision, Step, input::Input, reason, restore::is_lost};
 use crate::domain::{Address, Group, ProxyPod, ProxyRecord, ServerView, ports};
 
 /// A proxy that runs for this many seconds and isn't registered won't do it by itself any more (contract §8.3).
@@ -84,8 +84,12 @@ fn is_dead(input: &Input<'_>, record: &ProxyRecord, pod: Option<&ProxyPod>) -> b
 
 /// Proxies that follow an order of their own, by a sentinel's word that was older than a promotion, or listen to no
 /// sentinel because nobody undid it: once nobody disputes the official order, they are told.
-pub(super) fn align(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+pub(super) fn align(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     let sentinels = &input.topology.sentinels;
+    // A topology that lost its sentinels is no reason to be deaf.
+    if is_lost(decision) {
+        return None;
+    }
     let groups = input.topology.groups.values();
     let is_official = |group: &Group| group.is_settled() && input.undisputed_master(group).is_some();
     if sentinels.out_of_sync || !groups.filter(|group| !group.servers.is_empty()).all(is_official) {
@@ -174,6 +178,10 @@ pub(super) fn online(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
             reason::PROXIES_NOT_READY,
             format!("{online} of {wished} proxies are online"),
         );
+    }
+    // What it serves is older than what was lost, and better than nothing.
+    if is_lost(decision) {
+        return None;
     }
     for pod in &input.observed.proxy_pods {
         let Some(ip) = pod.ip.as_deref().filter(|_| !pod.ending) else {

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Decision, Step, bootstrap,
+    Decision, Step,
     input::{Input, Word},
-    reason,
+    reason, restore,
     step::list,
 };
 use crate::domain::{Address, Group, MemberPod, Replication, SentinelMaster, SentinelView, ServerView};
@@ -23,7 +23,7 @@ const DEAF_MS: u64 = 3_500;
 /// Sentinels that the dashboard doesn't know yet, once the groups that they are to watch stand. In a topology that was
 /// lost nothing is written.
 pub(super) fn add(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
-    if bootstrap::is_lost(decision) || !input.groups_stand() {
+    if restore::is_lost(decision) || !input.groups_stand() {
         return None;
     }
     for sentinel in &input.desired.addresses.sentinels {

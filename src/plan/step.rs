@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::{Address, GroupId, Intent, SlotId};
+use crate::domain::{Address, GroupId, Intent, SlotId, SlotMapping};
 
 /// Reasons, as conditions and events show them.
 pub mod reason {
@@ -54,6 +54,10 @@ pub mod reason {
     pub const STEP_FAILED: &str = "StepFailed";
     /// Blocked: servers hold keys and the topology doesn't say where they belong.
     pub const TOPOLOGY_LOST: &str = "TopologyLost";
+    /// The dump of the topology can't be written.
+    pub const DUMP_NOT_KEPT: &str = "DumpNotKept";
+    /// The topology was lost and is put back.
+    pub const RESTORING: &str = "RestoringTopology";
     /// Blocked: the topology has members that aren't ours.
     pub const COORDINATOR_IN_USE: &str = "CoordinatorInUse";
     /// Blocked: every copy of a group's data is gone.
@@ -223,6 +227,8 @@ pub enum Step {
     },
     /// Assign slots in bulk.
     AssignSlots(Vec<(SlotId, GroupId)>),
+    /// Assign slots as they were before the topology was lost; those that were on their way follow.
+    RestoreSlots(Vec<SlotMapping>),
     /// Have the dashboard take a proxy online.
     OnlineProxy(Address),
 }
@@ -255,6 +261,7 @@ impl Step {
             Self::Unfence(_) => "UnfenceServer",
             Self::ArmGate(_) => "ArmStartGate",
             Self::AssignSlots(_) => "AssignSlots",
+            Self::RestoreSlots(_) => "RestoreSlots",
             Self::OnlineProxy(_) => "OnlineProxy",
             Self::Switchover { .. } => "Switchover",
             Self::Undo(_) => "UndoSwitchover",
@@ -334,6 +341,7 @@ impl fmt::Display for Step {
             }
             Self::Restart { pod, why, .. } => write!(f, "make pod {pod} anew: {why}"),
             Self::AssignSlots(slots) => write!(f, "assign {} slots", slots.len()),
+            Self::RestoreSlots(slots) => write!(f, "put {} slots back where the dump has them", slots.len()),
             Self::OnlineProxy(admin) => write!(f, "take proxy {admin} online"),
         }
     }
@@ -379,7 +387,8 @@ impl Decision {
     pub fn block(&mut self, reason: &'static str, message: String) {
         self.blocked.push(Note { reason, message });
     }
-    pub(super) fn alarm(&mut self, reason: &'static str, message: String) {
+    /// Notes what is worth telling and changes nothing.
+    pub fn alarm(&mut self, reason: &'static str, message: String) {
         self.alarms.push(Note { reason, message });
     }
     /// Whether nothing is left to do or to wait for.

@@ -7,6 +7,7 @@ mod heal;
 mod moves;
 mod proxies;
 mod reads;
+mod restore;
 mod roll;
 mod sentinels;
 mod slots;
@@ -383,6 +384,24 @@ impl World {
                 for (slot, group) in slots {
                     self.topology.slots[usize::from(slot.get())].group = Some(*group);
                     self.topology.groups.get_mut(group).unwrap().out_of_sync = true;
+                }
+            }
+            Step::OnlineProxy(admin) => {
+                let sentinels = &self.topology.sentinels.servers;
+                self.topology.proxies.push(ProxyRecord {
+                    token: format!("token-{}", admin.host()),
+                    admin: admin.clone(),
+                    online: true,
+                    switched: false,
+                    sentinels: sentinels.iter().map(Address::to_string).collect(),
+                    error: None,
+                });
+            }
+            Step::RestoreSlots(slots) => {
+                for slot in slots {
+                    self.topology.slots[usize::from(slot.id.get())].group = slot.group;
+                    let group = self.topology.groups.get_mut(&slot.group.unwrap()).unwrap();
+                    group.out_of_sync = true;
                 }
             }
             Step::MoveSlots(moves) => {

@@ -82,6 +82,11 @@ impl Names {
     pub fn config(&self) -> String {
         config_secret(&self.cluster)
     }
+    /// The ConfigMap with the dump of the topology.
+    #[must_use]
+    pub fn topology(&self) -> String {
+        format!("{}-topology", self.cluster)
+    }
     /// The Secret that applications read to connect.
     #[must_use]
     pub fn connection(&self) -> String {

@@ -1,0 +1,418 @@
+//! A topology that was lost is put back from its dump (design, decision 8): never a stale one. It must agree, slot by slot,
+//! with what running proxies serve and with the keys that the servers hold; where it doesn't, a person decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Decision, Desired, Step, input::Input, reason, step::list};
+use crate::domain::{
+    Address, DashboardView, Dump, Group, GroupId, Observed, Replication, Route, ServerView, SlotId, SlotMapping,
+    SlotMove, Topology,
+};
+
+/// So many slots are named where some differ.
+const NAMED: usize = 8;
+
+/// Why a dump isn't restored.
+enum Trouble {
+    /// Not yet: somebody hasn't said what it has.
+    Wait(String),
+    /// A person has to decide.
+    Differs(String),
+}
+
+/// Slots without a group while servers hold keys, or while a restore hasn't come to its end.
+pub(super) fn restore(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    let offline = input.topology.slots.iter().any(|slot| slot.group.is_none());
+    if !offline {
+        return put_under_way(input, decision);
+    }
+    // Where nobody has anything, there is nothing to lose: it is built anew, once all were asked.
+    if !is_served(input) && input.observed.servers.keys().all(|server| input.keys(server) == 0) {
+        return None;
+    }
+    let dump = match &input.observed.dump {
+        Some(Ok(dump)) => dump,
+        Some(Err(why)) => {
+            return lost(
+                input,
+                decision,
+                &format!("the dump of the topology can't be read: {why}"),
+            );
+        }
+        None => return lost(input, decision, "there is no dump of the topology"),
+    };
+    match next(input, dump) {
+        Ok(step) => {
+            decision.wait(
+                reason::RESTORING,
+                "the topology was lost and is put back from its dump".to_owned(),
+            );
+            Some(step)
+        }
+        Err(Trouble::Wait(what)) => {
+            // As if it were lost for good: nothing else may be built on half a topology.
+            decision.wait(reason::RESTORING, format!("the topology was lost: {what}"));
+            None
+        }
+        Err(Trouble::Differs(what)) => lost(input, decision, &what),
+    }
+}
+
+/// Whether nothing may be built, assigned or brought online, because the topology isn't what it was.
+pub(super) fn is_lost(decision: &Decision) -> bool {
+    let all = decision.blocked.iter().chain(&decision.waits);
+    let mut reasons = all.map(|note| note.reason);
+    reasons.any(|reason| [reason::TOPOLOGY_LOST, reason::RESTORING].contains(&reason))
+}
+
+fn lost(input: &Input<'_>, decision: &mut Decision, why: &str) -> Option<Step> {
+    let offline = input.topology.slots.iter().filter(|slot| slot.group.is_none()).count();
+    let with_keys = input.observed.servers.keys().filter(|server| input.keys(server) > 0);
+    let with_keys: Vec<&Address> = with_keys.collect();
+    let fix = if offline == input.topology.slots.len() {
+        "restore the dashboard's volume or the coordinator; or correct the ConfigMap with the dump, which is then checked again; to give the keys up instead and start over, delete the cluster and its data volumes"
+    } else {
+        "if they were taken offline on purpose, assign them in the front end; else restore the dashboard's volume or the coordinator, or correct the ConfigMap with the dump, which is then checked again"
+    };
+    let what = format!(
+        "{offline} slots have no group while servers hold keys ({}), and {why}. Nothing is assigned, because keys would end up where no client looks for them: {fix}",
+        list(&with_keys)
+    );
+    decision.block(reason::TOPOLOGY_LOST, what);
+    None
+}
+
+/// Whether a running proxy serves any slot.
+fn is_served(input: &Input<'_>) -> bool {
+    live_tables(input).next().is_some()
+}
+
+/// The tables of proxies that serve anything. One that was restarted knows nothing until the dashboard tells it.
+fn live_tables<'i>(input: &Input<'i>) -> impl Iterator<Item = (&'i Address, &'i Vec<Route>)> {
+    let told = input.observed.evidence.tables.iter();
+    let told = told.filter_map(|(proxy, table)| Some((proxy, table.as_ref().ok()?)));
+    told.filter(|(_, table)| table.iter().any(|route| route.group.is_some()))
+}
+
+/// Groups and their masters first; then all slots at once.
+fn next(input: &Input<'_>, dump: &Dump) -> Result<Step, Trouble> {
+    let slots = agreed(input, dump)?;
+    for (id, members) in members(input, dump)? {
+        let master = master_of(input, id, &members, &slots)?;
+        let Some(group) = input.topology.groups.get(&id) else {
+            return Ok(Step::CreateGroup(id));
+        };
+        match group.master() {
+            None => {
+                return Ok(Step::AddServer {
+                    group: id,
+                    zone: input.observed.zone_of(&master).map(str::to_owned),
+                    server: master,
+                });
+            }
+            Some(known) if *known != master => {
+                return Err(Trouble::Differs(format!(
+                    "group {id} has {known} as its master, while {master} is it"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    let lost = |slot: &&SlotMapping| input.topology.slots[usize::from(slot.id.get())].group.is_none();
+    let lost: Vec<SlotMapping> = slots.iter().filter(lost).copied().collect();
+    if let (Some(slot), false) = (
+        lost.iter().find(|slot| slot.moving.is_some()),
+        input.topology.proxies.is_empty(),
+    ) {
+        // Between its assignment and its move such a slot looks as if all its keys were where it comes from.
+        let what = format!(
+            "slot {} was on its way, and proxies are registered that would miss keys of it: assign it in the front end to where its keys are",
+            slot.id
+        );
+        return Err(Trouble::Differs(what));
+    }
+    Ok(Step::RestoreSlots(lost))
+}
+
+/// The members of the dump's groups, by their addresses now.
+fn members(input: &Input<'_>, dump: &Dump) -> Result<BTreeMap<GroupId, Vec<Address>>, Trouble> {
+    let names = &input.desired.cluster.names;
+    let member = |group: GroupId, ordinal: u16| input.desired.address_of(&names.server_pod(group, ordinal));
+    let of_group = |(id, ordinals): (&GroupId, &Vec<u16>)| {
+        let known: Vec<Address> = ordinals.iter().filter_map(|ordinal| member(*id, *ordinal)).collect();
+        if known.is_empty() && !ordinals.is_empty() {
+            return Err(Trouble::Differs(format!(
+                "group {id} of the dump isn't in the spec: put it back"
+            )));
+        }
+        Ok((*id, known))
+    };
+    let groups = dump.groups.iter().filter(|(_, ordinals)| !ordinals.is_empty());
+    groups.map(of_group).collect()
+}
+
+/// Each slot as the dump, all live proxies and the servers' keys have it.
+fn agreed(input: &Input<'_>, dump: &Dump) -> Result<Vec<SlotMapping>, Trouble> {
+    if let Some((proxy, why)) = silent_proxy(input) {
+        return Err(Trouble::Wait(format!(
+            "the proxy {proxy} doesn't say what it serves: {why}"
+        )));
+    }
+    let tables: Vec<&Vec<Route>> = live_tables(input).map(|(_, table)| table).collect();
+    let mut slots = Vec::with_capacity(dump.slots.len());
+    let mut stale = Vec::new();
+    for slot in &dump.slots {
+        match as_served(*slot, &tables) {
+            Some(slot) => slots.push(slot),
+            None => stale.push(slot.id),
+        }
+    }
+    if !stale.is_empty() {
+        let what = format!(
+            "the dump doesn't agree with what the proxies serve: slots {}",
+            named(&stale)
+        );
+        return Err(Trouble::Differs(what));
+    }
+    check_keys(input, &slots)?;
+    Ok(slots)
+}
+
+/// Some of them, and how many there are.
+fn named(slots: &[SlotId]) -> String {
+    let first = list(&slots[..slots.len().min(NAMED)]);
+    match slots.len() {
+        ..=NAMED => first,
+        all => format!("{first} and {} more", all - NAMED),
+    }
+}
+
+/// A slot as every live proxy has it, if the dump allows that; as the dump has it, without a live proxy.
+fn as_served(slot: SlotMapping, tables: &[&Vec<Route>]) -> Option<SlotMapping> {
+    let mut routes = tables.iter().map(|table| table.get(usize::from(slot.id.get())));
+    let Some(first) = routes.next() else { return Some(slot) };
+    let first = first?;
+    let way = |route: &Route| (route.group, route.from);
+    if !routes.all(|route| route.map(way) == Some(way(first))) {
+        return None;
+    }
+    let at = |group: Option<GroupId>| SlotMapping {
+        id: slot.id,
+        group,
+        moving: None,
+    };
+    match (slot.moving, first.from) {
+        (None, None) => (first.group == slot.group).then_some(slot),
+        (None, Some(_)) => None,
+        // It may not have begun to move when it was last pushed, or be there already.
+        (Some(moving), None) => {
+            let is_either = first.group == slot.group || first.group == Some(moving.to);
+            is_either.then(|| at(first.group))
+        }
+        (Some(moving), from) => (from == slot.group && first.group == Some(moving.to)).then_some(slot),
+    }
+}
+
+/// A running proxy that can't be asked: it may serve what nobody else knows.
+fn silent_proxy<'i>(input: &Input<'i>) -> Option<(&'i Address, &'i String)> {
+    let tables = input.observed.evidence.tables.iter();
+    tables
+        .filter_map(|(proxy, table)| Some((proxy, table.as_ref().err()?)))
+        .next()
+}
+
+/// No master holds a key of a slot that isn't its group's.
+fn check_keys(input: &Input<'_>, slots: &[SlotMapping]) -> Result<(), Trouble> {
+    for (id, servers) in input.wished_groups() {
+        let leaving = input.desired.addresses.leaving.get(id).into_iter().flatten();
+        for server in servers.iter().chain(leaving) {
+            match input.server(server) {
+                Some(ServerView::Up {
+                    replication: Replication::Master,
+                    keys: 1..,
+                    ..
+                }) => {}
+                Some(ServerView::Up { .. }) => continue,
+                // An emptied server at its gate has no say; one that starts may have.
+                _ if input.observed.server_pods.get(server).is_some_and(|pod| pod.at_gate) => continue,
+                // Where proxies serve, they know the master, and nobody else has later keys.
+                _ if is_served(input) || !slots.iter().any(|slot| slot.owner() == Some(*id)) => continue,
+                _ => return Err(Trouble::Wait(format!("{server} of group {id} doesn't answer"))),
+            }
+            let held = match input.observed.evidence.keys.get(server) {
+                Some(Ok(held)) => held,
+                Some(Err(why)) => return Err(Trouble::Wait(format!("{server} doesn't say what keys it holds: {why}"))),
+                None => return Err(Trouble::Wait(format!("{server} wasn't asked what keys it holds"))),
+            };
+            let is_theirs = |slot: &&SlotId| {
+                let slot = slots[usize::from(slot.get())];
+                slot.group != Some(*id) && slot.moving.is_none_or(|moving| moving.to != *id)
+            };
+            let theirs: Vec<SlotId> = held.iter().filter(is_theirs).copied().collect();
+            if !theirs.is_empty() {
+                return Err(Trouble::Differs(format!(
+                    "the dump doesn't agree with the keys of {server} in group {id}: it gives slots {} to other groups",
+                    named(&theirs)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The server that is the group's master now: the one that the proxies write to; else the only one that is a master.
+fn master_of(input: &Input<'_>, id: GroupId, members: &[Address], slots: &[SlotMapping]) -> Result<Address, Trouble> {
+    let has = |slot: &SlotMapping| slot.owner() == Some(id);
+    let written: BTreeSet<&Address> = live_tables(input)
+        .flat_map(|(_, table)| table.iter().zip(slots))
+        .filter(|(_, slot)| has(slot))
+        .filter_map(|(route, _)| route.master.as_ref())
+        .collect();
+    let masters: Vec<&Address> = members.iter().filter(|member| input.is_up_master(member)).collect();
+    let with_keys: Vec<&Address> = masters
+        .iter()
+        .copied()
+        .filter(|master| input.keys(master) > 0)
+        .collect();
+    let master = match (
+        written.iter().collect::<Vec<_>>().as_slice(),
+        masters.as_slice(),
+        with_keys.as_slice(),
+    ) {
+        ([one], ..) => *one,
+        ([_, _, ..], ..) => {
+            let what = format!("proxies take different servers for the master of group {id}: {}", {
+                list(&written.iter().collect::<Vec<_>>())
+            });
+            return Err(Trouble::Wait(what));
+        }
+        ([], [one], _) | ([], _, [one]) => *one,
+        ([], [], _) => return Err(Trouble::Wait(format!("no server of group {id} is a master"))),
+        // All are empty: it doesn't matter which.
+        ([], [first, ..], []) => *first,
+        ([], _, several) => {
+            return Err(Trouble::Differs(format!(
+                "several servers of group {id} are masters with keys: {}: make all but the one with the last writes follow it (redis-cli SLAVEOF)",
+                list(several)
+            )));
+        }
+    };
+    if !members.contains(master) {
+        return Err(Trouble::Differs(format!(
+            "proxies write to {master} for group {id}, which is no member of it"
+        )));
+    }
+    if !input.is_up_master(master) {
+        return Err(Trouble::Wait(format!(
+            "{master}, the master of group {id}, doesn't serve"
+        )));
+    }
+    Ok(master.clone())
+}
+
+/// The slots that were on their way when the topology was lost go on, before any proxy is told of them.
+fn put_under_way(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    let Some(Ok(dump)) = &input.observed.dump else {
+        return None;
+    };
+    let (left, begins) = unresolved(dump, input.topology);
+    if !left.is_empty() || begins {
+        decision.wait(
+            reason::RESTORING,
+            "slots that were on their way when the topology was lost move again".to_owned(),
+        );
+    }
+    (!left.is_empty()).then_some(Step::MoveSlots(left))
+}
+
+/// The restored slots whose moves aren't queued again; and whether any is queued and hasn't begun.
+fn unresolved(dump: &Dump, topology: &Topology) -> (Vec<(SlotId, GroupId)>, bool) {
+    let pairs = dump.slots.iter().zip(&topology.slots).filter(|_| dump.restoring);
+    let moving: Vec<(SlotMapping, SlotMove)> = pairs
+        .clone()
+        .filter(|(old, now)| old.group == now.group)
+        .filter_map(|(old, now)| Some((*now, old.moving?)))
+        .collect();
+    let left = moving.iter().filter(|(now, _)| now.moving.is_none());
+    let begins = moving
+        .iter()
+        .any(|(now, _)| now.moving.is_some_and(|moving| moving.pending));
+    (left.map(|(now, moving)| (now.id, moving.to)).collect(), begins)
+}
+
+/// The dump as it is to be kept now, if anything may be said: never of half a topology.
+#[must_use]
+pub fn dump(desired: &Desired<'_>, observed: &Observed) -> Option<Dump> {
+    let DashboardView::Online { topology, .. } = &observed.dashboard else {
+        return None;
+    };
+    if let Some(Ok(kept)) = &observed.dump {
+        let (left, begins) = unresolved(kept, topology);
+        if !left.is_empty() || begins {
+            return None;
+        }
+    }
+    of_topology(desired, topology)
+}
+
+/// The dump with these moves, as it is to be kept before they are queued.
+#[must_use]
+pub fn dump_with(desired: &Desired<'_>, observed: &Observed, moves: &[(SlotId, GroupId)]) -> Option<Dump> {
+    let mut dump = dump(desired, observed)?;
+    for (slot, to) in moves {
+        dump.slots[usize::from(slot.get())].moving = Some(SlotMove {
+            to: *to,
+            pending: false,
+        });
+    }
+    Some(dump)
+}
+
+/// None when a slot has no group, or a member isn't known.
+fn of_topology(desired: &Desired<'_>, topology: &Topology) -> Option<Dump> {
+    let slot = |slot: &SlotMapping| {
+        let moving = slot.moving.map(|moving| SlotMove {
+            pending: false,
+            ..moving
+        });
+        slot.group.is_some().then_some(SlotMapping { moving, ..*slot })
+    };
+    let ordinals: BTreeMap<Address, u16> = desired
+        .servers()
+        .filter_map(|(pod, (_, address))| Some((address, ordinal(&pod)?)))
+        .collect();
+    let servers = |group: &Group| {
+        let all = group.servers.iter();
+        all.map(|server| ordinals.get(&server.address).copied())
+            .collect::<Option<Vec<u16>>>()
+    };
+    let sentinels = desired.sentinels().collect::<Vec<_>>();
+    let known = |address: &Address| sentinels.iter().find(|(_, known)| known == address);
+    Some(Dump {
+        cluster_uid: desired.cluster.names.uid.clone(),
+        product: desired.cluster.names.cluster.clone(),
+        groups: topology
+            .groups
+            .iter()
+            .map(|(id, group)| Some((*id, servers(group)?)))
+            .collect::<Option<_>>()?,
+        slots: topology.slots.iter().map(slot).collect::<Option<_>>()?,
+        sentinels: topology
+            .sentinels
+            .servers
+            .iter()
+            .filter_map(|address| ordinal(&known(address)?.0))
+            .collect(),
+        addresses: desired
+            .servers()
+            .map(|(pod, (_, address))| (pod, address))
+            .chain(sentinels.iter().cloned())
+            .map(|(pod, address)| (pod, address.host().to_owned()))
+            .collect(),
+        restoring: false,
+    })
+}
+
+fn ordinal(pod: &str) -> Option<u16> {
+    pod.rsplit_once('-')?.1.parse().ok()
+}

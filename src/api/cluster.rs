@@ -266,6 +266,11 @@ pub struct ServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self in ['Retain', 'Delete']").message("volumeRetention must be Retain or Delete"))]
     pub volume_retention: Option<String>,
+    /// What to do when data volumes of an earlier cluster of this name are found: Refuse (the default), nothing runs until a
+    /// person decides; or Adopt, the new cluster goes on with them, with slots and groups as the dump of the topology has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self in ['Refuse', 'Adopt']").message("volumePolicy must be Refuse or Adopt"))]
+    pub volume_policy: Option<String>,
 }
 
 /// The dashboard, the single writer of the topology.

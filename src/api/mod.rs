@@ -54,6 +54,8 @@ pub mod names {
     pub const ANNOTATION_PROMOTE: &str = "codis.k8s.io/promote";
     /// Annotation by which a person stops changes for a while: JSON with `until` (RFC 3339), `reason` and `scope`.
     pub const ANNOTATION_HOLD: &str = "codis.k8s.io/hold";
+    /// On a data volume's claim: the uid of the CodisCluster that it is of.
+    pub const ANNOTATION_CLUSTER_UID: &str = "codis.k8s.io/cluster-uid";
     /// Finalizer that stops a cluster's pods in order before its objects are collected.
     pub const FINALIZER: &str = "codis.k8s.io/teardown";
     /// Field manager of everything that the cluster controller applies.

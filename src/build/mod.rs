@@ -53,6 +53,9 @@ pub const GATE_MESSAGE: &str = "codis-gate: no data here and no master in the gr
 pub struct Facts {
     /// The ClusterIPs of Services, by name.
     pub addresses: BTreeMap<String, String>,
+    /// The addresses that servers and sentinels had when the dump of the topology was written: Codis may still know them
+    /// by these.
+    pub former: BTreeMap<String, String>,
     /// Groups whose start gate is armed.
     pub bootstrapped: BTreeSet<GroupId>,
     /// The passwords in force: a change in the spec can't be applied to one process at a time.
@@ -135,6 +138,12 @@ pub fn services(cluster: &ValidCluster, facts: &Facts) -> Vec<Service> {
 }
 
 impl Facts {
+    /// Every address that the cluster's members have or had.
+    #[must_use]
+    pub fn known_hosts(&self) -> BTreeSet<String> {
+        self.addresses.values().chain(self.former.values()).cloned().collect()
+    }
+
     /// How many servers a group has, leaving ones included.
     pub(crate) fn group_size(&self, cluster: &ValidCluster, group: GroupId) -> u16 {
         self.group_sizes

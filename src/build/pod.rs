@@ -22,6 +22,7 @@ use super::{
     meta::{self, Component, DATA_CLAIM},
     restart,
 };
+use crate::api::names::ANNOTATION_CLUSTER_UID;
 use crate::{
     api::names::{LABEL_GROUP, LABEL_ROLE},
     validate::{self, ValidCluster},
@@ -432,6 +433,8 @@ fn claim_template(cluster: &ValidCluster, component: Component, volume: &validat
         metadata: ObjectMeta {
             name: Some(DATA_CLAIM.to_owned()),
             labels: Some(meta::selector_labels(&cluster.names, component)),
+            // By it a later cluster of this name knows that the data isn't its own.
+            annotations: Some([(ANNOTATION_CLUSTER_UID.to_owned(), cluster.names.uid.clone())].into()),
             ..Default::default()
         },
         spec: Some(PersistentVolumeClaimSpec {

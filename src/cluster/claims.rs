@@ -31,6 +31,23 @@ impl Cluster {
         Ok(found.map(|class| class.allow_volume_expansion == Some(true)))
     }
 
+    /// Sets one annotation of this very claim.
+    ///
+    /// # Errors
+    /// What the API server refuses.
+    pub async fn mark(&self, claim: &PersistentVolumeClaim, key: &str, value: &str) -> Result<(), Error> {
+        let (namespace, name) = key_of(claim)?;
+        let body = json!({ "metadata": { "uid": claim.uid(), "annotations": { key: value } } });
+        let params = PatchParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let call = Call::new("mark", "PersistentVolumeClaim", format!("{namespace}/{name}"));
+        let (api, patch) = (self.api::<PersistentVolumeClaim>(namespace), Patch::Merge(body));
+        self.write("mark", call, api.patch(name, &params, &patch)).await?;
+        Ok(())
+    }
+
     /// Asks for a larger volume. Nobody else's field is touched, and no other claim of this name.
     ///
     /// # Errors

@@ -141,6 +141,16 @@ impl Category {
 }
 
 impl Error {
+    /// Whether a Service can't have the ClusterIP that it asks for: somebody else has it, or it isn't one any more.
+    #[must_use]
+    pub fn is_address_refused(&self) -> bool {
+        const WORDS: [&str; 2] = [
+            "provided IP is already allocated",
+            "provided IP is not in the valid range",
+        ];
+        matches!(self, Self::Invalid { detail, .. } if WORDS.iter().any(|words| detail.contains(words)))
+    }
+
     /// What the error means.
     pub fn category(&self) -> Category {
         match self {

@@ -113,6 +113,8 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
         Step::Attach { server, .. } => codis.sync_server(server).await?,
         Step::Unfence(server) => codis.unfence(server, desired.cluster.good_replicas).await?,
         Step::AddSentinel(sentinel) => codis.add_sentinel(sentinel).await?,
+        // The old address isn't its any more: nobody answers there, or somebody else does.
+        Step::RemoveSentinel(sentinel) => codis.remove_sentinel(sentinel, true).await?,
         Step::ResyncSentinels => {
             // With the quorum that the dashboard was started with: sentinels may have been added since.
             context.verified.forget(&live::key(desired.cluster));

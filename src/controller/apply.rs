@@ -1,14 +1,17 @@
 //! Objects to the API server: Services first, workloads once every address is known.
 
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::Secret},
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Secret, Service},
+    },
     jiff::Timestamp,
 };
 use kube::ResourceExt;
 
-use super::{Context, Error, nodes, observe, teardown::ORDER};
+use super::{Context, Error, adoption, nodes, observe, teardown::ORDER};
 use crate::{
-    api::names,
+    api::{CodisCluster, names},
     build::{self, Addresses, Component, Facts},
     cluster::{Applied, Live, difference},
     codis,
@@ -17,7 +20,12 @@ use crate::{
 };
 
 /// Why nothing may be written for this cluster, if so.
-pub(super) async fn refusal(context: &Context, valid: &ValidCluster, live: &Live) -> Result<Option<Decision>, Error> {
+pub(super) async fn refusal(
+    context: &Context,
+    cluster: &CodisCluster,
+    valid: &ValidCluster,
+    live: &Live,
+) -> Result<Option<Decision>, Error> {
     let mut decision = Decision::default();
     if let [first, ..] = live.predecessor.as_slice() {
         let what = if valid.adopt {
@@ -32,6 +40,9 @@ pub(super) async fn refusal(context: &Context, valid: &ValidCluster, live: &Live
         // Only before anything runs: a storage class that goes away later must not stop healing.
         storage(context, valid, &mut decision).await?;
         coordinator(valid, &mut decision).await;
+        if decision.blocked.is_empty() && !valid.brakes.observe {
+            adoption::volumes(context, cluster, valid, live, &mut decision).await?;
+        }
     }
     Ok((!decision.blocked.is_empty()).then_some(decision))
 }
@@ -77,7 +88,15 @@ pub(super) async fn services(
         if found.is_some() && is_held(valid, &service) {
             continue;
         }
-        is_new |= context.cluster.apply(found, &service).await? == Applied::Created;
+        let applied = match context.cluster.apply(found, &service).await {
+            // Somebody took its address while it didn't exist: Codis is told of the new one (`plan::readdress`).
+            Err(error) if found.is_none() && error.is_address_refused() => {
+                tracing::warn!(%error, "a Service gets another address than it had");
+                context.cluster.apply(found, &without_address(service)).await?
+            }
+            done => done?,
+        };
+        is_new |= applied == Applied::Created;
     }
     // A missing address is one that isn't assigned yet.
     Ok(if is_new {
@@ -85,6 +104,13 @@ pub(super) async fn services(
     } else {
         build::addresses(valid, facts).ok()
     })
+}
+
+fn without_address(mut service: Service) -> Service {
+    if let Some(spec) = &mut service.spec {
+        spec.cluster_ip = None;
+    }
+    service
 }
 
 /// Applies what runs, and before it what it reads. What a person holds isn't changed, but made where it is missing.

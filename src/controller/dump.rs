@@ -14,11 +14,25 @@ use crate::{
         ports,
     },
     plan::{self, Decision, Desired, reason},
+    validate::ValidCluster,
 };
 
-/// The dump that is kept; why it can't be read.
-pub(super) fn read(live: &Live) -> Option<Result<Dump, String>> {
-    live.topology.as_ref().map(build::parse_dump)
+/// The dump that is kept of this cluster; why it can't be read. That of an earlier cluster of this name says nothing.
+pub(super) fn read(live: &Live, uid: &str) -> Option<Result<Dump, String>> {
+    let dump = live.topology.as_ref().map(build::parse_dump)?;
+    let is_its_own = dump.as_ref().is_ok_and(|dump| dump.cluster_uid == uid);
+    (is_its_own || dump.is_err()).then_some(dump)
+}
+
+/// Takes an earlier cluster's dump over, together with its volumes.
+pub(super) async fn adopt(context: &Context, valid: &ValidCluster, live: &Live) -> Result<(), Error> {
+    let Some(Ok(mut dump)) = live.topology.as_ref().map(build::parse_dump) else {
+        return Ok(());
+    };
+    dump.cluster_uid.clone_from(&valid.names.uid);
+    let map = build::dump_config_map(&valid.names, &dump);
+    context.cluster.apply(live.topology.as_ref(), &map).await?;
+    Ok(())
 }
 
 /// Keeps the topology as it is now, if it is whole. That it can't be kept is told, and stops nothing.

@@ -12,7 +12,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{
-    nodes,
+    dump, nodes,
     observe::{is_ready, is_unschedulable, of_component},
     passwords,
 };
@@ -32,7 +32,12 @@ pub(super) fn facts(
     wished: &Auth,
 ) -> Facts {
     let status = cluster.status.clone().unwrap_or_default();
-    let mut addresses: BTreeMap<String, String> = status.addresses;
+    let dump = dump::read(live, &valid.names.uid)
+        .and_then(Result::ok)
+        .unwrap_or_default();
+    // What the dump remembers are hints for Services that don't exist: a volume's server is known by its old address.
+    let mut addresses: BTreeMap<String, String> = dump.addresses.clone();
+    addresses.extend(status.addresses);
     addresses.extend(live.services.iter().filter_map(|(name, service)| {
         let ip = service.spec.as_ref()?.cluster_ip.clone()?;
         (ip != "None" && !ip.is_empty()).then(|| (name.clone(), ip))
@@ -40,11 +45,12 @@ pub(super) fn facts(
     let gates = live.secret.as_ref().filter(|secret| has(secret, KEY_BOOTSTRAPPED));
     let bootstrapped = match gates {
         Some(secret) => text(secret, KEY_BOOTSTRAPPED).lines().filter_map(group).collect(),
-        // Somebody deleted the Secret, or the key: the status still knows.
+        // Somebody deleted the Secret, or the key: the status still knows. Of volumes that were taken over, the dump does.
         None => {
             let armed = status.groups.iter().filter(|group| group.bootstrapped);
             armed
                 .filter_map(|group| GroupId::try_from(u64::try_from(group.id).ok()?).ok())
+                .chain(dump.slots.iter().filter_map(|slot| slot.group))
                 .collect()
         }
     };
@@ -52,6 +58,7 @@ pub(super) fn facts(
     let whole = whole(cluster, valid);
     Facts {
         addresses,
+        former: dump.addresses,
         bootstrapped,
         strict: strict(cluster, valid, live, nodes),
         dashboard_may_go: dashboard_may_go(valid, live, &whole),

@@ -5,6 +5,7 @@
 //! what may be forgotten: since when a server has been silent.
 
 mod act;
+mod adoption;
 mod apply;
 mod dump;
 mod error;
@@ -129,7 +130,7 @@ async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Erro
         Err(errors) => return blocked(context, cluster, status::invalid(&errors)).await,
     };
     let live = Box::pin(context.cluster.fetch(cluster)).await?;
-    if let Some(decision) = apply::refusal(context, &valid, &live).await? {
+    if let Some(decision) = apply::refusal(context, cluster, &valid, &live).await? {
         return blocked(context, cluster, decision).await;
     }
     let wished = Box::pin(passwords::wished(context, &valid, &live)).await?;
@@ -180,7 +181,7 @@ async fn settle(
     let mut desired = Desired {
         cluster: valid,
         addresses: &addresses,
-        known_hosts: facts.addresses.values().cloned().collect(),
+        known_hosts: facts.known_hosts(),
         persistent: facts::persistent(valid, &facts),
         has_password: facts.auth.product.is_some(),
         now: Timestamp::now(),

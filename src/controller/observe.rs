@@ -52,7 +52,7 @@ pub(super) async fn observe(
     let proxy_pods: Vec<ProxyPod> = of_component(live, Component::Proxy.name())
         .map(|pod| proxy_pod(pod, now))
         .collect();
-    let dump = dump::read(live);
+    let dump = dump::read(live, &names.uid);
     let evidence = dump::evidence(codis, dump.as_ref(), &dashboard, &servers, &proxy_pods).await;
     Observed {
         servers,

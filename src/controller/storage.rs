@@ -4,7 +4,7 @@
 use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::PersistentVolumeClaim};
 use kube::ResourceExt;
 
-use super::{Context, Error, teardown};
+use super::{Context, Error, adoption, teardown};
 use crate::{
     api::{CodisCluster, Quantity},
     build::{DATA_CLAIM, Facts},
@@ -205,11 +205,12 @@ fn is_of(claim: &PersistentVolumeClaim, set: &str) -> bool {
 }
 
 /// Deletes the claims of a cluster whose pods have ended: those of its servers, and the topology, which names servers
-/// that are then no more. Claims that are older than it hold an earlier cluster's data, which that one was to keep.
+/// that are then no more. Those of an earlier cluster that it hasn't taken over were to be kept.
 pub(super) async fn delete(context: &Context, cluster: &CodisCluster) -> Result<(), Error> {
     let claims = context.cluster.claims(cluster).await?;
     let is_data = |claim: &&PersistentVolumeClaim| teardown::is_of(*claim, &["server", "dashboard"]);
-    let is_its_own = |claim: &&PersistentVolumeClaim| claim.creation_timestamp() >= cluster.creation_timestamp();
+    let uid = cluster.uid().unwrap_or_default();
+    let is_its_own = |claim: &&PersistentVolumeClaim| adoption::is_its_own(claim, &uid);
     for claim in claims.iter().filter(is_data).filter(is_its_own) {
         tracing::info!(
             cluster = cluster.name_any(),
@@ -219,6 +220,15 @@ pub(super) async fn delete(context: &Context, cluster: &CodisCluster) -> Result<
         context.cluster.remove(claim).await?;
     }
     Ok(())
+}
+
+/// Whether data of a cluster stays when it is gone.
+pub(super) async fn outlives(context: &Context, cluster: &CodisCluster) -> Result<bool, Error> {
+    let claims = context.cluster.claims(cluster).await?;
+    let stays = |claim: &PersistentVolumeClaim| {
+        teardown::is_of(claim, &["server"]) && claim.metadata.deletion_timestamp.is_none()
+    };
+    Ok(claims.iter().any(stays))
 }
 
 #[cfg(test)]

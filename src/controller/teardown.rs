@@ -46,6 +46,12 @@ pub(super) async fn tear_down(context: &Context, cluster: &CodisCluster) -> Resu
     if cluster.spec.codis_server.volume_retention.as_deref() == Some("Delete") {
         storage::delete(context, cluster).await?;
     }
+    // Without volumes it says nothing of any data.
+    if let Some(dump) = &live.topology
+        && !storage::outlives(context, cluster).await?
+    {
+        context.cluster.remove(dump).await?;
+    }
     let namespace = cluster.namespace().unwrap_or_default();
     context.verified.forget(&format!("{namespace}/{}", cluster.name_any()));
     context.memory.forget(&namespace, &cluster.name_any());

@@ -1,6 +1,6 @@
 //! From an empty topology to 1024 served slots.
 
-use super::{Decision, Step, input::Input, reason, restore::is_lost, spread, step::list};
+use super::{Decision, Step, input::Input, readdress, reason, restore::is_lost, spread, step::list};
 use crate::domain::{Address, Group, GroupId, Replication, ServerView, SlotId, even_layout};
 
 /// Groups and servers that the topology doesn't have yet. Of an empty topology nothing is built before every server
@@ -18,8 +18,10 @@ pub(super) fn groups_and_servers(input: &Input<'_>, decision: &mut Decision) -> 
         } else {
             servers.iter().collect()
         };
+        // One that is a member under another address isn't missing.
         let missing = order
             .into_iter()
+            .filter(|server| !readdress::is_successor(input, group, server))
             .filter(|server| group.servers.iter().all(|known| known.address != **server));
         for server in missing {
             if let Some(step) = add(input, decision, group, server) {

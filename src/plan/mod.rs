@@ -15,6 +15,7 @@ mod layout;
 mod loss;
 mod moves;
 mod proxies;
+mod readdress;
 mod reads;
 mod restore;
 mod roll;
@@ -44,7 +45,7 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const HEALING: [Rule; 26] = [
+const HEALING: [Rule; 27] = [
     moves::undo,
     gate::unfence,
     sentinels::relink,
@@ -55,6 +56,7 @@ const HEALING: [Rule; 26] = [
     gate::start_empty,
     bootstrap::arm,
     restore::restore,
+    readdress::readdress,
     bootstrap::finish_assignment,
     heal::promote,
     heal::make_official,

@@ -401,8 +401,8 @@ fn of_topology(desired: &Desired<'_>, topology: &Topology) -> Option<Dump> {
             .sentinels
             .servers
             .iter()
-            .filter_map(|address| ordinal(&known(address)?.0))
-            .collect(),
+            .map(|address| ordinal(&known(address)?.0))
+            .collect::<Option<_>>()?,
         addresses: desired
             .servers()
             .map(|(pod, (_, address))| (pod, address))

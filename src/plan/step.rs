@@ -54,6 +54,8 @@ pub mod reason {
     pub const STEP_FAILED: &str = "StepFailed";
     /// Blocked: servers hold keys and the topology doesn't say where they belong.
     pub const TOPOLOGY_LOST: &str = "TopologyLost";
+    /// A server has another address than the topology says.
+    pub const ADDRESS_CHANGED: &str = "AddressChanged";
     /// The dump of the topology can't be written.
     pub const DUMP_NOT_KEPT: &str = "DumpNotKept";
     /// The topology was lost and is put back.
@@ -72,6 +74,8 @@ pub mod reason {
     pub const SERVER_HAS_DATA: &str = "ServerHasData";
     /// Blocked: the images hold the stand-in.
     pub const STAND_IN_REFUSED: &str = "StandInRefused";
+    /// Blocked: volumes of an earlier cluster of this name exist.
+    pub const OLD_VOLUMES: &str = "OldVolumes";
     /// Blocked: an object of a wished name isn't ours.
     pub const NAME_TAKEN: &str = "NameTaken";
     /// Blocked: objects of the predecessor exist.
@@ -161,6 +165,8 @@ pub enum Step {
     },
     /// Make a sentinel known to the dashboard.
     AddSentinel(Address),
+    /// Have the dashboard forget a sentinel that has another address now.
+    RemoveSentinel(Address),
     /// Have the dashboard configure all sentinels anew.
     ResyncSentinels,
     /// Tell one sentinel of a master that it doesn't know.
@@ -255,6 +261,7 @@ impl Step {
             Self::Listen { .. } => "ListenToSentinels",
             Self::Attach { .. } => "AttachReplica",
             Self::AddSentinel(_) => "AddSentinel",
+            Self::RemoveSentinel(_) => "RemoveSentinel",
             Self::ResyncSentinels => "ResyncSentinels",
             Self::Monitor { .. } => "MonitorMaster",
             Self::Relink { .. } => "RelinkSentinel",
@@ -301,6 +308,7 @@ impl fmt::Display for Step {
             }
             Self::Attach { group, server } => write!(f, "attach {server} to the master of group {group}"),
             Self::AddSentinel(sentinel) => write!(f, "make sentinel {sentinel} known to the dashboard"),
+            Self::RemoveSentinel(sentinel) => write!(f, "have the dashboard forget sentinel {sentinel}"),
             Self::ResyncSentinels => f.write_str("configure all sentinels"),
             Self::Monitor {
                 sentinel,

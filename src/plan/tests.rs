@@ -6,6 +6,7 @@ mod gate;
 mod heal;
 mod moves;
 mod proxies;
+mod readdress;
 mod reads;
 mod restore;
 mod roll;

@@ -131,6 +131,8 @@ pub struct ValidCluster {
     pub good_replicas: u32,
     /// Whether data volumes go with the cluster.
     pub deletes_volumes: bool,
+    /// Whether volumes of an earlier cluster of this name are taken over.
+    pub adopts_volumes: bool,
     /// Fields that are accepted but have no effect yet.
     pub without_effect: Vec<String>,
 }
@@ -203,6 +205,11 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         spec.codis_server.volume_retention.as_deref(),
         ["Retain", "Delete"],
     ));
+    let adopts_volumes = errors.take(choice(
+        "spec.codisServer.volumePolicy",
+        spec.codis_server.volume_policy.as_deref(),
+        ["Refuse", "Adopt"],
+    ));
     let parts = component::Parts::of(spec, group_size, &mut errors);
     errors.into_result()?;
     Ok(ValidCluster {
@@ -241,6 +248,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
         partition: u16::try_from(spec.codis_server.partition.unwrap_or(0)).unwrap_or(u16::MAX),
         good_replicas: u32::from(is_bounded),
         deletes_volumes,
+        adopts_volumes,
         without_effect: without_effect(cluster),
     })
 }

@@ -1,0 +1,119 @@
+//! Servers and sentinels whose Service has another address than Codis knows.
+
+use super::*;
+
+/// A settled world in which a pod has another address now.
+fn moved(pod: &str, address: &Address) -> World {
+    let mut world = World::settled();
+    world.observed.dump = Some(Ok(dump(&world.desired(), &world.observed()).unwrap()));
+    let old = world.desired().address_of(pod).unwrap_or_else(|| sentinel(0));
+    let all = world.addresses.servers.values_mut().flatten();
+    for known in all.chain(&mut world.addresses.sentinels).filter(|known| **known == old) {
+        *known = address.clone();
+    }
+    if let Some(view) = world.observed.servers.remove(&old) {
+        world.observed.servers.insert(address.clone(), view);
+    }
+    if let Some(view) = world.observed.sentinels.remove(&old) {
+        world.observed.sentinels.insert(address.clone(), view);
+    }
+    world
+}
+
+fn new() -> Address {
+    Address::new("10.96.77.7", 6379)
+}
+
+/// As the facts do: what the dump remembers isn't foreign.
+fn step(world: &World) -> Option<Step> {
+    let mut desired = world.desired();
+    let Some(Ok(dump)) = &world.observed.dump else { panic!() };
+    desired.known_hosts.extend(dump.addresses.values().cloned());
+    let decision = super::super::decide(&desired, &world.observed());
+    assert_eq!(decision.blocked, []);
+    decision.step
+}
+
+fn servers(world: &World, group: u64) -> Vec<Address> {
+    let servers = world.topology.groups[&gid(group)].servers.iter();
+    servers.map(|server| server.address.clone()).collect()
+}
+
+#[test]
+fn a_replicas_new_address_joins_before_its_old_one_leaves() {
+    let mut world = moved("c-g1-1", &new());
+    let mut names = Vec::new();
+    while let Some(step) = step(&world) {
+        names.push(step.name());
+        assert!(names.len() < 9, "it never ends: {names:?}");
+        world.apply(&step);
+    }
+    assert_eq!(names[..2], ["AddServer", "RemoveServer"]);
+    assert_eq!(servers(&world, 1), [server(1, 0), new()]);
+}
+
+#[test]
+fn a_replica_that_is_not_in_step_keeps_its_old_record() {
+    let mut world = moved("c-g1-1", &new());
+    world.apply(&step(&world).unwrap());
+    world.observed.servers.insert(new(), replica_of(&server(1, 0), false));
+    assert_eq!(step(&world), None);
+}
+
+#[test]
+fn a_master_with_a_new_address_is_promoted_under_it_and_keeps_its_data() {
+    let mut world = moved("c-g1-0", &new());
+    assert_eq!(step(&world).unwrap().name(), "AddServer");
+    world.apply(&step(&world).unwrap());
+    let promote = Step::Promote {
+        group: gid(1),
+        server: new(),
+    };
+    assert_eq!(step(&world), Some(promote));
+    let group = world.group(1);
+    group.servers.swap(0, 2);
+    let remove = Step::RemoveServer {
+        group: gid(1),
+        server: server(1, 0),
+    };
+    world.observed.servers.insert(server(1, 1), replica_of(&new(), true));
+    for view in world.observed.sentinels.values_mut().flatten() {
+        view.masters.extend([watched(1, &new())]);
+    }
+    world.topology.sentinels.masters.insert(gid(1), new());
+    // The old record is the last one now, and nobody answers there.
+    assert_eq!(step(&world), Some(remove));
+}
+
+#[test]
+fn a_master_whose_replica_was_promoted_meanwhile_is_not_promoted_again() {
+    let mut world = moved("c-g1-0", &new());
+    world.observed.servers.insert(server(1, 1), master(5));
+    assert_eq!(step(&world), None);
+    let mut world = moved("c-g1-0", &new());
+    let view = world
+        .observed
+        .sentinels
+        .get_mut(&sentinel(1))
+        .unwrap()
+        .as_mut()
+        .unwrap();
+    view.masters.extend([watched(1, &server(1, 1))]);
+    assert_eq!(step(&world), None);
+}
+
+#[test]
+fn a_sentinels_old_address_is_forgotten_before_its_new_one_is_added() {
+    let now = Address::new("10.96.77.8", 26379);
+    let mut world = moved("c-sentinel-0", &now);
+    assert_eq!(step(&world), Some(Step::RemoveSentinel(sentinel(0))));
+    world.topology.sentinels.servers.retain(|known| *known != sentinel(0));
+    assert_eq!(step(&world), Some(Step::AddSentinel(now)));
+}
+
+#[test]
+fn an_address_that_nobody_remembers_is_foreign() {
+    let mut world = moved("c-g1-1", &new());
+    world.observed.dump = None;
+    assert_eq!(reasons(&world.decide().blocked), [reason::COORDINATOR_IN_USE]);
+}

@@ -94,12 +94,12 @@ async fn in_its_namespace(lab: &Lab, args: &[&str]) -> Result<String> {
     lab.kubectl(&args).await
 }
 
-async fn replicas(lab: &Lab) -> Result<String> {
+pub async fn replicas(lab: &Lab) -> Result<String> {
     let path = "jsonpath={.spec.replicas}";
     in_its_namespace(lab, &["get", "deployment", OPERATOR, "-o", path]).await
 }
 
-async fn scale(lab: &Lab, replicas: &str) -> Result<()> {
+pub async fn scale(lab: &Lab, replicas: &str) -> Result<()> {
     in_its_namespace(lab, &["scale", "deployment", OPERATOR, "--replicas", replicas]).await?;
     rolled(lab).await
 }

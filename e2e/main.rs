@@ -20,6 +20,7 @@ mod idle;
 mod losses;
 mod masters;
 mod node_lost;
+mod restore;
 mod roll;
 mod scale;
 mod sentinels;
@@ -102,6 +103,13 @@ async fn of_faults(runner: &mut Runner) {
         .await;
     runner
         .story_of(4, "volumes: sample-1 with volumes, in bad company", volumes::story)
+        .await;
+    runner
+        .story_of(
+            7,
+            "restore: a lost topology, taken addresses, old volumes",
+            restore::story,
+        )
         .await;
     runner.story_of(4, "losses: a person's to decide", losses::story).await;
     runner

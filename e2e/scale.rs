@@ -125,7 +125,7 @@ fn key(number: usize) -> String {
     format!("bulk:{number}")
 }
 
-async fn fill(cluster: &Cluster) -> Result<()> {
+pub async fn fill(cluster: &Cluster) -> Result<()> {
     let mut connection = Connection::open(cluster.client_address().await?, SESSION, secs(20)).await?;
     let keys: Vec<String> = (0..KEYS).map(key).collect();
     for some in keys.chunks(500) {
@@ -143,7 +143,7 @@ async fn fill(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn all_there(cluster: &Cluster) -> Result<()> {
+pub async fn all_there(cluster: &Cluster) -> Result<()> {
     let mut connection = Connection::open(cluster.client_address().await?, SESSION, secs(20)).await?;
     let keys: Vec<String> = (0..KEYS).map(key).collect();
     for some in keys.chunks(500) {

@@ -24,7 +24,7 @@ pub const KEY_LIVE_KEYS: &str = "live-keys";
 pub const KEY_SESSION_ROTATIONS: &str = "session-auth-rotations";
 
 pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -> Secret {
-    let files: [(&str, String); 20] = [
+    let files: [(&str, String); 21] = [
         ("dashboard.sh", include_str!("scripts/dashboard.sh").to_owned()),
         ("fe.sh", include_str!("scripts/fe.sh").to_owned()),
         ("proxy.sh", include_str!("scripts/proxy.sh").to_owned()),
@@ -39,6 +39,7 @@ pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresse
         ("redis.conf", redis_conf(cluster, facts)),
         ("sentinel.conf", sentinel_conf(cluster)),
         ("members", members(cluster, addresses)),
+        ("former-addresses", former_addresses(facts)),
         ("sentinels", sentinels(cluster, addresses)),
         (KEY_PRODUCT_AUTH, facts.auth.product.clone().unwrap_or_default()),
         (KEY_SESSION_AUTH, facts.auth.session.clone().unwrap_or_default()),
@@ -96,6 +97,15 @@ fn members(cluster: &ValidCluster, addresses: &Addresses) -> String {
         }
     }
     lines
+}
+
+/// One address that changed a line: the former one, the present one. A replica's old configuration may name its master so.
+fn former_addresses(facts: &Facts) -> String {
+    let changed = facts.former.iter().filter_map(|(name, old)| {
+        let now = facts.addresses.get(name).filter(|now| *now != old)?;
+        Some(format!("{old} {now}"))
+    });
+    lines(changed)
 }
 
 /// One sentinel a line: pod, address, id.

@@ -2,7 +2,8 @@
 # Starts a codis-server. Written for POSIX sh; every file under /etc/codis comes from the cluster's Secret.
 #
 # At every start the configuration is made anew, so that passwords, sizes and a forgotten fence don't go stale. One
-# thing is taken over from the old one: its replication line, if it names a member of the same group.
+# thing is taken over from the old one: its replication line, if it names a member of the same group, by an address that
+# it has or had.
 #
 # The gate: in a group that holds data (its id is in `bootstrapped`) a server without data never starts as a master,
 # because its replicas would copy its emptiness. It starts as a replica of whoever is master, or stops and is started
@@ -26,12 +27,21 @@ others() {
   done <"$secret/members"
 }
 
+# The address that a server has now: its Service may have been made anew with another one.
+present() {
+  while read -r former now; do
+    if [ "$former" = "$1" ]; then echo "$now"; return; fi
+  done <"$secret/former-addresses"
+  echo "$1"
+}
+
 # The old role. Redis writes `slaveof`, from version 5 on `replicaof`; both read the former.
 role=''
 if [ -f "$data/redis.conf" ]; then
   while read -r key host port _; do
     case $key in
     slaveof | replicaof)
+      host=$(present "$host")
       for other in $(others); do
         if [ "$other" = "$host" ]; then role="slaveof $host $port"; fi
       done

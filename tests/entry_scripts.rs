@@ -34,6 +34,7 @@ impl Pod {
         pod.file("secret/redis.conf", "port 6379\nrequirepass \"pw\"\n");
         pod.file("secret/product-auth", "pw");
         pod.file("secret/bootstrapped", "");
+        pod.file("secret/former-addresses", "");
         pod.program("codis-server", "echo \"codis-server $*\"");
         pod.program("sleep", ":");
         pod.program("redis-cli", "cat >/dev/null; echo 'Could not connect'");
@@ -168,6 +169,17 @@ fn a_master_outside_the_group_is_forgotten() {
         pod.file("data/redis.conf", &format!("slaveof {master} 6379\n"));
         assert!(pod.run(SERVER, &[]).1);
         assert_eq!(pod.role(), None, "{master}");
+    }
+}
+
+#[test]
+fn a_master_is_known_by_the_address_that_it_had() {
+    let pod = Pod::new("former");
+    pod.file("secret/former-addresses", "10.0.0.9 10.0.0.2\n10.0.0.8 10.0.0.3\n");
+    for (former, role) in [("10.0.0.9", Some("slaveof 10.0.0.2 6379")), ("10.0.0.8", None)] {
+        pod.file("data/redis.conf", &format!("slaveof {former} 6379\n"));
+        assert!(pod.run(SERVER, &[]).1);
+        assert_eq!(pod.role().as_deref(), role, "{former}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use codis_double::{config::ProxyConfig, proxy, redis::Connection, wire::Slot};
 use codis_operator::{
     codis::{Error, names, xauth},
-    domain::{Address, GroupId, SlotId},
+    domain::{Address, GroupId, Route, SlotId},
     telemetry::Effects,
 };
 use tokio::net::TcpListener;
@@ -246,4 +246,27 @@ async fn proxies_listen_to_the_sentinels_that_they_are_told_or_to_none() {
     }
     let gone = [(crate::nobody(), proxy.known.1.clone()), proxy.known.clone()];
     door().listen(&gone, &[]).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_proxy_says_where_it_sends_each_slot() {
+    if !redis_is_here() {
+        return;
+    }
+    let (here, there) = (Process::server("").await, Process::server("").await);
+    let mut moving = slot(FOO, 2, &there.address);
+    moving.migrate_from = here.address.to_string();
+    moving.migrate_from_group_id = 1;
+    let proxy = Proxy::online(vec![moving, slot(A, 1, &here.address)]).await;
+    let (admin, token) = &proxy.known;
+    let routes = door().routes(admin, token).await.unwrap();
+    assert_eq!(routes.len(), 1024);
+    let at = |group: u64, server: &Address, from: Option<u64>| Route {
+        group: Some(crate::group(group)),
+        master: Some(server.clone()),
+        from: from.map(crate::group),
+    };
+    assert_eq!(routes[usize::from(A)], at(1, &here.address, None));
+    assert_eq!(routes[usize::from(FOO)], at(2, &there.address, Some(1)));
+    assert_eq!(routes[0], Route::default());
 }

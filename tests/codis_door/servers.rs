@@ -1,11 +1,16 @@
 //! Fences, parameters and offsets of real redis-servers.
 
 use std::{
+    collections::BTreeSet,
     process::Command,
     time::{Duration, Instant},
 };
 
-use codis_operator::{codis::Error, domain::ServerView, telemetry::Effects};
+use codis_operator::{
+    codis::Error,
+    domain::{ServerView, slot_of_key},
+    telemetry::Effects,
+};
 
 use crate::{PASSWORD, Process, door, door_with, eventually, nobody, redis_is_here};
 
@@ -233,4 +238,23 @@ async fn an_effect_on_a_server_that_is_held_back_changes_nothing() {
         assert_eq!(done.unwrap_err().to_string(), format!("{name} wasn't sent: crash"));
     }
     assert_eq!(min_replicas(&server).await, "0");
+}
+
+#[tokio::test]
+async fn the_slots_of_all_keys_in_all_databases_are_known_of_a_redis_that_knows_no_slots() {
+    if !redis_is_here() {
+        return;
+    }
+    let server = Process::server("").await;
+    assert_eq!(door().slots_with_keys(&server.address).await.unwrap(), BTreeSet::new());
+    for number in 0..3000 {
+        let _: () = server.ask(&format!("SET {{a}}{number} 1")).await;
+    }
+    let _: () = server.ask("SET foo 1").await;
+    let _: () = server.ask("COPY foo elsewhere DB 3").await;
+    let _: () = server.ask("DEL foo").await;
+    let slots = [b"a".as_slice(), b"elsewhere"].map(slot_of_key);
+    let told = door().slots_with_keys_of([server.address.clone(), nobody()]).await;
+    assert_eq!(told[0], (server.address.clone(), Ok(slots.into())));
+    assert!(told[1].1.is_err(), "{told:?}");
 }

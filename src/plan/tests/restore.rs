@@ -30,7 +30,7 @@ fn emptied(changed: impl FnOnce(&mut World)) -> (World, Topology) {
     world.observed.dump = Some(Ok(kept(&world)));
     let tables = [1, 2].map(|number| (proxy(number), Ok(table(&before))));
     let slots_of = |group: u64| {
-        let theirs = |slot: &&SlotMapping| slot.group == Some(gid(group)) && slot.id.get() % 7 == 0;
+        let theirs = |slot: &&SlotMapping| slot.group == Some(gid(group)) && slot.id.get().is_multiple_of(7);
         before.slots.iter().filter(theirs).map(|slot| slot.id).collect()
     };
     let keys = before

@@ -11,6 +11,11 @@ use crate::domain::{Address, DashboardView, GroupId, SlotId};
 /// each within 0.2 s (identity experiment, S3).
 const RESYNC_ATTEMPTS: usize = 8;
 
+#[derive(Serialize)]
+struct Offline {
+    id: u16,
+}
+
 /// A slot and its group, as `slots/assign` wants them (contract §5.5).
 #[derive(Serialize)]
 struct Assignment {
@@ -118,6 +123,19 @@ impl Codis {
             })
             .collect();
         self.put_body(names::ASSIGN_SLOTS, &["slots", "assign"], &[], Some(&body))
+            .await
+    }
+
+    /// Takes slots from their groups at once, whatever keys these hold (contract §5.5).
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn take_offline(&self, slots: impl Iterator<Item = SlotId>) -> Result<(), Error> {
+        let body: Vec<_> = slots.map(|slot| Offline { id: slot.get() }).collect();
+        if body.is_empty() {
+            return Ok(());
+        }
+        self.put_body(names::ASSIGN_SLOTS, &["slots", "assign"], &["offline"], Some(&body))
             .await
     }
 

@@ -23,6 +23,7 @@ mod status;
 mod storage;
 mod switchover;
 mod teardown;
+mod vacate;
 mod volumes;
 
 use std::{

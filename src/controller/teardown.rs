@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::{Context, Error, Requeue, status, storage};
+use super::{Context, Error, Requeue, status, storage, vacate};
 use crate::{
     api::{CodisCluster, names},
     cluster::Live,
@@ -32,6 +32,9 @@ pub(super) async fn tear_down(context: &Context, cluster: &CodisCluster) -> Resu
     }
     let live = context.cluster.fetch(cluster).await?;
     for stage in ORDER {
+        if stage == ["dashboard"] && !vacate::vacate(context, cluster, &live).await? {
+            return Ok(Requeue::SOON);
+        }
         delete_workloads(context, &live, stage).await?;
         let left = left(&live, cluster, stage);
         if !left.is_empty() {

@@ -252,6 +252,12 @@ fn sizes_and_services() -> Vec<Field> {
             json!({"codisServer": {"volumeRetention": null}}),
             vec![],
         ),
+        field(
+            "codisServer.volumePolicy",
+            json!({"codisServer": {"volumePolicy": "Adopt"}}),
+            json!({"codisServer": {"volumePolicy": null}}),
+            vec![],
+        ),
     ]
 }
 
@@ -318,6 +324,13 @@ fn whole_cluster() -> Vec<Field> {
             json!({"durability": "bounded"}),
             json!({"durability": null}),
             vec![(setting("min-slaves-to-write"), "1")],
+        ),
+        field(
+            // No slot moves here: the pace is set once one does.
+            "slotMoves",
+            json!({"slotMoves": {"parallelSlots": 7, "intervalMicroseconds": 500, "balanceBy": "Keys", "paused": true}}),
+            json!({"slotMoves": null}),
+            vec![(file("dashboard.toml"), "migration_parallel_slots = 7")],
         ),
         field(
             "paused",

@@ -56,6 +56,9 @@ pub struct CodisClusterSpec {
     pub scheduler_name: Option<String>,
     /// What clients connect to.
     pub codis_proxy: ProxySpec,
+    /// How slots move between groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot_moves: Option<SlotMovesSpec>,
     /// The redis servers, in groups.
     pub codis_server: ServerSpec,
     /// The single writer of the topology.
@@ -271,6 +274,29 @@ pub struct ServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self in ['Refuse', 'Adopt']").message("volumePolicy must be Refuse or Adopt"))]
     pub volume_policy: Option<String>,
+}
+
+/// How slots move between groups, when groups come or go or a rebalance is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotMovesSpec {
+    /// Nothing moves: what hasn't begun is called back, a slot that is on its way stays so and is served; all of it goes on
+    /// when this is false again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+    /// How many microseconds the dashboard waits between two steps of a slot's move; 0 if not given. More spares the servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub interval_microseconds: Option<i32>,
+    /// How many slots move side by side at most; a group takes part in one at a time. Codis's own 100 if not given. A change
+    /// restarts the dashboard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub parallel_slots: Option<i32>,
+    /// What groups are to have alike: Slots (the default), Keys or Memory, by what their masters say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self in ['Slots', 'Keys', 'Memory']").message("balanceBy must be Slots, Keys or Memory"))]
+    pub balance_by: Option<String>,
 }
 
 /// The dashboard, the single writer of the topology.

@@ -10,7 +10,7 @@ mod status;
 
 pub use cluster::{
     CodisCluster, CodisClusterSpec, DashboardSpec, FeSpec, HpaSpec, JodisSpec, ProxySpec, Resources, SentinelSpec,
-    ServerSpec,
+    ServerSpec, SlotMovesSpec,
 };
 pub use options::{ConfigOverrides, ConfigValue, PodOptions, SecretKeyReference, Verbatim};
 pub use quantity::{ParseQuantityError, Quantity};
@@ -52,6 +52,8 @@ pub mod names {
     pub const LABEL_ROLE: &str = "codis.k8s.io/role";
     /// Annotation by which a person asks for a switchover: `<group>[/<pod>]@<anything new>`.
     pub const ANNOTATION_PROMOTE: &str = "codis.k8s.io/promote";
+    /// Asks for slots to be spread evenly again, once for each value.
+    pub const ANNOTATION_REBALANCE: &str = "codis.k8s.io/rebalance";
     /// Annotation by which a person stops changes for a while: JSON with `until` (RFC 3339), `reason` and `scope`.
     pub const ANNOTATION_HOLD: &str = "codis.k8s.io/hold";
     /// On a data volume's claim: the uid of the CodisCluster that it is of.

@@ -102,6 +102,9 @@ pub struct CodisClusterStatus {
     /// between these by hand stay where they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balanced: Option<Vec<i32>>,
+    /// The last value of the annotation codis.k8s.io/rebalance that was dealt with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalanced: Option<String>,
     /// What became of the last promotion that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotion: Option<PromotionStatus>,

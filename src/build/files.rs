@@ -59,6 +59,9 @@ pub(super) fn dashboard_toml(cluster: &ValidCluster, facts: &Facts) -> String {
     toml.number("sentinel_parallel_syncs", tuning.parallel_syncs);
     toml.text("sentinel_down_after", &span(tuning.down_after_ms));
     toml.text("sentinel_failover_timeout", &span(tuning.failover_timeout_ms));
+    if let Some(parallel) = cluster.slot_moves.parallel {
+        toml.number("migration_parallel_slots", parallel);
+    }
     toml.overrides(&cluster.dashboard.config);
     toml.finish()
 }

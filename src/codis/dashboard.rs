@@ -224,6 +224,16 @@ impl Codis {
             .await
     }
 
+    /// Sets the pause between two steps of a migration, in microseconds; a restarted dashboard has none (contract §5.5).
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn set_migration_interval(&self, microseconds: u32) -> Result<(), Error> {
+        let path = ["slots", "action", "interval"];
+        self.put(names::SET_MIGRATIONS, &path, &[&microseconds.to_string()])
+            .await
+    }
+
     /// Removes a server from its group; it may be dead. Its replication is left as it is. A master leaves only as the
     /// last one of a group without slots (contract §7). No such server, or no such group, is a success.
     ///

@@ -41,6 +41,9 @@ struct Stats {
 struct SlotAction {
     #[serde(default, deserialize_with = "lenient")]
     disabled: bool,
+    /// Microseconds.
+    #[serde(default, deserialize_with = "lenient")]
+    interval: u32,
     /// How many steps run.
     #[serde(default, deserialize_with = "lenient")]
     executor: i64,
@@ -182,6 +185,7 @@ pub(super) fn parse(body: &[u8], product: &str) -> Result<DashboardView, String>
             sentinels: sentinels(overview.stats.sentinels)?,
             proxies: proxies(overview.stats.proxy)?,
             migrations_disabled: overview.stats.slot_action.disabled,
+            migration_interval: overview.stats.slot_action.interval,
             migration_running: overview.stats.slot_action.executor != 0,
         }),
     })

@@ -106,6 +106,8 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
             }
         }
         Step::ResumeMoves => codis.set_migrations(true).await?,
+        Step::HaltMoves => codis.set_migrations(false).await?,
+        Step::PaceMoves(interval) => codis.set_migration_interval(*interval).await?,
         Step::Promote { group, server } => codis.promote(*group, server).await?,
         Step::ResyncGroup(group) => codis.resync_group(*group).await?,
         Step::ResyncGroups => codis.resync_groups().await?,

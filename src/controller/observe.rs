@@ -22,6 +22,7 @@ use crate::{
         SlotId, SlotMapping, StatelessPod,
     },
     plan::Desired,
+    validate::ValidCluster,
 };
 
 /// A volume whose node's object has been missing for so many seconds is lost: nodes are also made anew under their names.
@@ -80,7 +81,7 @@ pub(super) async fn observe(
             .collect(),
         lost_claims,
         nodes,
-        balanced: balanced(cluster, &dashboard),
+        balanced: balanced(cluster, desired.cluster, &dashboard),
         moving_for: context.memory.moving(names.key(), begun(&dashboard), Instant::now()),
         bootstrapped: facts.bootstrapped.clone(),
         down_for: down_for.into_iter().collect(),
@@ -90,7 +91,12 @@ pub(super) async fn observe(
 }
 
 /// The groups that have their share of the slots, by the status; by what they have, where it never said.
-fn balanced(cluster: &CodisCluster, dashboard: &DashboardView) -> BTreeSet<GroupId> {
+fn balanced(cluster: &CodisCluster, valid: &ValidCluster, dashboard: &DashboardView) -> BTreeSet<GroupId> {
+    let dealt_with = cluster.status.as_ref().and_then(|status| status.rebalanced.as_ref());
+    // A rebalance is asked for: none has its share until all have.
+    if valid.rebalance.is_some() && valid.rebalance.as_ref() != dealt_with {
+        return BTreeSet::new();
+    }
     let told = cluster.status.as_ref().and_then(|status| status.balanced.clone());
     match (told, dashboard) {
         (Some(told), _) => {

@@ -141,6 +141,9 @@ pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision) -> C
         status.updated = Some(format!("{updated}/{servers}"));
     }
     let balanced = plan::balanced(view.desired, view.observed);
+    if wished.rebalance.is_some() && wished.wished_groups().all(|group| balanced.contains(&group)) {
+        status.rebalanced.clone_from(&wished.rebalance);
+    }
     status.balanced = Some(balanced.into_iter().map(|group| group.get().into()).collect());
     status.slot_moves = slot_moves(view, status.slot_moves.take());
     status.switchover = view.carried.switchover.clone();

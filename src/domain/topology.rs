@@ -18,6 +18,8 @@ pub struct Topology {
     /// Whether migrations are paused: none starts, and the one that runs makes no step. A restarted dashboard has
     /// forgotten it (contract §5.5).
     pub migrations_disabled: bool,
+    /// The pause between two steps of a migration, in microseconds. A restarted dashboard has forgotten it.
+    pub migration_interval: u32,
     /// Whether a migration moved keys at that instant. Between two steps it isn't seen (contract §4): only while
     /// migrations are paused does "no" last.
     pub migration_running: bool,

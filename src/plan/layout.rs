@@ -65,6 +65,89 @@ fn levelling(
     }
 }
 
+/// A group is levelled up to this share of the mean: what servers say changes all the time.
+const TOLERANCE: u64 = 20;
+
+/// The same by what the groups hold (keys, bytes) instead of by their slots: a slot weighs what its group's slots weigh on
+/// average. That of a slot that is on its way is where it comes from.
+pub(super) fn moves_by_load(
+    slots: &[SlotMapping],
+    staying: &BTreeSet<GroupId>,
+    level: bool,
+    loads: &BTreeMap<GroupId, u64>,
+) -> Vec<(SlotId, GroupId)> {
+    let mut of_group: BTreeMap<GroupId, Vec<SlotId>> = BTreeMap::new();
+    let mut counts: BTreeMap<GroupId, u64> = BTreeMap::new();
+    for slot in slots {
+        let Some(group) = slot.group else { continue };
+        *counts.entry(group).or_default() += 1;
+        if slot.moving.is_none() {
+            of_group.entry(group).or_default().push(slot.id);
+        }
+    }
+    // In 1024ths, so that many light slots count too. At least 1: empty slots are spread as well.
+    let weight = |group: &GroupId| {
+        let (load, count) = (
+            loads.get(group).copied().unwrap_or(0),
+            counts.get(group).copied().unwrap_or(1),
+        );
+        (load.saturating_mul(1024) / count).max(1)
+    };
+    let mut loads: BTreeMap<GroupId, u64> = staying
+        .iter()
+        .map(|group| (*group, weight(group) * counts.get(group).copied().unwrap_or(0)))
+        .collect();
+    for slot in slots {
+        if let (Some(from), Some(moving)) = (slot.group, slot.moving) {
+            shift(&mut loads, from, moving.to, weight(&from));
+        }
+    }
+    let lightest = |loads: &BTreeMap<GroupId, u64>| {
+        loads
+            .iter()
+            .min_by_key(|(group, load)| (**load, **group))
+            .map(|(group, _)| *group)
+    };
+    let mut moves = Vec::new();
+    for (from, slots) in of_group.iter().filter(|(group, _)| !staying.contains(group)) {
+        for slot in slots {
+            let Some(to) = lightest(&loads) else { return moves };
+            shift(&mut loads, *from, to, weight(from));
+            moves.push((*slot, to));
+        }
+    }
+    let tolerated = loads.values().sum::<u64>() / (TOLERANCE * loads.len().max(1) as u64);
+    while level {
+        let movable = |group: &GroupId| of_group.get(group).is_some_and(|slots| !slots.is_empty());
+        let heaviest = loads
+            .iter()
+            .filter(|(group, _)| movable(group))
+            .max_by_key(|(group, load)| (**load, **group));
+        let (Some(from), Some(to)) = (heaviest.map(|(group, _)| *group), lightest(&loads)) else {
+            break;
+        };
+        // A slot that is heavier than half of the difference would only turn it around.
+        if loads[&from] - loads[&to].min(loads[&from]) <= tolerated.max(2 * weight(&from)) {
+            break;
+        }
+        let Some(slot) = of_group.get_mut(&from).and_then(Vec::pop) else {
+            break;
+        };
+        shift(&mut loads, from, to, weight(&from));
+        moves.push((slot, to));
+    }
+    moves
+}
+
+fn shift(loads: &mut BTreeMap<GroupId, u64>, from: GroupId, to: GroupId, weight: u64) {
+    if let Some(load) = loads.get_mut(&from) {
+        *load = load.saturating_sub(weight);
+    }
+    if let Some(load) = loads.get_mut(&to) {
+        *load += weight;
+    }
+}
+
 fn smallest(sizes: &BTreeMap<GroupId, usize>) -> Option<GroupId> {
     sizes
         .iter()
@@ -130,7 +213,49 @@ mod tests {
         assert_eq!(moves(&nobodys, &[gid(1)].into(), true), []);
     }
 
+    #[test]
+    fn by_load_a_group_with_heavy_slots_gives_more_of_them() {
+        let slots = slots(|id| Some(if id < 512 { 1 } else { 2 }));
+        let loads = [(gid(1), 30_720), (gid(2), 10_240)].into();
+        let moves = moves_by_load(&slots, &[gid(1), gid(2), gid(3)].into(), true, &loads);
+        let from_first = moves.iter().filter(|(slot, _)| slot.get() < 512).count();
+        let after = sizes(&slots, &moves);
+        // 60 a slot of group 1, 20 of group 2: about 13,653 for each.
+        assert!((265..=296).contains(&from_first), "{from_first}");
+        assert!(
+            after[&gid(2)] >= 500 && moves.iter().all(|(slot, to)| *to == gid(3) || slot.get() < 512),
+            "{after:?}"
+        );
+    }
+
+    #[test]
+    fn by_load_what_is_even_enough_stays_and_empty_groups_share_slots() {
+        let slots = slots(|id| Some(if id < 512 { 1 } else { 2 }));
+        let near = [(gid(1), 10_300), (gid(2), 10_000)].into();
+        assert_eq!(moves_by_load(&slots, &[gid(1), gid(2)].into(), true, &near), []);
+        let nothing = [(gid(1), 0), (gid(2), 0)].into();
+        let moves = moves_by_load(&slots, &[gid(1), gid(2), gid(3)].into(), true, &nothing);
+        let least = *sizes(&slots, &moves).values().min().unwrap();
+        assert!(least >= 300, "{least}");
+    }
+
     proptest! {
+        #[test]
+        fn by_load_each_slot_moves_at_most_once_and_to_who_stays(
+            owners in prop::collection::vec(1..5u64, 1024),
+            loads in prop::collection::vec(0..5_000_000u64, 4),
+            staying in prop::collection::btree_set(1..5u64, 1..5),
+        ) {
+            let slots = slots(|id| Some(owners[usize::from(id)]));
+            let staying: BTreeSet<GroupId> = staying.into_iter().map(gid).collect();
+            let loads = (1..).map(gid).zip(loads).collect();
+            let moves = moves_by_load(&slots, &staying, true, &loads);
+            let distinct: BTreeSet<SlotId> = moves.iter().map(|(slot, _)| *slot).collect();
+            prop_assert_eq!(distinct.len(), moves.len());
+            prop_assert!(moves.iter().all(|(slot, to)| staying.contains(to) && slots[usize::from(slot.get())].group != Some(*to)));
+            prop_assert!(sizes(&slots, &moves).keys().all(|group| staying.contains(group)));
+        }
+
         #[test]
         fn from_any_layout_each_slot_moves_at_most_once_and_the_rest_is_even(
             owners in prop::collection::vec(1..7u64, 1024),

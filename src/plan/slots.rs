@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Decision, Desired, Step, input::Input, layout, reason};
-use crate::domain::{Address, DashboardView, Group, GroupId, Observed, ServerView, SlotId, SlotMapping, Topology};
+use crate::{
+    domain::{Address, DashboardView, Group, GroupId, Observed, ServerView, SlotId, SlotMapping, Topology},
+    validate::BalanceBy,
+};
 
 /// So many moves are queued at the dashboard at most, and new ones are added when half of them are done.
 const QUEUED: usize = 64;
@@ -19,24 +22,27 @@ pub(super) fn spread(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
         return None;
     }
     let stays = |group: GroupId| input.desired.cluster.stays(group);
-    let astray = slots
-        .iter()
-        .filter(|slot| slot.moving.is_some_and(|moving| moving.pending && !stays(moving.to)));
-    let astray: Vec<SlotId> = astray.map(|slot| slot.id).collect();
+    let held = held(input.desired);
+    let pending = |slot: &&SlotMapping| {
+        let is_astray = |group| held.is_some() || !stays(group);
+        slot.moving.is_some_and(|moving| moving.pending && is_astray(moving.to))
+    };
+    let astray: Vec<SlotId> = slots.iter().filter(pending).map(|slot| slot.id).collect();
     if !astray.is_empty() {
         return Some(Step::CancelMoves(astray));
     }
-    note_slow(input, decision);
-    let moves = to_move(input.desired, input.topology, &input.observed.balanced);
+    let moves = to_move(input.desired, input.observed, input.topology);
     let queued = slots.iter().filter(|slot| slot.moving.is_some()).count();
     if moves.is_empty() && queued == 0 {
         return None;
     }
     let told = format!("{} slots are still to move", moves.len() + queued);
-    if let Some(held) = input.desired.cluster.brakes.stops("slots", input.desired.now) {
+    if let Some(held) = held {
         decision.wait(reason::HELD, format!("{told}: {held}"));
-        return None;
+        // What has begun can't be called back, but it can stand still: it is served as it is (contract §16.8).
+        return (queued > 0 && !input.topology.migrations_disabled).then_some(Step::HaltMoves);
     }
+    note_slow(input, decision);
     if let Some(what) = no_room(input) {
         decision.block(reason::NO_ROOM, what);
         return None;
@@ -44,10 +50,25 @@ pub(super) fn spread(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
     // A master that is to be handed over goes first: it waits for the moves of its group.
     let must_yield = decision.waits.iter().any(|note| note.reason == reason::SWITCHOVER);
     decision.wait(reason::MOVING_SLOTS, told);
+    let interval = input.desired.cluster.slot_moves.interval;
+    if input.topology.migration_interval != interval {
+        return Some(Step::PaceMoves(interval));
+    }
+    if input.topology.migrations_disabled {
+        return Some(Step::ResumeMoves);
+    }
     if must_yield || moves.is_empty() || queued * 2 > QUEUED {
-        return input.topology.migrations_disabled.then_some(Step::ResumeMoves);
+        return None;
     }
     queue(input, decision, moves, QUEUED - queued)
+}
+
+/// Why no slot may move now.
+fn held(desired: &Desired<'_>) -> Option<String> {
+    if desired.cluster.slot_moves.paused {
+        return Some("spec.slotMoves.paused is true".to_owned());
+    }
+    desired.cluster.brakes.stops("slots", desired.now)
 }
 
 /// As many of the moves as there is room for, of those whose groups are well; their gates are armed before.
@@ -126,7 +147,7 @@ fn note_slow(input: &Input<'_>, decision: &mut Decision) {
 }
 
 /// The moves that the wished groups ask for.
-fn to_move(desired: &Desired<'_>, topology: &Topology, balanced: &BTreeSet<GroupId>) -> Vec<(SlotId, GroupId)> {
+fn to_move(desired: &Desired<'_>, observed: &Observed, topology: &Topology) -> Vec<(SlotId, GroupId)> {
     let wished: BTreeSet<GroupId> = desired.cluster.wished_groups().collect();
     let stands = |group: &GroupId| {
         topology
@@ -138,7 +159,24 @@ fn to_move(desired: &Desired<'_>, topology: &Topology, balanced: &BTreeSet<Group
     if !wished.iter().all(stands) {
         return Vec::new();
     }
-    layout::moves(&topology.slots, &wished, !wished.is_subset(balanced))
+    let level = !wished.is_subset(&observed.balanced);
+    match loads(desired, observed, topology) {
+        Some(loads) => layout::moves_by_load(&topology.slots, &wished, level, &loads),
+        None => layout::moves(&topology.slots, &wished, level),
+    }
+}
+
+/// What each group has of what the spec wants balanced, where every master says it; none for slots.
+fn loads(desired: &Desired<'_>, observed: &Observed, topology: &Topology) -> Option<BTreeMap<GroupId, u64>> {
+    let of = |group: &Group| match (
+        desired.cluster.slot_moves.balance_by,
+        observed.servers.get(group.master()?)?,
+    ) {
+        (BalanceBy::Keys, ServerView::Up { keys, .. }) => Some((group.id, *keys)),
+        (BalanceBy::Memory, ServerView::Up { memory, .. }) => Some((group.id, memory.used)),
+        (BalanceBy::Slots, _) | (_, ServerView::Loading | ServerView::Unreachable(_)) => None,
+    };
+    topology.groups.values().map(of).collect()
 }
 
 /// The groups among which slots are spread as the spec asks for: another one that is wished gets its share. A group that
@@ -155,7 +193,7 @@ pub fn balanced(desired: &Desired<'_>, observed: &Observed) -> BTreeSet<GroupId>
         .slots
         .iter()
         .all(|slot| slot.moving.is_none() && slot.group.is_some());
-    if all_have_slots && none_moves && to_move(desired, topology, &observed.balanced).is_empty() {
+    if all_have_slots && none_moves && to_move(desired, observed, topology).is_empty() {
         return wished;
     }
     known()
@@ -168,7 +206,7 @@ pub fn slots_to_move(desired: &Desired<'_>, observed: &Observed) -> usize {
         return 0;
     };
     let on_their_way = topology.slots.iter().filter(|slot| slot.moving.is_some()).count();
-    to_move(desired, topology, &observed.balanced).len() + on_their_way
+    to_move(desired, observed, topology).len() + on_their_way
 }
 
 /// Why the groups that stay can't take what those that leave have: it is asked before the first slot moves, and for what is

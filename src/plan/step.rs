@@ -138,6 +138,10 @@ pub enum Step {
     CancelMoves(Vec<SlotId>),
     /// Let the dashboard move slots again: it was told to pause for a switchover.
     ResumeMoves,
+    /// Have no slot move, also none that has begun.
+    HaltMoves,
+    /// Set the pause between two steps of a slot's move, in microseconds.
+    PaceMoves(u32),
     /// Make a replica its group's master.
     Promote {
         /// The group.
@@ -255,6 +259,8 @@ impl Step {
             Self::MoveSlots(_) => "MoveSlots",
             Self::CancelMoves(_) => "CancelMoves",
             Self::ResumeMoves => "ResumeMoves",
+            Self::HaltMoves => "HaltMoves",
+            Self::PaceMoves(_) => "PaceMoves",
             Self::Promote { .. } => "Promote",
             Self::ResyncGroup(_) => "ResyncGroup",
             Self::ResyncGroups => "ResyncGroups",
@@ -298,6 +304,8 @@ impl fmt::Display for Step {
             Self::MoveSlots(moves) => write!(f, "move {} slots", moves.len()),
             Self::CancelMoves(slots) => write!(f, "cancel the moves of {} slots", slots.len()),
             Self::ResumeMoves => f.write_str("let slots move again"),
+            Self::HaltMoves => f.write_str("halt the moves of slots"),
+            Self::PaceMoves(interval) => write!(f, "wait {interval} µs between two steps of a slot's move"),
             Self::Promote { group, server } => write!(f, "promote {server} to master of group {group}"),
             Self::ResyncGroup(group) => write!(f, "make the order of group {group} official at the proxies"),
             Self::ResyncGroups => f.write_str("make the order of all groups official at the proxies"),

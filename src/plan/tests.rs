@@ -153,6 +153,7 @@ impl World {
                 })
                 .collect(),
             migrations_disabled: false,
+            migration_interval: 0,
             migration_running: false,
         };
         let observed = Observed {

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::{Errors, Invalid, choice};
 use crate::api::{CodisCluster, names};
 
-/// What a hold can be restricted to: the components, and moves of masters.
-const SCOPES: [&str; 6] = ["dashboard", "fe", "sentinel", "proxy", "server", "moves"];
+/// What a hold can be restricted to: the components, moves of masters, and moves of slots.
+const SCOPES: [&str; 7] = ["dashboard", "fe", "sentinel", "proxy", "server", "moves", "slots"];
 
 /// What a person stopped. Healing is never stopped but by Observe and hibernate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Hold {
     pub until: Option<Timestamp>,
     /// Why, or what is wrong with the annotation.
     pub reason: String,
-    /// What is held: some of the components, or `moves`; empty: everything.
+    /// What is held: some of the components, `moves` or `slots`; empty: everything.
     pub scope: BTreeSet<String>,
 }
 

@@ -10,6 +10,7 @@ mod overrides;
 mod parameters;
 mod passwords;
 mod pod;
+mod slot_moves;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +27,7 @@ pub use overrides::{SentinelTuning, Settings};
 pub use parameters::{Kind, LIVE, Live, bytes, is_bare, live};
 pub use passwords::{Auth, Password, Passwords, password};
 pub use pod::Pod;
+pub use slot_moves::{BalanceBy, SlotMoves};
 
 use crate::{
     api::{CodisCluster, CodisClusterSpec, Resources, names as annotations},
@@ -119,6 +121,10 @@ pub struct ValidCluster {
     pub adopt: bool,
     /// The token of a loss that a person accepted.
     pub accepted_loss: Option<String>,
+    /// How slots move between groups.
+    pub slot_moves: SlotMoves,
+    /// The rebalance that a person asks for.
+    pub rebalance: Option<String>,
     /// What a person stopped.
     pub brakes: Brakes,
     /// The switchover that a person asks for.
@@ -187,6 +193,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
     let proxy_scaling = scaling(spec, &mut errors);
     let jodis = errors.take(jodis(spec));
     let proxy_drain = errors.take(drain_seconds(spec));
+    let slot_moves = SlotMoves::of(spec, &mut errors);
     let brakes = Brakes::of(cluster, &mut errors);
     let node_loss_after = errors.take(brakes::node_loss_after(spec.node_loss_after.as_deref()));
     let is_bounded = errors.take(choice(
@@ -241,6 +248,8 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
             .annotations()
             .get(annotations::ANNOTATION_ADOPT)
             .is_some_and(|value| value == "true"),
+        slot_moves,
+        rebalance: cluster.annotations().get(annotations::ANNOTATION_REBALANCE).cloned(),
         accepted_loss: cluster.annotations().get(annotations::ANNOTATION_ACCEPT_LOSS).cloned(),
         brakes,
         promotion: PromotionRequest::of(cluster),

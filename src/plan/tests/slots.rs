@@ -299,3 +299,56 @@ fn no_slot_leaves_a_group_whose_data_do_not_fit_into_the_others() {
     world.observed.servers.insert(server(1, 0), master(5));
     assert!(!moves(&world.decide()).is_empty(), "without a limit there is room");
 }
+
+#[test]
+fn while_slots_are_paused_what_has_not_begun_is_called_back_and_what_has_stands_still() {
+    let mut world = World::settled().with_group(3);
+    world.cluster.slot_moves.paused = true;
+    for (slot, pending) in [(5, true), (6, false)] {
+        world.topology.slots[slot].moving = Some(SlotMove { to: gid(3), pending });
+    }
+    let slot = |id: u64| SlotId::try_from(id).unwrap();
+    assert_eq!(world.decide().step, Some(Step::CancelMoves(vec![slot(5)])));
+    world.topology.slots[5].moving = None;
+    assert_eq!(world.decide().step, Some(Step::HaltMoves));
+    world.topology.migrations_disabled = true;
+    let decision = world.decide();
+    assert_eq!((decision.step, reasons(&decision.waits)), (None, vec![reason::HELD]));
+    world.cluster.slot_moves.paused = false;
+    assert_eq!(world.decide().step, Some(Step::ResumeMoves));
+}
+
+#[test]
+fn the_pace_is_set_again_when_a_dashboard_has_forgotten_it_and_only_while_slots_move() {
+    let mut world = World::settled();
+    world.cluster.slot_moves.interval = 500;
+    assert!(world.decide().is_settled());
+    let mut world = world.with_group(3);
+    assert_eq!(world.decide().step, Some(Step::PaceMoves(500)));
+    world.topology.migration_interval = 500;
+    assert_eq!(world.decide().step.unwrap().name(), "MoveSlots");
+}
+
+#[test]
+fn a_rebalance_that_is_asked_for_evens_out_what_somebody_moved_by_hand() {
+    let mut world = World::settled();
+    for slot in &mut world.topology.slots[..300] {
+        slot.group = Some(gid(2));
+    }
+    // As a pass does while the request isn't dealt with.
+    world.observed.balanced.clear();
+    assert_eq!(world.run().len(), 5);
+    assert_eq!(world.sizes(), [(gid(1), 512), (gid(2), 512)].into());
+}
+
+#[test]
+fn by_keys_the_group_with_more_of_them_gives_slots_until_it_is_even() {
+    let mut world = World::settled();
+    world.cluster.slot_moves.balance_by = crate::validate::BalanceBy::Keys;
+    world.observed.servers.insert(server(1, 0), master(30_000));
+    world.observed.servers.insert(server(2, 0), master(10_000));
+    assert!(world.decide().is_settled(), "nobody asked for it");
+    world.observed.balanced.clear();
+    let first = moves(&world.decide());
+    assert!(!first.is_empty() && first.iter().all(|(_, to)| *to == gid(2)));
+}

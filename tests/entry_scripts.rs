@@ -238,7 +238,7 @@ fn a_sentinel_starts_without_masters_and_with_its_own_id() {
 #[test]
 fn a_dashboard_breaks_only_a_lock_that_is_its_own() {
     let pod = Pod::new("dashboard");
-    pod.file("secret/dashboard-address", "10.0.2.1:18080");
+    pod.file("secret/lock-address", "c-dashboard-0a1b2c3d.ns.svc:18080");
     pod.program("codis-dashboard", "echo \"codis-dashboard $*\"");
     let start = |coordinator: &str, holders: &str| {
         pod.program("codis-admin", &format!("printf '%s' '{holders}'"));
@@ -250,17 +250,18 @@ fn a_dashboard_breaks_only_a_lock_that_is_its_own() {
         ];
         pod.run(DASHBOARD, &environment)
     };
-    let own = "[\n    {\n        \"name\": \"c\",\n        \"dashboard\": \"10.0.2.1:18080\"\n    }\n]";
+    let own =
+        "[\n    {\n        \"name\": \"c\",\n        \"dashboard\": \"c-dashboard-0a1b2c3d.ns.svc:18080\"\n    }\n]";
     let (output, ok) = start("filesystem", "");
     assert!(
-        ok && output.contains("--host-admin=10.0.2.1:18080 --remove-lock"),
+        ok && output.contains("--host-admin=c-dashboard-0a1b2c3d.ns.svc:18080 --remove-lock"),
         "{output}"
     );
     let (output, ok) = start("etcd", own);
     assert!(ok && output.contains("--remove-lock"), "{output}");
     let (output, ok) = start("etcd", "[]");
     assert!(ok && !output.contains("--remove-lock"), "{output}");
-    let (output, ok) = start("etcd", &own.replace("10.0.2.1:", "10.7.7.7:"));
+    let (output, ok) = start("etcd", &own.replace("0a1b2c3d", "ffffffff"));
     assert!(!ok && !output.contains("--host-admin"), "{output}");
 }
 

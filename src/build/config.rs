@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Addresses, Facts,
+    dashboard::lock_address,
     files::{dashboard_toml, proxy_toml, quoted, redis_conf, sentinel_conf},
     live, meta,
 };
@@ -24,7 +25,7 @@ pub const KEY_LIVE_KEYS: &str = "live-keys";
 pub const KEY_SESSION_ROTATIONS: &str = "session-auth-rotations";
 
 pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -> Secret {
-    let files: [(&str, String); 20] = [
+    let files: [(&str, String); 21] = [
         ("dashboard.sh", include_str!("scripts/dashboard.sh").to_owned()),
         ("fe.sh", include_str!("scripts/fe.sh").to_owned()),
         ("proxy.sh", include_str!("scripts/proxy.sh").to_owned()),
@@ -34,6 +35,7 @@ pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresse
         ("server.sh", include_str!("scripts/server.sh").to_owned()),
         ("dashboard.toml", dashboard_toml(cluster, facts)),
         ("dashboard-address", addresses.dashboard.to_string()),
+        ("lock-address", lock_address(cluster, facts).to_string()),
         ("dashboards.json", dashboards(cluster, addresses)),
         ("proxy.toml", proxy_toml(cluster, facts)),
         ("redis.conf", redis_conf(cluster, facts)),
@@ -77,7 +79,7 @@ pub fn sentinel_id(cluster_uid: &str, pod: &str) -> String {
 
 /// What the front end shows (contract §9).
 fn dashboards(cluster: &ValidCluster, addresses: &Addresses) -> String {
-    let (name, dashboard) = (quoted(&cluster.names.cluster), quoted(&addresses.dashboard.to_string()));
+    let (name, dashboard) = (quoted(cluster.product()), quoted(&addresses.dashboard.to_string()));
     format!("[{{\"name\":{name},\"dashboard\":{dashboard}}}]\n")
 }
 

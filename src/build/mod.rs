@@ -71,6 +71,8 @@ pub struct Facts {
     pub live_keys: BTreeSet<String>,
     /// How often the password of the proxies' clients was changed.
     pub session_rotations: u32,
+    /// Which Kubernetes this is: the uid of its namespace kube-system.
+    pub kubernetes_uid: String,
 }
 
 /// A Service that has no address yet: workloads can't be built.

@@ -8,6 +8,7 @@ mod claims;
 mod compare;
 mod error;
 mod gate;
+mod kubernetes;
 mod lease;
 mod live;
 mod nodes;
@@ -72,6 +73,7 @@ pub struct Cluster {
     effects: Effects,
     recorder: Recorder,
     nodes: nodes::LastNodes,
+    kubernetes: kubernetes::Uid,
 }
 
 /// A client for the API server that the environment names (service account or kubeconfig).
@@ -101,6 +103,7 @@ impl Cluster {
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             nodes: nodes::LastNodes::default(),
+            kubernetes: kubernetes::Uid::default(),
             client,
             gate,
             effects,

@@ -69,6 +69,7 @@ pub(super) fn facts(
             .iter()
             .map(|(name, set)| (name.clone(), volume_of(set)))
             .collect(),
+        kubernetes_uid: String::new(),
     }
 }
 

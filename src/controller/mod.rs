@@ -155,6 +155,7 @@ async fn settle(
 ) -> Result<Requeue, Error> {
     let nodes = context.cluster.nodes().await;
     let mut facts = facts::facts(cluster, valid, live, &nodes, &wished.auth);
+    facts.kubernetes_uid = context.cluster.kubernetes_uid().await?;
     Box::pin(storage::remember(context, cluster, valid, &mut facts)).await?;
     let mut outcome = Applied::of(valid, &wished, &facts);
     let applied = Box::pin(everything(context, cluster, valid, live, &facts, &mut outcome)).await;
@@ -191,7 +192,7 @@ async fn settle(
         allow_stand_in: context.allow_stand_in,
     };
     let codis = Codis::new(
-        &valid.names.cluster,
+        valid.product(),
         facts.auth.product.as_deref(),
         addresses.dashboard.clone(),
         context.effects.clone(),

@@ -121,7 +121,7 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
     if let Some(foreign) = input.foreign_member() {
         let what = format!(
             "the product {} on this coordinator already has {foreign}, which is no member of this cluster: nothing is written; use another name or coordinator, or empty the coordinator if that topology is of no use any more",
-            desired.cluster.names.cluster
+            desired.cluster.product()
         );
         decision.block(reason::COORDINATOR_IN_USE, what);
         return decision;

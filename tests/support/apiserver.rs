@@ -155,6 +155,7 @@ impl ApiServer {
         };
         server.wait_until_ready().await?;
         server.install_crds().await?;
+        server.wait_for_its_own_namespace().await?;
         Ok(server)
     }
 
@@ -195,6 +196,17 @@ impl ApiServer {
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    /// It makes kube-system itself, a moment after it is ready.
+    async fn wait_for_its_own_namespace(&self) -> Result<(), String> {
+        let api = Api::<Namespace>::all(self.client(User::Admin));
+        let exists = await_condition(api, "kube-system", |found: Option<&Namespace>| found.is_some());
+        let waited = timeout(Duration::from_secs(30), exists).await;
+        waited
+            .map_err(|_| "there is no kube-system".to_owned())?
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 
     /// A kubeconfig for programs of their own.

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Starts the dashboard. Its lock outlives a kill (contract §10) and is broken only where it is provably our own: on its
-# own volume always, because a StatefulSet of one has at most one pod; elsewhere if it names our own address.
+# own volume always, because a StatefulSet of one has at most one pod; elsewhere if it names our own address, which no
+# other cluster has, here or in another Kubernetes.
 set -eu
 secret=/etc/codis
-address=$(cat "$secret/dashboard-address")
+address=$(cat "$secret/lock-address")
 unlock=''
 if [ "$COORDINATOR" = filesystem ]; then
   unlock=--remove-lock

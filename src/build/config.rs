@@ -19,13 +19,15 @@ pub const KEY_PRODUCT_AUTH: &str = "product-auth";
 pub const KEY_SESSION_AUTH: &str = "session-auth";
 /// The ids of the groups whose start gate is armed, one a line.
 pub const KEY_BOOTSTRAPPED: &str = "bootstrapped";
+/// The mark: the name of the product if it is this cluster's, empty before anything is written into it.
+pub const KEY_PRODUCT_CLAIMED: &str = "product-claimed";
 /// The parameters that servers were ever told live, one a line.
 pub const KEY_LIVE_KEYS: &str = "live-keys";
 /// How often the password of the proxies' clients was changed.
 pub const KEY_SESSION_ROTATIONS: &str = "session-auth-rotations";
 
 pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -> Secret {
-    let files: [(&str, String); 21] = [
+    let files: [(&str, String); 22] = [
         ("dashboard.sh", include_str!("scripts/dashboard.sh").to_owned()),
         ("fe.sh", include_str!("scripts/fe.sh").to_owned()),
         ("proxy.sh", include_str!("scripts/proxy.sh").to_owned()),
@@ -45,6 +47,7 @@ pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresse
         (KEY_PRODUCT_AUTH, facts.auth.product.clone().unwrap_or_default()),
         (KEY_SESSION_AUTH, facts.auth.session.clone().unwrap_or_default()),
         (KEY_BOOTSTRAPPED, lines(&facts.bootstrapped)),
+        (KEY_PRODUCT_CLAIMED, lines(facts.claimed.then(|| cluster.product()))),
         (KEY_LIVE_KEYS, lines(live::live_keys(cluster, facts))),
         (KEY_SESSION_ROTATIONS, facts.session_rotations.to_string()),
     ];

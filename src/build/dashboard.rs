@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Facts,
+    Facts, KEY_PRODUCT_CLAIMED,
     meta::Component,
     pod::{self, Data, Pod},
 };
@@ -51,7 +51,7 @@ pub(super) fn stateful_set(cluster: &ValidCluster, facts: &Facts) -> StatefulSet
         component: Component::Dashboard,
         spec: &cluster.dashboard,
         script: "dashboard.sh",
-        files: &["dashboard.toml", "lock-address"],
+        files: &["dashboard.toml", "lock-address", KEY_PRODUCT_CLAIMED],
         env: vec![
             pod::value("PRODUCT_NAME", cluster.product()),
             pod::value("COORDINATOR", coordinator),

@@ -33,7 +33,8 @@ use k8s_openapi::api::{
 
 pub use budgets::{MASTER, REPLICA};
 pub use config::{
-    KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH, KEY_SESSION_ROTATIONS, sentinel_id,
+    KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_AUTH, KEY_PRODUCT_CLAIMED, KEY_SESSION_AUTH, KEY_SESSION_ROTATIONS,
+    sentinel_id,
 };
 pub use live::{has_setting, live_settings};
 pub use meta::{Component, DATA_CLAIM};
@@ -45,6 +46,9 @@ use crate::{
 
 /// The kubelet's copy of this text in a container's termination message proves that the start gate found no data.
 pub const GATE_MESSAGE: &str = "codis-gate: no data here and no master in the group";
+
+/// So a dashboard's termination message begins where the product is somebody else's; the rest is for people.
+pub const OWNED_ELSEWHERE: &str = "ProductOwnedElsewhere: ";
 
 /// What only the API server knows, or what may never change again.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,6 +75,8 @@ pub struct Facts {
     pub live_keys: BTreeSet<String>,
     /// How often the password of the proxies' clients was changed.
     pub session_rotations: u32,
+    /// Whether the product is marked as this cluster's: only then the dashboard starts on what is in it.
+    pub claimed: bool,
     /// Which Kubernetes this is: the uid of its namespace kube-system.
     pub kubernetes_uid: String,
 }

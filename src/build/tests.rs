@@ -488,3 +488,26 @@ fn codis_knows_the_product_and_kubernetes_the_object() {
     };
     assert_eq!(names(&workloads), names(&of_plain));
 }
+
+#[test]
+fn a_marked_product_is_told_to_the_dashboards_script_and_restarts_nothing() {
+    let cluster = sample(|c| {
+        c["spec"]["coordinatorName"] = "etcd".into();
+        c["spec"]["coordinatorAddr"] = "etcd:2379".into();
+        c["spec"]["productName"] = "cache".into();
+    });
+    let with = |claimed: bool| {
+        let facts = Facts {
+            claimed,
+            ..facts(&cluster)
+        };
+        workloads(&cluster, &facts, &addresses(&cluster, &facts).unwrap())
+    };
+    let (before, after) = (with(false), with(true));
+    assert_eq!(text(&before, "product-claimed"), "");
+    assert_eq!(text(&after, "product-claimed"), "cache\n");
+    assert_eq!(before.stateful_sets, after.stateful_sets);
+    assert_eq!(before.deployments, after.deployments);
+    let script = text(&before, "dashboard.sh");
+    assert!(script.contains(&format!("\"{OWNED_ELSEWHERE}")), "the operator looks for these words");
+}

@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     api::{CodisCluster, GroupStatus, ServerStatus, names::LABEL_GROUP},
-    build::{self, Component, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_SESSION_ROTATIONS},
+    build::{
+        self, Component, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_CLAIMED, KEY_SESSION_ROTATIONS,
+    },
     cluster::Live,
     domain::GroupId,
     validate::{Auth, ValidCluster, Volume},
@@ -48,6 +50,10 @@ pub(super) fn facts(
                 .collect()
         }
     };
+    let mark = live.secret.as_ref().filter(|secret| has(secret, KEY_PRODUCT_CLAIMED));
+    let claimed = mark.map_or(status.product.is_some(), |secret| {
+        !text(secret, KEY_PRODUCT_CLAIMED).is_empty()
+    });
     let (auth, session_rotations) = auth(valid, live, wished);
     let whole = whole(cluster, valid);
     Facts {
@@ -69,6 +75,7 @@ pub(super) fn facts(
             .iter()
             .map(|(name, set)| (name.clone(), volume_of(set)))
             .collect(),
+        claimed,
         kubernetes_uid: String::new(),
     }
 }

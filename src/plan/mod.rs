@@ -6,6 +6,7 @@
 //! it waits for, one that must never act by itself says why it is blocked; the status shows both.
 
 mod bootstrap;
+mod claim;
 mod drain;
 mod gate;
 mod heal;
@@ -93,6 +94,11 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
     let (version, topology) = match &observed.dashboard {
         DashboardView::Online { version, topology } => (version, topology.as_ref()),
         DashboardView::Unavailable(why) => {
+            // Not even what a switchover left is cleared away: that goes through the dashboard, too.
+            if let Some(why) = &observed.owned_elsewhere {
+                decision.block(reason::PRODUCT_OWNED_ELSEWHERE, why.clone());
+                return decision;
+            }
             decision.wait(
                 reason::DASHBOARD_NOT_READY,
                 format!("the dashboard is not ready: {why}"),
@@ -118,12 +124,12 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
         observed,
         topology,
     };
-    if let Some(foreign) = input.foreign_member() {
-        let what = format!(
-            "the product {} on this coordinator already has {foreign}, which is no member of this cluster: nothing is written; use another name or coordinator, or empty the coordinator if that topology is of no use any more",
-            desired.cluster.product()
-        );
-        decision.block(reason::COORDINATOR_IN_USE, what);
+    if let Some(why) = claim::objection(&input) {
+        decision.block(reason::PRODUCT_OWNED_ELSEWHERE, why);
+        return decision;
+    }
+    if let Some(step) = claim::claim(&input) {
+        decision.step = Some(step);
         return decision;
     }
     decision.nodes = drain::told(desired, observed, Some(topology));

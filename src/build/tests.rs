@@ -509,5 +509,8 @@ fn a_marked_product_is_told_to_the_dashboards_script_and_restarts_nothing() {
     assert_eq!(before.stateful_sets, after.stateful_sets);
     assert_eq!(before.deployments, after.deployments);
     let script = text(&before, "dashboard.sh");
-    assert!(script.contains(&format!("\"{OWNED_ELSEWHERE}")), "the operator looks for these words");
+    assert!(
+        script.contains(&format!("\"{OWNED_ELSEWHERE}")),
+        "the operator looks for these words"
+    );
 }

@@ -3,6 +3,7 @@
 //! May enter: kube, api. Stays out: decisions. What is wanted comes in as objects, what exists goes out as objects.
 //! Every write passes the gate of the lease and the hook on effects, and every call ends in bounded time.
 
+mod all;
 mod apply;
 mod claims;
 mod compare;
@@ -74,6 +75,7 @@ pub struct Cluster {
     recorder: Recorder,
     nodes: nodes::LastNodes,
     kubernetes: kubernetes::Uid,
+    clusters: all::LastClusters,
 }
 
 /// A client for the API server that the environment names (service account or kubeconfig).
@@ -104,6 +106,7 @@ impl Cluster {
             recorder: Recorder::new(client.clone(), reporter),
             nodes: nodes::LastNodes::default(),
             kubernetes: kubernetes::Uid::default(),
+            clusters: all::LastClusters::default(),
             client,
             gate,
             effects,

@@ -6,9 +6,9 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Context, Error, nodes, observe, teardown::ORDER};
+use super::{Context, Error, nodes, observe, rivals, teardown::ORDER};
 use crate::{
-    api::names,
+    api::{CodisCluster, names},
     build::{self, Addresses, Component, Facts},
     cluster::{Applied, Live, difference},
     codis,
@@ -17,8 +17,14 @@ use crate::{
 };
 
 /// Why nothing may be written for this cluster, if so.
-pub(super) async fn refusal(context: &Context, valid: &ValidCluster, live: &Live) -> Result<Option<Decision>, Error> {
+pub(super) async fn refusal(
+    context: &Context,
+    cluster: &CodisCluster,
+    valid: &ValidCluster,
+    live: &Live,
+) -> Result<Option<Decision>, Error> {
     let mut decision = Decision::default();
+    rivals::block(context, cluster, valid, live, &mut decision).await?;
     if let [first, ..] = live.predecessor.as_slice() {
         let what = if valid.adopt {
             format!("{first} of the predecessor exists: taking it over is not in this version, and nothing is written")

@@ -15,6 +15,7 @@ mod nodes;
 mod observe;
 mod passwords;
 mod promotion;
+mod rivals;
 mod roles;
 mod run;
 mod status;
@@ -128,7 +129,7 @@ async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Erro
         Err(errors) => return blocked(context, cluster, status::invalid(&errors)).await,
     };
     let live = Box::pin(context.cluster.fetch(cluster)).await?;
-    if let Some(decision) = apply::refusal(context, &valid, &live).await? {
+    if let Some(decision) = Box::pin(apply::refusal(context, cluster, &valid, &live)).await? {
         return blocked(context, cluster, decision).await;
     }
     let wished = Box::pin(passwords::wished(context, &valid, &live)).await?;

@@ -10,6 +10,7 @@ mod overrides;
 mod parameters;
 mod passwords;
 mod pod;
+mod shared;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +27,7 @@ pub use overrides::{SentinelTuning, Settings};
 pub use parameters::{Kind, LIVE, Live, bytes, is_bare, live};
 pub use passwords::{Auth, Password, Passwords, password};
 pub use pod::Pod;
+pub use shared::SharedProduct;
 
 use crate::{
     api::{CodisCluster, CodisClusterSpec, Resources, names as annotations},

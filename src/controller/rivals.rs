@@ -27,7 +27,7 @@ pub(super) async fn block(
     if let Some(first) = first_of(cluster, &product, &all) {
         let (namespace, name) = (first.namespace().unwrap_or_default(), first.name_any());
         let what = format!(
-            "the product {} on this coordinator is that of the CodisCluster {namespace}/{name}, which is older: nothing is made; make this cluster anew with another spec.productName or coordinator, or delete the other one",
+            "the product {} on this coordinator is that of the CodisCluster {namespace}/{name}, which is older: nothing is made; make this cluster anew with another spec.productName or coordinator, or delete the other one and empty the product",
             valid.product()
         );
         decision.block(reason::PRODUCT_OWNED_ELSEWHERE, what);

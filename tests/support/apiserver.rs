@@ -82,10 +82,20 @@ pub struct ApiServer {
 /// # Panics
 /// When it doesn't start, or isn't there although REQUIRE_APISERVER=1.
 pub async fn server() -> Option<&'static ApiServer> {
-    static SERVER: OnceCell<Option<ApiServer>> = OnceCell::const_new();
-    let server = SERVER.get_or_init(|| async {
+    nth_server(0).await
+}
+
+/// The server of another Kubernetes.
+#[allow(dead_code, reason = "most test binaries need one")]
+pub async fn other_server() -> Option<&'static ApiServer> {
+    nth_server(1).await
+}
+
+async fn nth_server(number: usize) -> Option<&'static ApiServer> {
+    static SERVERS: [OnceCell<Option<ApiServer>>; 2] = [OnceCell::const_new(), OnceCell::const_new()];
+    let server = SERVERS[number].get_or_init(|| async {
         match binaries() {
-            Ok(binaries) => Some(ApiServer::start(&binaries).await),
+            Ok(binaries) => Some(ApiServer::start(&binaries, number).await),
             Err(why) if env::var("REQUIRE_APISERVER").as_deref() == Ok("1") => panic!("tier apiserver: {why}"),
             Err(why) => {
                 // Not eprintln!, which the test runner swallows.
@@ -121,10 +131,10 @@ fn binaries() -> Result<PathBuf, String> {
 }
 
 impl ApiServer {
-    async fn start(binaries: &Path) -> Self {
+    async fn start(binaries: &Path, number: usize) -> Self {
         // Between finding a free port and using it, another process may take it: then a second try helps.
         for attempt in 1.. {
-            match Self::try_start(binaries, attempt).await {
+            match Self::try_start(binaries, number, attempt).await {
                 Ok(server) => return server,
                 Err(why) if attempt == 3 => panic!("the API server doesn't start: {why}"),
                 Err(why) => eprintln!("tier apiserver: try {attempt}: {why}"),
@@ -133,8 +143,8 @@ impl ApiServer {
         unreachable!("the loop returns or panics")
     }
 
-    async fn try_start(binaries: &Path, attempt: u32) -> Result<Self, String> {
-        let directory = env::temp_dir().join(format!("codis-apiserver-{}-{attempt}", std::process::id()));
+    async fn try_start(binaries: &Path, number: usize, attempt: u32) -> Result<Self, String> {
+        let directory = env::temp_dir().join(format!("codis-apiserver-{}-{number}-{attempt}", std::process::id()));
         fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         write_files(&directory)?;
         let (client_port, peer_port, port) = (free_port(), free_port(), free_port());
@@ -240,9 +250,15 @@ impl ApiServer {
     /// A new, empty namespace.
     pub async fn namespace(&self) -> String {
         let name = format!("test-{}", self.namespaces.fetch_add(1, Ordering::Relaxed));
+        self.create_namespace(&name).await;
+        name
+    }
+
+    /// A new, empty namespace of this name.
+    pub async fn create_namespace(&self, name: &str) {
         let namespace = Namespace {
             metadata: ObjectMeta {
-                name: Some(name.clone()),
+                name: Some(name.to_owned()),
                 ..ObjectMeta::default()
             },
             ..Namespace::default()
@@ -251,7 +267,6 @@ impl ApiServer {
             .create(&PostParams::default(), &namespace)
             .await
             .unwrap();
-        name
     }
 
     /// Every request so far of a user about a namespace. A request is logged before it is served, so whatever was

@@ -32,12 +32,14 @@ if [ "$COORDINATOR" = filesystem ]; then
   unlock=--remove-lock
 else
   holders=$(ask --dashboard-list)
-  lock="{\"name\":\"$PRODUCT_NAME\",\"dashboard\":\""
-  case $holders in
-  *"$lock$address\"}"*) unlock=--remove-lock ;;
-  *"$lock"*)
-    holder=${holders#*"$lock"}
-    refuse "$elsewhere is held by the dashboard ${holder%%\"*}. $ways_out; or end that dashboard, and if it is gone for good, remove its lock with codis-admin --remove-lock"
+  # One dashboard a line, whatever the order of its fields.
+  holder=$(printf '%s' "$holders" | tr '{' '\n' |
+    sed -n "/\"name\":\"$PRODUCT_NAME\"/s/.*\"dashboard\":\"\([^\"]*\)\".*/\1/p")
+  case $holder in
+  '') ;;
+  "$address") unlock=--remove-lock ;;
+  *)
+    refuse "$elsewhere is held by the dashboard $holder. $ways_out; or end that dashboard, and if it is gone for good, remove its lock with codis-admin --remove-lock"
     ;;
   esac
 

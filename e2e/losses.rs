@@ -175,7 +175,7 @@ async fn in_use(cluster: &Cluster) -> Result<()> {
     .await?;
     cluster.apply(&SHAPE.cluster(&cluster.name)).await?;
     let blocked = cluster
-        .condition("Blocked", "True", "CoordinatorInUse", secs(120))
+        .condition("Blocked", "True", "ProductOwnedElsewhere", secs(120))
         .await?;
     println!("        {}: {}", blocked.reason, blocked.message);
     Ok(())

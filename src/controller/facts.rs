@@ -265,3 +265,49 @@ fn volume_of(set: &StatefulSet) -> Option<Volume> {
         size: size.0.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::ByteString;
+    use serde_json::json;
+
+    use super::*;
+    use crate::validate::validate;
+
+    /// Whether the product counts as marked, by the Secret's key and the status.
+    fn is_claimed(key: Option<&str>, status: Option<&str>) -> bool {
+        let cluster: CodisCluster = serde_json::from_value(json!({
+            "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
+            "metadata": { "name": "c", "namespace": "ns", "uid": "u" },
+            "spec": {
+                "coordinatorName": "etcd", "coordinatorAddr": "etcd:2379",
+                "codisProxy": { "image": "codis", "replicas": 1 },
+                "codisServer": { "image": "codis", "replicas": 2, "groupReplicas": 2 },
+                "codisDashboard": { "image": "codis" },
+            },
+            "status": { "product": status },
+        }))
+        .unwrap();
+        let data = |text: &str| BTreeMap::from([(KEY_PRODUCT_CLAIMED.to_owned(), ByteString(text.into()))]);
+        let secret = Secret {
+            data: Some(key.map(data).unwrap_or_default()),
+            ..Secret::default()
+        };
+        let live = Live {
+            secret: Some(secret),
+            ..Live::default()
+        };
+        let valid = validate(&cluster).unwrap();
+        facts(&cluster, &valid, &live, &BTreeMap::new(), &Auth::default()).claimed
+    }
+
+    #[test]
+    fn the_mark_is_in_the_secret_and_where_somebody_took_it_out_the_status_knows() {
+        assert!(is_claimed(Some("c\n"), None));
+        assert!(is_claimed(None, Some("c")));
+        assert!(!is_claimed(Some(""), Some("c")), "the Secret's word goes first");
+        assert!(!is_claimed(None, None));
+    }
+}

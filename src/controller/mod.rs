@@ -210,7 +210,9 @@ async fn settle(
         carried: Carried::of(cluster),
     };
     if !valid.brakes.observe {
-        if let Err(error) = Box::pin(switchover::sweep(context, &mut turn, &desired)).await {
+        if plan::owns_product(&desired, &observed)
+            && let Err(error) = Box::pin(switchover::sweep(context, &mut turn, &desired)).await
+        {
             tracing::warn!(%error, "locks of a failed switchover may be left");
         }
         roles::label(context, &desired, &turn).await?;

@@ -84,6 +84,20 @@ const VOLUNTARY: [Rule; 8] = [
     spread::balance,
 ];
 
+/// Whether the dashboard answers and its product is known to be this cluster's: only then anything is written there.
+#[must_use]
+pub fn owns_product(desired: &Desired<'_>, observed: &Observed) -> bool {
+    let DashboardView::Online { topology, .. } = &observed.dashboard else {
+        return false;
+    };
+    let input = Input {
+        desired,
+        observed,
+        topology,
+    };
+    claim::objection(&input).is_none() && claim::claim(&input).is_none()
+}
+
 /// The next step towards what is desired.
 #[must_use]
 pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {

@@ -121,8 +121,8 @@ impl Side {
 /// The condition Blocked of a cluster.
 async fn blocked(world: &World, name: &str) -> Value {
     let cluster: CodisCluster = world.api().get(name).await.unwrap();
-    let conditions = cluster.status.unwrap_or_default().conditions.into_iter();
-    let blocked = conditions.filter(|condition| condition.type_ == "Blocked").next();
+    let mut conditions = cluster.status.unwrap_or_default().conditions.into_iter();
+    let blocked = conditions.find(|condition| condition.type_ == "Blocked");
     serde_json::to_value(blocked).unwrap()
 }
 

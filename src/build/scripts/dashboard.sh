@@ -25,6 +25,25 @@ ask() {
   esac
 }
 
+# By the mark. A container that starts again in its pod reads the Secret as it was a minute ago, perhaps from before the
+# mark: but what it began with was ours, and nobody had the lock since.
+is_known_as_ours() {
+  [ -s "$secret/product-claimed" ] || { [ -n "$unlock" ] && [ -e "$data/product-ours" ]; }
+}
+
+# Ends where the product has content: nothing says that it is ours.
+look_into_it() {
+  content=$(ask --config-dump "--product=$PRODUCT_NAME")
+  found=''
+  case $content in *'"group":[{'*) found="$found, groups" ;; esac
+  case $content in *'"proxy":[{'*) found="$found, proxies" ;; esac
+  case $content in *'"group_id":'[1-9]*) found="$found, assigned slots" ;; esac
+  server=''
+  case $content in *'"server":"'*) server=${content#*'"server":"'} && server=", like the server ${server%%\"*}" ;; esac
+  [ -z "$found" ] ||
+    refuse "$elsewhere has ${found#, }$server, and isn't marked as this cluster's. $ways_out; or, if that content is of no use any more, remove /codis3/$PRODUCT_NAME from the coordinator, or its groups and proxies with codis-admin; or have it adopted"
+}
+
 elsewhere="ProductOwnedElsewhere: the product $PRODUCT_NAME on the $COORDINATOR $COORDINATOR_ADDR"
 ways_out="Nothing was written. Make this cluster anew with another spec.productName or coordinator"
 unlock=''
@@ -43,18 +62,7 @@ else
     ;;
   esac
 
-  content=$(ask --config-dump "--product=$PRODUCT_NAME")
-  found=''
-  case $content in *'"group":[{'*) found="$found, groups" ;; esac
-  case $content in *'"proxy":[{'*) found="$found, proxies" ;; esac
-  case $content in *'"group_id":'[1-9]*) found="$found, assigned slots" ;; esac
-  # A container that starts again in its pod reads the Secret as it was a minute ago, perhaps from before the mark. But
-  # what it began with was ours, and nobody had the lock since.
-  if [ -n "$found" ] && ! [ -s "$secret/product-claimed" ] && ! { [ -n "$unlock" ] && [ -e "$data/product-ours" ]; }; then
-    server=''
-    case $content in *'"server":"'*) server=${content#*'"server":"'} && server=", like the server ${server%%\"*}" ;; esac
-    refuse "$elsewhere has ${found#, }$server, and isn't marked as this cluster's. $ways_out; or, if that content is of no use any more, remove /codis3/$PRODUCT_NAME from the coordinator, or its groups and proxies with codis-admin; or have it adopted"
-  fi
+  if ! is_known_as_ours; then look_into_it; fi
   : >"$data/product-ours"
 fi
 exec codis-dashboard "--ncpu=$NCPU" -c "$secret/dashboard.toml" "--host-admin=$address" $unlock

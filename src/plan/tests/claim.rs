@@ -74,6 +74,23 @@ fn content_that_may_be_somebody_elses_is_neither_marked_nor_written() {
 }
 
 #[test]
+fn only_a_product_that_is_ours_is_swept() {
+    let owns = |world: &World| owns_product(&world.desired(), &world.observed());
+    let mut world = World::settled();
+    assert!(owns(&world), "a filesystem");
+    world = unmarked(world);
+    assert!(!owns(&world), "not yet");
+    world.apply(&Step::ClaimProduct);
+    assert!(owns(&world));
+    world.group(1).servers[0].address = Address::new("10.0.0.1", 6379);
+    assert!(!owns(&world), "somebody else is in it");
+    assert!(
+        !owns_product(&world.desired(), &world.observed),
+        "the dashboard is away"
+    );
+}
+
+#[test]
 fn a_volume_of_ones_own_needs_no_mark() {
     assert_eq!(World::fresh().decide().step, Some(Step::CreateGroup(gid(1))));
 }

@@ -28,6 +28,10 @@ const PRODUCT: &str = "cache";
 /// The same in both: only the Kubernetes tells them apart.
 const NAMESPACE: &str = "product";
 
+/// Where the names in their locks lead.
+const FIRST: &str = "127.0.0.1:18080";
+const SECOND: &str = "127.0.0.2:18080";
+
 /// A CodisCluster `c` with its operator.
 struct Side {
     world: World,
@@ -76,14 +80,15 @@ impl Side {
         data.map(|(name, value)| (name, text(value.0))).collect()
     }
 
-    /// The dashboard's pod as the StatefulSet has it. Here nothing resolves the names of Services, as codis-dashboard
-    /// does with its address: `resolved` is where it would lead.
+    /// The dashboard's pod as the StatefulSet has it, behind its Service where that is on loopback. Here nothing resolves
+    /// the names of Services, as codis-dashboard does with its address: `resolved` is where it would lead.
     async fn pod(&self, resolved: &str) -> DashboardPod {
         let set: StatefulSet = self.world.api().get("c-dashboard").await.unwrap();
         let containers = set.spec.unwrap().template.spec.unwrap().containers;
         let environment = containers[0].env.clone().unwrap_or_default().into_iter();
         let environment = environment.filter_map(|variable| Some((variable.name, variable.value?)));
-        let pod = DashboardPod::new(&self.secret().await, &environment.collect());
+        let secret = self.secret().await;
+        let pod = DashboardPod::new(&secret, &environment.collect(), &secret["dashboard-address"]);
         pod.file("lock-address", resolved);
         pod
     }
@@ -109,6 +114,12 @@ impl Side {
         pods.patch_status("c-dashboard-0", &PatchParams::default(), &patch)
             .await
             .unwrap();
+    }
+
+    /// The product that is marked as this one's, by the status.
+    async fn product(&self) -> Option<String> {
+        let cluster: CodisCluster = self.world.api().get("c").await.unwrap();
+        cluster.status?.product
     }
 
     async fn is_blocked(&self, words: &str) {
@@ -139,8 +150,8 @@ async fn of_two_kubernetes_with_one_product_the_second_writes_nothing_and_says_w
     for server in [one, other] {
         server.create_namespace(NAMESPACE).await;
     }
-    let first = Side::new(World::of(one, NAMESPACE.to_owned()), &etcd).await;
-    let second = Side::new(World::of(other, NAMESPACE.to_owned()), &etcd).await;
+    let first = Side::new(World::of(other, NAMESPACE.to_owned()), &etcd).await;
+    let second = Side::new(World::of(one, NAMESPACE.to_owned()), &etcd).await;
     let locks = [&first, &second].map(async |side| side.secret().await["lock-address"].clone());
     let [one, other] = futures::future::join_all(locks).await.try_into().unwrap();
     assert_ne!(one, other, "each Kubernetes has a lock of its own");
@@ -149,15 +160,28 @@ async fn of_two_kubernetes_with_one_product_the_second_writes_nothing_and_says_w
         assert!(names::<Service>(&side.world).await.contains(&service), "{lock}");
     }
 
-    // The lock.
-    let dashboard = first.pod("127.0.0.1:18080").await.start().await;
+    // The first finds it empty and marks it; killed, its dashboard goes on.
+    let dashboard = first.pod(FIRST).await.start().await;
+    assert_eq!(
+        (first.secret().await["product-claimed"].as_str(), first.product().await),
+        ("", None)
+    );
+    first.passes().await;
+    assert_eq!(first.secret().await["product-claimed"], "cache\n");
+    assert_eq!(first.product().await.as_deref(), Some(PRODUCT));
     dashboard.create_group(PRODUCT, 1).await;
+    dashboard.kill();
+    let dashboard = first.pod(FIRST).await.start().await;
+
+    // The lock.
     let held = etcd.dump().await;
-    let pod = second.pod("127.0.0.2:18080").await;
+    let pod = second.pod(SECOND).await;
     second.kubelet_tells(&pod.refused()).await;
     second.passes().await;
     second.is_blocked("is held by the dashboard 127.0.0.1:18080").await;
     assert_eq!(etcd.dump().await, held);
+
+    assert_eq!(second.product().await, None);
 
     // The content: the first one's dashboard is down for a while.
     dashboard.stop();

@@ -34,6 +34,9 @@ use tokio::{
 /// How long the server may take to start on a loaded machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
+/// Where the Services of each server are.
+const SERVICES: [&str; 2] = ["10.96.0.0/16", "127.96.0.0/16"];
+
 /// Who asks: the audit log tells them apart. All may do everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User {
@@ -85,7 +88,7 @@ pub async fn server() -> Option<&'static ApiServer> {
     nth_server(0).await
 }
 
-/// The server of another Kubernetes.
+/// The server of another Kubernetes. Its Services have loopback addresses: a test can be what is behind them.
 #[allow(dead_code, reason = "most test binaries need one")]
 pub async fn other_server() -> Option<&'static ApiServer> {
     nth_server(1).await
@@ -154,7 +157,7 @@ impl ApiServer {
             &binaries.join("etcd"),
             &etcd_flags(&directory, client_port, peer_port),
         )?;
-        let flags = apiserver_flags(&directory, client_port, port);
+        let flags = apiserver_flags(&directory, client_port, port, SERVICES[number]);
         let apiserver = leashed(&directory, "apiserver", &binaries.join("kube-apiserver"), &flags)?;
         let mut server = Self {
             url: format!("https://127.0.0.1:{port}"),
@@ -385,7 +388,7 @@ fn etcd_flags(directory: &Path, client_port: u16, peer_port: u16) -> Vec<String>
     ]
 }
 
-fn apiserver_flags(directory: &Path, etcd_port: u16, port: u16) -> Vec<String> {
+fn apiserver_flags(directory: &Path, etcd_port: u16, port: u16, services: &str) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
     vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
@@ -395,7 +398,7 @@ fn apiserver_flags(directory: &Path, etcd_port: u16, port: u16) -> Vec<String> {
         format!("--service-account-key-file={}", file("service-accounts.key")),
         format!("--service-account-signing-key-file={}", file("service-accounts.key")),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        format!("--service-cluster-ip-range={services}"),
         // Nobody makes the service accounts that this would ask for.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
         "--authorization-mode=RBAC".to_owned(),

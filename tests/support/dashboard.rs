@@ -127,19 +127,19 @@ pub struct DashboardPod {
     folder: Folder,
     script: String,
     environment: BTreeMap<String, String>,
-    port: u16,
+    addr: String,
 }
 
 /// A dashboard that runs.
 pub struct Dashboard {
     process: Group,
-    port: u16,
+    addr: String,
 }
 
 impl DashboardPod {
-    /// A pod with these files in its Secret. Its dashboard listens on a port of its own instead of the one in its file.
-    pub fn new(files: &BTreeMap<String, String>, environment: &BTreeMap<String, String>) -> Self {
-        let (folder, port) = (Folder::new(), free_port());
+    /// A pod with these files in its Secret. Its dashboard listens at `addr`, which needn't be its pod's own.
+    pub fn new(files: &BTreeMap<String, String>, environment: &BTreeMap<String, String>, addr: &str) -> Self {
+        let folder = Folder::new();
         for name in ["secret", "data", "bin"] {
             fs::create_dir_all(folder.0.join(name)).unwrap();
         }
@@ -150,10 +150,10 @@ impl DashboardPod {
             folder,
             script: files["dashboard.sh"].clone(),
             environment: environment.clone(),
-            port,
+            addr: addr.to_owned(),
         };
         for (name, text) in files {
-            pod.file(name, &text.replace("0.0.0.0:18080", &format!("127.0.0.1:{port}")));
+            pod.file(name, &text.replace("0.0.0.0:18080", addr));
         }
         pod
     }
@@ -177,7 +177,11 @@ impl DashboardPod {
             ("NCPU", "1"),
         ];
         let owned = |all: [(&str, &str); 4]| all.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        Self::new(&owned(files), &owned(environment))
+        Self::new(
+            &owned(files),
+            &owned(environment),
+            &format!("127.0.0.1:{}", free_port()),
+        )
     }
 
     /// Writes a file of the Secret.
@@ -205,13 +209,12 @@ impl DashboardPod {
         let _ = fs::remove_file(self.folder.0.join("termination-log"));
         let dashboard = Dashboard {
             process: Group::spawn(&mut self.command("sh", &[])),
-            port: self.port,
+            addr: self.addr.clone(),
         };
-        let addr = format!("127.0.0.1:{}", self.port);
         until("the dashboard holds its lock", || async {
             let refused = self.termination_message();
             assert_eq!(refused, "");
-            get(&addr, "/topom").await.is_some()
+            get(&self.addr, "/topom").await.is_some()
         })
         .await;
         dashboard
@@ -239,7 +242,7 @@ impl Dashboard {
     /// Creates a group, by the dashboard's API.
     pub async fn create_group(&self, product: &str, group: u16) {
         let xauth = codis_operator::codis::xauth(&[product]);
-        let url = format!("http://127.0.0.1:{}/api/topom/group/create/{xauth}/{group}", self.port);
+        let url = format!("http://{}/api/topom/group/create/{xauth}/{group}", self.addr);
         let answer = client().put(url).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), 200);
     }

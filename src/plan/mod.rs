@@ -32,6 +32,7 @@ pub use slots::{balanced, slots_to_move};
 pub use step::{Decision, Note, Step, reason};
 
 use crate::domain::{DashboardView, Observed};
+use claim::Verdict;
 use input::Input;
 
 /// How the stand-in for Codis begins to say what it is.
@@ -95,7 +96,7 @@ pub fn owns_product(desired: &Desired<'_>, observed: &Observed) -> bool {
         observed,
         topology,
     };
-    claim::objection(&input).is_none() && claim::claim(&input).is_none()
+    matches!(claim::verdict(&input), Verdict::Ours)
 }
 
 /// The next step towards what is desired.
@@ -138,13 +139,20 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
         observed,
         topology,
     };
-    if let Some(why) = claim::objection(&input) {
-        decision.block(reason::PRODUCT_OWNED_ELSEWHERE, why);
-        return decision;
-    }
-    if let Some(step) = claim::claim(&input) {
-        decision.step = Some(step);
-        return decision;
+    match claim::verdict(&input) {
+        Verdict::Ours => {}
+        Verdict::Unmarked => {
+            decision.step = Some(Step::ClaimProduct);
+            return decision;
+        }
+        Verdict::Unclear(what) => {
+            decision.wait(reason::PROXIES_NOT_READY, what);
+            return decision;
+        }
+        Verdict::Foreign(why) => {
+            decision.block(reason::PRODUCT_OWNED_ELSEWHERE, why);
+            return decision;
+        }
     }
     decision.nodes = drain::told(desired, observed, Some(topology));
     decision.step = HEALING.iter().find_map(|rule| rule(&input, &mut decision));

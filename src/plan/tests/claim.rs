@@ -32,7 +32,7 @@ fn a_topology_of_our_own_members_is_marked_where_the_mark_was_lost() {
 #[test]
 fn content_that_may_be_somebody_elses_is_neither_marked_nor_written() {
     type Change = fn(&mut World);
-    let table: [(&str, Change); 6] = [
+    let table: [(&str, Change); 4] = [
         ("server 10.0.0.1:6379", |world| {
             *world = unmarked(World::settled());
             world.group(1).servers[0].address = Address::new("10.0.0.1", 6379);
@@ -40,10 +40,6 @@ fn content_that_may_be_somebody_elses_is_neither_marked_nor_written() {
         ("sentinel 10.0.0.1:26379", |world| {
             world.topology.sentinels.servers.push(Address::new("10.0.0.1", 26379));
         }),
-        ("proxy 10.0.0.1:11080", |world| {
-            world.topology.proxies[0].admin = Address::new("10.0.0.1", 11080);
-        }),
-        ("proxy 10.244.0.1:11080", |world| world.observed.proxy_pods.clear()),
         ("group 7", |world| {
             let group = Group {
                 id: gid(7),
@@ -71,6 +67,21 @@ fn content_that_may_be_somebody_elses_is_neither_marked_nor_written() {
             told.message
         );
     }
+}
+
+#[test]
+fn a_proxy_that_is_no_pod_here_keeps_a_product_from_being_marked() {
+    let mut world = unmarked(World::fresh());
+    world.topology.proxies[0].admin = Address::new("10.0.0.1", 11080);
+    let decision = world.decide();
+    assert_eq!((&decision.step, decision.blocked.len()), (&None, 0));
+    let told = decision.waits.last().unwrap();
+    assert!(told.message.contains("the proxy 10.0.0.1:11080"), "{}", told.message);
+    world.apply(&Step::ClaimProduct);
+    assert!(
+        world.decide().step.is_some(),
+        "once it is marked a strange proxy is an alarm"
+    );
 }
 
 #[test]

@@ -354,14 +354,19 @@ pub(super) fn is_unschedulable(pod: &Pod) -> bool {
     unscheduled(pod).is_some()
 }
 
-/// Why a pod can't run, where Kubernetes says it: no node takes it, its image can't be pulled, it ends again and again.
+/// Why a pod can't run, where Kubernetes or its own last word says it: no node takes it, its image can't be pulled, it ends
+/// again and again.
 fn trouble(pod: &Pod) -> Option<String> {
+    const LONGEST: usize = 300;
     let waiting = container(pod).and_then(|status| status.state.as_ref()?.waiting.clone());
     let reason = waiting
         .and_then(|waiting| waiting.reason)
         .filter(|reason| reason != "ContainerCreating");
     let unscheduled = unscheduled(pod);
     let why = reason.or_else(|| unscheduled.and_then(|condition| condition.message.clone()))?;
+    let word = container(pod).and_then(last_word).unwrap_or_default();
+    let word: String = word.trim().chars().take(LONGEST).collect();
+    let why = if word.is_empty() { why } else { format!("{why}, {word}") };
     Some(format!("{}: {why}", pod.name_any()))
 }
 

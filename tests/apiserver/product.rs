@@ -194,6 +194,17 @@ async fn of_two_kubernetes_with_one_product_the_second_writes_nothing_and_says_w
     assert_eq!(second.secret().await["product-claimed"], "");
     assert_eq!(etcd.dump().await, left);
 
+    // What isn't about whose it is is told all the same.
+    second.kubelet_tells("the etcd can't be read").await;
+    second.passes().await;
+    let cluster: CodisCluster = second.world.api().get("c").await.unwrap();
+    let message = cluster.status.unwrap().message.unwrap();
+    assert!(
+        message.contains("c-dashboard-0: CrashLoopBackOff, the etcd can't be read"),
+        "{message}"
+    );
+    assert_eq!(blocked(&second.world, "c").await["status"], "False");
+
     // Going, it leaves everything as it is.
     let (clusters, pods) = (second.world.api::<CodisCluster>(), second.world.api::<Pod>());
     clusters.delete("c", &DeleteParams::default()).await.unwrap();

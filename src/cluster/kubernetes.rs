@@ -47,3 +47,24 @@ fn explained(error: Error) -> Error {
         error => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_is_missing_and_where_it_is_granted() {
+        let told = explained(Error::Forbidden {
+            call: Call::new("get", "Namespace", NAMESPACE),
+            detail: "namespaces \"kube-system\" is forbidden".to_owned(),
+        });
+        let told = told.to_string();
+        for words in [
+            "`get` on the namespace kube-system",
+            "deploy/rbac/rbac.yaml",
+            "is forbidden",
+        ] {
+            assert!(told.contains(words), "{told}");
+        }
+    }
+}

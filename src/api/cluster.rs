@@ -41,6 +41,8 @@ use super::{CodisClusterStatus, ConfigOverrides, PodOptions, Quantity, SecretKey
 )]
 #[x_kube(validation = Rule::new("self.coordinatorName == oldSelf.coordinatorName && self.coordinatorAddr == oldSelf.coordinatorAddr")
     .message("coordinatorName and coordinatorAddr can't be changed: the topology would stay behind in the old coordinator"))]
+#[x_kube(validation = Rule::new("has(self.productName) == has(oldSelf.productName) && (!has(self.productName) || self.productName == oldSelf.productName)")
+    .message("productName can't be changed, given later or taken away: the topology would stay behind under the old name"))]
 #[x_kube(validation = Rule::new("!has(oldSelf.sentinel) || oldSelf.sentinel.replicas == 0 || has(self.sentinel) && self.sentinel.replicas >= oldSelf.sentinel.replicas")
     .message("sentinel.replicas can't be lowered in this version: the others would go on counting the ones that left"))]
 #[serde(rename_all = "camelCase")]
@@ -51,6 +53,13 @@ pub struct CodisClusterSpec {
     pub coordinator_name: String,
     /// The coordinator's address, host:port (a comma list for zookeeper); `builtin` with filesystem.
     pub coordinator_addr: String,
+    /// The name of the product in Codis: in the coordinator, at the sentinels, for clients of jodis. The object's name if
+    /// not given; can't be changed, given later or taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9_-]*$')")
+        .message("productName must start with a letter or a digit and have only letters, digits, - and _"))]
+    pub product_name: Option<String>,
     /// The scheduler of every pod of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler_name: Option<String>,

@@ -85,6 +85,9 @@ pub struct CodisClusterStatus {
     /// The replication groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupStatus>,
+    /// The product in the coordinator that is marked as this cluster's. Only there: a filesystem is nobody else's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
     /// The addresses assigned to Services (name to ClusterIP). A Service that is made anew gets the same one:
     /// Codis, sentinels and replication know the servers by them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

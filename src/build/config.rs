@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Addresses, Facts,
+    dashboard::lock_address,
     files::{dashboard_toml, proxy_toml, quoted, redis_conf, sentinel_conf},
     live, meta,
 };
@@ -18,13 +19,15 @@ pub const KEY_PRODUCT_AUTH: &str = "product-auth";
 pub const KEY_SESSION_AUTH: &str = "session-auth";
 /// The ids of the groups whose start gate is armed, one a line.
 pub const KEY_BOOTSTRAPPED: &str = "bootstrapped";
+/// The mark: the name of the product if it is this cluster's, empty before anything is written into it.
+pub const KEY_PRODUCT_CLAIMED: &str = "product-claimed";
 /// The parameters that servers were ever told live, one a line.
 pub const KEY_LIVE_KEYS: &str = "live-keys";
 /// How often the password of the proxies' clients was changed.
 pub const KEY_SESSION_ROTATIONS: &str = "session-auth-rotations";
 
 pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresses) -> Secret {
-    let files: [(&str, String); 21] = [
+    let files: [(&str, String); 23] = [
         ("dashboard.sh", include_str!("scripts/dashboard.sh").to_owned()),
         ("fe.sh", include_str!("scripts/fe.sh").to_owned()),
         ("proxy.sh", include_str!("scripts/proxy.sh").to_owned()),
@@ -34,6 +37,7 @@ pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresse
         ("server.sh", include_str!("scripts/server.sh").to_owned()),
         ("dashboard.toml", dashboard_toml(cluster, facts)),
         ("dashboard-address", addresses.dashboard.to_string()),
+        ("lock-address", lock_address(cluster, facts).to_string()),
         ("dashboards.json", dashboards(cluster, addresses)),
         ("proxy.toml", proxy_toml(cluster, facts)),
         ("redis.conf", redis_conf(cluster, facts)),
@@ -44,6 +48,7 @@ pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresse
         (KEY_PRODUCT_AUTH, facts.auth.product.clone().unwrap_or_default()),
         (KEY_SESSION_AUTH, facts.auth.session.clone().unwrap_or_default()),
         (KEY_BOOTSTRAPPED, lines(&facts.bootstrapped)),
+        (KEY_PRODUCT_CLAIMED, lines(facts.claimed.then(|| cluster.product()))),
         (KEY_LIVE_KEYS, lines(live::live_keys(cluster, facts))),
         (KEY_SESSION_ROTATIONS, facts.session_rotations.to_string()),
     ];
@@ -78,7 +83,7 @@ pub fn sentinel_id(cluster_uid: &str, pod: &str) -> String {
 
 /// What the front end shows (contract §9).
 fn dashboards(cluster: &ValidCluster, addresses: &Addresses) -> String {
-    let (name, dashboard) = (quoted(&cluster.names.cluster), quoted(&addresses.dashboard.to_string()));
+    let (name, dashboard) = (quoted(cluster.product()), quoted(&addresses.dashboard.to_string()));
     format!("[{{\"name\":{name},\"dashboard\":{dashboard}}}]\n")
 }
 

@@ -1,9 +1,12 @@
 //! The dashboard: a StatefulSet of one, so that there is never a second writer of the topology.
 
+use std::fmt::Write;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
+use sha2::{Digest, Sha256};
 
 use super::{
-    Facts,
+    Facts, KEY_PRODUCT_CLAIMED,
     meta::Component,
     pod::{self, Data, Pod},
 };
@@ -14,6 +17,23 @@ use crate::{
 
 /// The topology of a thousand groups fits many times.
 const STORE_SIZE: &str = "1Gi";
+
+/// The Service whose name the dashboard's lock has: no other CodisCluster has it, in this Kubernetes or another one that
+/// uses the same coordinator, while the same cluster, made anew, has it again. ClusterIPs are the same everywhere.
+pub(super) fn lock_service(cluster: &ValidCluster, facts: &Facts) -> String {
+    let digest = Sha256::digest(&facts.kubernetes_uid);
+    let kubernetes = digest.iter().take(4).fold(String::new(), |mut word, byte| {
+        let _ = write!(word, "{byte:02x}");
+        word
+    });
+    cluster.names.dashboard_in(&kubernetes)
+}
+
+/// The address in the dashboard's lock.
+pub(super) fn lock_address(cluster: &ValidCluster, facts: &Facts) -> Address {
+    let host = format!("{}.{}.svc", lock_service(cluster, facts), cluster.names.namespace);
+    Address::new(host, ports::DASHBOARD)
+}
 
 pub(super) fn stateful_set(cluster: &ValidCluster, facts: &Facts) -> StatefulSet {
     let name = cluster.names.dashboard();
@@ -31,9 +51,9 @@ pub(super) fn stateful_set(cluster: &ValidCluster, facts: &Facts) -> StatefulSet
         component: Component::Dashboard,
         spec: &cluster.dashboard,
         script: "dashboard.sh",
-        files: &["dashboard.toml", "dashboard-address"],
+        files: &["dashboard.toml", "lock-address", KEY_PRODUCT_CLAIMED],
         env: vec![
-            pod::value("PRODUCT_NAME", &cluster.names.cluster),
+            pod::value("PRODUCT_NAME", cluster.product()),
             pod::value("COORDINATOR", coordinator),
             pod::value("COORDINATOR_ADDR", addresses),
             pod::value("NCPU", cluster.dashboard.cpus.unwrap_or(2).to_string()),

@@ -52,7 +52,7 @@ pub(super) fn dashboard_toml(cluster: &ValidCluster, facts: &Facts) -> String {
     let mut toml = Toml(Vec::new());
     toml.text("coordinator_name", coordinator);
     toml.text("coordinator_addr", &address);
-    toml.text("product_name", &cluster.names.cluster);
+    toml.text("product_name", cluster.product());
     toml.text("product_auth", facts.auth.product.as_deref().unwrap_or_default());
     toml.text("admin_addr", &format!("0.0.0.0:{}", ports::DASHBOARD));
     toml.number("sentinel_quorum", cluster.quorum());
@@ -87,7 +87,7 @@ fn span(millis: u32) -> String {
 
 pub(super) fn proxy_toml(cluster: &ValidCluster, facts: &Facts) -> String {
     let mut toml = Toml(Vec::new());
-    toml.text("product_name", &cluster.names.cluster);
+    toml.text("product_name", cluster.product());
     toml.text("product_auth", facts.auth.product.as_deref().unwrap_or_default());
     toml.text("session_auth", facts.auth.session.as_deref().unwrap_or_default());
     toml.text("admin_addr", &format!("0.0.0.0:{}", ports::PROXY_ADMIN));

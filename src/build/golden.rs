@@ -64,6 +64,7 @@ fn full() -> ValidCluster {
     };
     cluster(serde_json::json!({
         "coordinatorName": "etcd", "coordinatorAddr": "etcd.default:2379", "schedulerName": "other",
+        "productName": "sample_product",
         "durability": "bounded",
         "codisProxy": with(serde_json::json!({"replicas": 3, "config": {"proxy_max_clients": 1000}, "serviceType": "NodePort"})),
         "codisServer": with(serde_json::json!({"replicas": 4, "groupReplicas": 2, "storageClassName": "fast",

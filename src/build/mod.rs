@@ -34,7 +34,8 @@ use k8s_openapi::api::{
 
 pub use budgets::{MASTER, REPLICA};
 pub use config::{
-    KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_AUTH, KEY_SESSION_AUTH, KEY_SESSION_ROTATIONS, sentinel_id,
+    KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_AUTH, KEY_PRODUCT_CLAIMED, KEY_SESSION_AUTH, KEY_SESSION_ROTATIONS,
+    sentinel_id,
 };
 pub use dump::{dump_config_map, parse_dump};
 pub use live::{has_setting, live_settings};
@@ -47,6 +48,9 @@ use crate::{
 
 /// The kubelet's copy of this text in a container's termination message proves that the start gate found no data.
 pub const GATE_MESSAGE: &str = "codis-gate: no data here and no master in the group";
+
+/// So a dashboard's termination message begins where the product is somebody else's; the rest is for people.
+pub const OWNED_ELSEWHERE: &str = "ProductOwnedElsewhere: ";
 
 /// What only the API server knows, or what may never change again.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -76,6 +80,10 @@ pub struct Facts {
     pub live_keys: BTreeSet<String>,
     /// How often the password of the proxies' clients was changed.
     pub session_rotations: u32,
+    /// Whether the product is marked as this cluster's: only then the dashboard starts on what is in it.
+    pub claimed: bool,
+    /// Which Kubernetes this is: the uid of its namespace kube-system.
+    pub kubernetes_uid: String,
 }
 
 /// A Service that has no address yet: workloads can't be built.

@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 
 use super::{
-    Facts,
+    Facts, dashboard,
     meta::{self, Component},
 };
 use crate::{domain::ports, validate::ValidCluster};
@@ -22,6 +22,12 @@ pub(super) fn build(cluster: &ValidCluster, facts: &Facts) -> Vec<Service> {
         internal(
             cluster,
             names.dashboard(),
+            Component::Dashboard,
+            &[("http", ports::DASHBOARD)],
+        ),
+        internal(
+            cluster,
+            dashboard::lock_service(cluster, facts),
             Component::Dashboard,
             &[("http", ports::DASHBOARD)],
         ),

@@ -101,7 +101,50 @@ fn every_member_has_an_address_of_its_own() {
     ] {
         assert!(names.contains(name), "{name} in {names:?}");
     }
-    assert_eq!(names.len(), 3 + 2 + 4 + 1 + 5);
+    assert_eq!(names.len(), 3 + 1 + 2 + 4 + 1 + 5);
+}
+
+#[test]
+fn a_lock_tells_kubernetes_namespace_and_cluster() {
+    let lock = |name: &str, namespace: &str, uid: &str| {
+        let cluster = sample(|c| {
+            c["metadata"]["name"] = name.into();
+            c["metadata"]["namespace"] = namespace.into();
+        });
+        let facts = Facts {
+            kubernetes_uid: uid.into(),
+            ..facts(&cluster)
+        };
+        // Their Services come under the names that they get in this Kubernetes.
+        let address = secret_text(
+            &workloads(&cluster, &facts, &addresses(&cluster, &facts).unwrap()).config,
+            "lock-address",
+        );
+        let (service, _) = address.split_once('.').unwrap();
+        let services = services(&cluster, &facts);
+        let made = services
+            .iter()
+            .find(|made| made.metadata.name.as_deref() == Some(service));
+        let made = made.unwrap_or_else(|| panic!("no Service {service}"));
+        let reach = |service: &Service| {
+            let spec = service.spec.clone().unwrap();
+            (spec.selector, spec.ports, spec.publish_not_ready_addresses)
+        };
+        assert_eq!(reach(made), reach(&services[0]), "it leads to the dashboard");
+        address
+    };
+    let address = lock("sample", "ns", "one");
+    assert_eq!(address, "sample-dashboard-7692c3ad.ns.svc:18080");
+    assert_eq!(lock("sample", "ns", "one"), address, "the same when it is made anew");
+    for other in [
+        lock("other", "ns", "one"),
+        lock("sample", "other", "one"),
+        lock("sample", "ns", "two"),
+    ] {
+        assert_ne!(other, address);
+    }
+    let longest = lock(&"a".repeat(40), "ns", "one");
+    assert!(longest.split('.').next().unwrap().len() <= 63, "{longest}");
 }
 
 #[test]
@@ -419,4 +462,55 @@ fn a_persons_wishes_for_pods_are_added_to_the_operators() {
         .clone()
         .unwrap();
     assert_eq!(selector.match_labels.unwrap()["codis.k8s.io/component"], "server");
+}
+
+#[test]
+fn codis_knows_the_product_and_kubernetes_the_object() {
+    let cluster = sample(|c| c["spec"]["productName"] = "cache_prod".into());
+    let workloads = built(&cluster);
+    for file in ["dashboard.toml", "proxy.toml"] {
+        let line = "product_name = \"cache_prod\"\n";
+        assert!(text(&workloads, file).contains(line), "{file}");
+    }
+    assert!(text(&workloads, "dashboards.json").contains("{\"name\":\"cache_prod\","));
+    let env = pod_specs(&workloads)[0].containers[0].env.clone().unwrap_or_default();
+    let product = env
+        .into_iter()
+        .find(|variable| variable.name == "PRODUCT_NAME")
+        .unwrap();
+    assert_eq!(product.value.as_deref(), Some("cache_prod"));
+    let of_plain = built(&sample(|_| ()));
+    let names = |all: &Workloads| {
+        all.stateful_sets
+            .iter()
+            .map(|set| set.metadata.name.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&workloads), names(&of_plain));
+}
+
+#[test]
+fn a_marked_product_is_told_to_the_dashboards_script_and_restarts_nothing() {
+    let cluster = sample(|c| {
+        c["spec"]["coordinatorName"] = "etcd".into();
+        c["spec"]["coordinatorAddr"] = "etcd:2379".into();
+        c["spec"]["productName"] = "cache".into();
+    });
+    let with = |claimed: bool| {
+        let facts = Facts {
+            claimed,
+            ..facts(&cluster)
+        };
+        workloads(&cluster, &facts, &addresses(&cluster, &facts).unwrap())
+    };
+    let (before, after) = (with(false), with(true));
+    assert_eq!(text(&before, "product-claimed"), "");
+    assert_eq!(text(&after, "product-claimed"), "cache\n");
+    assert_eq!(before.stateful_sets, after.stateful_sets);
+    assert_eq!(before.deployments, after.deployments);
+    let script = text(&before, "dashboard.sh");
+    assert!(
+        script.contains(&format!("\"{OWNED_ELSEWHERE}")),
+        "the operator looks for these words"
+    );
 }

@@ -128,6 +128,8 @@ fn rbac() -> Vec<Value> {
         { "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch", "delete"] },
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "delete"] },
         { "apiGroups": [""], "resources": ["nodes"], "verbs": ["list"] },
+        // Its uid names this Kubernetes in the locks of dashboards.
+        { "apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"] },
         // What went with a node (its claim is deleted too): see `plan::loss`.
         { "apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get"] },
         { "apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ["get", "list", "create", "patch", "delete"] },

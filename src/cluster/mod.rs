@@ -3,11 +3,13 @@
 //! May enter: kube, api. Stays out: decisions. What is wanted comes in as objects, what exists goes out as objects.
 //! Every write passes the gate of the lease and the hook on effects, and every call ends in bounded time.
 
+mod all;
 mod apply;
 mod claims;
 mod compare;
 mod error;
 mod gate;
+mod kubernetes;
 mod lease;
 mod live;
 mod nodes;
@@ -72,6 +74,8 @@ pub struct Cluster {
     effects: Effects,
     recorder: Recorder,
     nodes: nodes::LastNodes,
+    kubernetes: kubernetes::Uid,
+    clusters: all::LastClusters,
 }
 
 /// A client for the API server that the environment names (service account or kubeconfig).
@@ -101,6 +105,8 @@ impl Cluster {
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             nodes: nodes::LastNodes::default(),
+            kubernetes: kubernetes::Uid::default(),
+            clusters: all::LastClusters::default(),
             client,
             gate,
             effects,

@@ -82,6 +82,13 @@ type Armed = std::collections::BTreeSet<GroupId>;
 async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, step: &Step) -> Result<(), Error> {
     let codis = turn.codis;
     match step {
+        Step::ClaimProduct => {
+            let facts = Facts {
+                claimed: true,
+                ..turn.facts.clone()
+            };
+            set_facts(context, desired, turn, facts).await?;
+        }
         Step::RemoveProxy { token, .. } => codis.remove_proxy(token).await?,
         Step::CreateGroup(group) => codis.create_group(*group).await?,
         Step::AddServer { group, server, zone } => codis.add_server(*group, server, zone.as_deref()).await?,
@@ -184,6 +191,11 @@ async fn set_gates(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>
         bootstrapped: armed,
         ..turn.facts.clone()
     };
+    set_facts(context, desired, turn, facts).await
+}
+
+/// Writes to the Secret what the entry scripts go by.
+async fn set_facts(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, facts: Facts) -> Result<(), Error> {
     let config = build::workloads(desired.cluster, &facts, turn.addresses).config;
     context.cluster.apply(turn.live.secret.as_ref(), &config).await?;
     turn.facts = facts;

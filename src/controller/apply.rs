@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Context, Error, adoption, nodes, observe, teardown::ORDER};
+use super::{Context, Error, adoption, nodes, observe, rivals, teardown::ORDER};
 use crate::{
     api::{CodisCluster, names},
     build::{self, Addresses, Component, Facts},
@@ -27,6 +27,7 @@ pub(super) async fn refusal(
     live: &Live,
 ) -> Result<Option<Decision>, Error> {
     let mut decision = Decision::default();
+    rivals::block(context, cluster, valid, live, &mut decision).await?;
     if let [first, ..] = live.predecessor.as_slice() {
         let what = if valid.adopt {
             format!("{first} of the predecessor exists: taking it over is not in this version, and nothing is written")

@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     api::{CodisCluster, GroupStatus, ServerStatus, names::LABEL_GROUP},
-    build::{self, Component, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_SESSION_ROTATIONS},
+    build::{
+        self, Component, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_CLAIMED, KEY_SESSION_ROTATIONS,
+    },
     cluster::Live,
     domain::GroupId,
     validate::{Auth, ValidCluster, Volume},
@@ -54,6 +56,10 @@ pub(super) fn facts(
                 .collect()
         }
     };
+    let mark = live.secret.as_ref().filter(|secret| has(secret, KEY_PRODUCT_CLAIMED));
+    let claimed = mark.map_or(status.product.is_some() || dump.product == valid.product(), |secret| {
+        !text(secret, KEY_PRODUCT_CLAIMED).is_empty()
+    });
     let (auth, session_rotations) = auth(valid, live, wished);
     let whole = whole(cluster, valid);
     Facts {
@@ -76,6 +82,8 @@ pub(super) fn facts(
             .iter()
             .map(|(name, set)| (name.clone(), volume_of(set)))
             .collect(),
+        claimed,
+        kubernetes_uid: String::new(),
     }
 }
 
@@ -263,4 +271,50 @@ fn volume_of(set: &StatefulSet) -> Option<Volume> {
         class: spec.storage_class_name.clone(),
         size: size.0.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::ByteString;
+    use serde_json::json;
+
+    use super::*;
+    use crate::validate::validate;
+
+    /// Whether the product counts as marked, by the Secret's key and the status.
+    fn is_claimed(key: Option<&str>, status: Option<&str>) -> bool {
+        let cluster: CodisCluster = serde_json::from_value(json!({
+            "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
+            "metadata": { "name": "c", "namespace": "ns", "uid": "u" },
+            "spec": {
+                "coordinatorName": "etcd", "coordinatorAddr": "etcd:2379",
+                "codisProxy": { "image": "codis", "replicas": 1 },
+                "codisServer": { "image": "codis", "replicas": 2, "groupReplicas": 2 },
+                "codisDashboard": { "image": "codis" },
+            },
+            "status": { "product": status },
+        }))
+        .unwrap();
+        let data = |text: &str| BTreeMap::from([(KEY_PRODUCT_CLAIMED.to_owned(), ByteString(text.into()))]);
+        let secret = Secret {
+            data: Some(key.map(data).unwrap_or_default()),
+            ..Secret::default()
+        };
+        let live = Live {
+            secret: Some(secret),
+            ..Live::default()
+        };
+        let valid = validate(&cluster).unwrap();
+        facts(&cluster, &valid, &live, &BTreeMap::new(), &Auth::default()).claimed
+    }
+
+    #[test]
+    fn the_mark_is_in_the_secret_and_where_somebody_took_it_out_the_status_knows() {
+        assert!(is_claimed(Some("c\n"), None));
+        assert!(is_claimed(None, Some("c")));
+        assert!(!is_claimed(Some(""), Some("c")), "the Secret's word goes first");
+        assert!(!is_claimed(None, None));
+    }
 }

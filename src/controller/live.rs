@@ -134,7 +134,7 @@ async fn sentinels(verified: &Verified, codis: &Codis, cluster: &ValidCluster, o
     for (address, view) in &observed.sentinels {
         let Ok(view) = view else { continue };
         for group in topology.groups.values() {
-            let name = format!("{}-{}", cluster.names.cluster, group.id);
+            let name = format!("{}-{}", cluster.product(), group.id);
             let Some(known) = view.masters.get(&name) else { continue };
             let word = format!("{wished:?}");
             // By group: a sentinel watches many.

@@ -17,6 +17,7 @@ mod nodes;
 mod observe;
 mod passwords;
 mod promotion;
+mod rivals;
 mod roles;
 mod run;
 mod status;
@@ -131,7 +132,7 @@ async fn pass(context: &Context, cluster: &CodisCluster) -> Result<Requeue, Erro
         Err(errors) => return blocked(context, cluster, status::invalid(&errors)).await,
     };
     let live = Box::pin(context.cluster.fetch(cluster)).await?;
-    if let Some(decision) = apply::refusal(context, cluster, &valid, &live).await? {
+    if let Some(decision) = Box::pin(apply::refusal(context, cluster, &valid, &live)).await? {
         return blocked(context, cluster, decision).await;
     }
     let wished = Box::pin(passwords::wished(context, &valid, &live)).await?;
@@ -158,6 +159,7 @@ async fn settle(
 ) -> Result<Requeue, Error> {
     let nodes = context.cluster.nodes().await;
     let mut facts = facts::facts(cluster, valid, live, &nodes, &wished.auth);
+    facts.kubernetes_uid = context.cluster.kubernetes_uid().await?;
     Box::pin(storage::remember(context, cluster, valid, &mut facts)).await?;
     let mut outcome = Applied::of(valid, &wished, &facts);
     let applied = Box::pin(everything(context, cluster, valid, live, &facts, &mut outcome)).await;
@@ -194,7 +196,7 @@ async fn settle(
         allow_stand_in: context.allow_stand_in,
     };
     let codis = Codis::new(
-        &valid.names.cluster,
+        valid.product(),
         facts.auth.product.as_deref(),
         addresses.dashboard.clone(),
         context.effects.clone(),
@@ -211,7 +213,9 @@ async fn settle(
         carried: Carried::of(cluster),
     };
     if !valid.brakes.observe {
-        if let Err(error) = Box::pin(switchover::sweep(context, &mut turn, &desired)).await {
+        if plan::owns_product(&desired, &observed)
+            && let Err(error) = Box::pin(switchover::sweep(context, &mut turn, &desired)).await
+        {
             tracing::warn!(%error, "locks of a failed switchover may be left");
         }
         roles::label(context, &desired, &turn).await?;

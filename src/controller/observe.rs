@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use super::{Context, dump, nodes, switchover, volumes};
 use crate::{
     api::{CodisCluster, names},
-    build::{Component, Facts, GATE_MESSAGE},
+    build::{Component, Facts, GATE_MESSAGE, OWNED_ELSEWHERE},
     cluster::Live,
     codis::Codis,
     domain::{
@@ -83,6 +83,8 @@ pub(super) async fn observe(
         nodes,
         balanced: balanced(cluster, desired.cluster, &dashboard),
         moving_for: context.memory.moving(names.key(), begun(&dashboard), Instant::now()),
+        owned_elsewhere: of_component(live, Component::Dashboard.name()).find_map(owned_elsewhere),
+        claimed: facts.claimed,
         bootstrapped: facts.bootstrapped.clone(),
         down_for: down_for.into_iter().collect(),
         unready: unready(desired, live),
@@ -277,10 +279,20 @@ fn is_running(status: &ContainerStatus) -> bool {
 
 /// The start gate ended the container when it last ran.
 fn is_at_the_gate(status: &ContainerStatus) -> bool {
+    last_word(status).is_some_and(|message| message.trim() == GATE_MESSAGE)
+}
+
+/// What the container said when it last ended.
+fn last_word(status: &ContainerStatus) -> Option<String> {
     let ended = |state: Option<&ContainerState>| state.and_then(|state| state.terminated.clone());
     let last = ended(status.state.as_ref()).or_else(|| ended(status.last_state.as_ref()));
-    last.and_then(|ended| ended.message)
-        .is_some_and(|message| message.trim() == GATE_MESSAGE)
+    last?.message
+}
+
+/// Why a dashboard's entry script doesn't start it, where the product is somebody else's.
+fn owned_elsewhere(pod: &Pod) -> Option<String> {
+    let why = container(pod).filter(|_| !is_ready(pod)).and_then(last_word)?;
+    why.trim().strip_prefix(OWNED_ELSEWHERE).map(str::to_owned)
 }
 
 fn proxy_pod(pod: &Pod, now: Timestamp) -> ProxyPod {
@@ -353,14 +365,19 @@ pub(super) fn is_unschedulable(pod: &Pod) -> bool {
     unscheduled(pod).is_some()
 }
 
-/// Why a pod can't run, where Kubernetes says it: no node takes it, its image can't be pulled, it ends again and again.
+/// Why a pod can't run, where Kubernetes or its own last word says it: no node takes it, its image can't be pulled, it ends
+/// again and again.
 fn trouble(pod: &Pod) -> Option<String> {
+    const LONGEST: usize = 300;
     let waiting = container(pod).and_then(|status| status.state.as_ref()?.waiting.clone());
     let reason = waiting
         .and_then(|waiting| waiting.reason)
         .filter(|reason| reason != "ContainerCreating");
     let unscheduled = unscheduled(pod);
     let why = reason.or_else(|| unscheduled.and_then(|condition| condition.message.clone()))?;
+    let word = container(pod).and_then(last_word).unwrap_or_default();
+    let word: String = word.trim().chars().take(LONGEST).collect();
+    let why = if word.is_empty() { why } else { format!("{why}, {word}") };
     Some(format!("{}: {why}", pod.name_any()))
 }
 

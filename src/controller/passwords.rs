@@ -93,7 +93,7 @@ async fn is_refused(
     };
     let nobody = Address::new(names.dashboard(), ports::DASHBOARD);
     let codis = Codis::new(
-        &names.cluster,
+        valid.product(),
         product,
         nobody,
         context.effects.clone(),

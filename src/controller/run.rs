@@ -135,6 +135,10 @@ async fn lead(
     }
     tracing::info!("leading");
     context.metrics.leading(true);
+    // Without it no pass gets far. The passes ask again, so that it may be mended meanwhile.
+    if let Err(error) = context.cluster.kubernetes_uid().await {
+        tracing::error!(%error, "this Kubernetes can't be told from others");
+    }
     let lost = async {
         let _ = leading.wait_for(|leads| !*leads).await;
     };

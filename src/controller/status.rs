@@ -151,6 +151,7 @@ pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision) -> C
     status.nodes.clone_from(&decision.nodes);
     status.brakes = wished.brakes.told(view.desired.now);
     status.addresses = view.facts.addresses.clone();
+    status.product = view.facts.claimed.then(|| wished.product().to_owned());
     status.without_effect = view.without_effect.to_vec();
     let truth = Truth {
         ready: decision.is_settled() && decision.alarms.is_empty() && health.is_serving() && is_whole,

@@ -58,8 +58,9 @@ fn door(context: &Context, cluster: &CodisCluster, live: &Live) -> Result<Option
         return Ok(None);
     };
     let auth = passwords::in_force(secret);
+    let name = cluster.name_any();
     let codis = Codis::new(
-        &cluster.name_any(),
+        cluster.spec.product_name.as_deref().unwrap_or(&name),
         auth.product.as_deref(),
         Address::new(ip, ports::DASHBOARD),
         context.effects.clone(),

@@ -37,6 +37,10 @@ pub struct Observed {
     pub balanced: BTreeSet<GroupId>,
     /// For how many seconds slots have been on their way to another group, of those that have begun to move.
     pub moving_for: BTreeMap<SlotId, u64>,
+    /// Why the dashboard's entry script doesn't start it: the product is somebody else's.
+    pub owned_elsewhere: Option<String>,
+    /// Whether the product is marked as this cluster's (design, decision 7).
+    pub claimed: bool,
     /// Groups whose start gate is armed (design, decision 6).
     pub bootstrapped: BTreeSet<GroupId>,
     /// For how many seconds in a row a server, a sentinel or a proxy (its administrative address) hasn't answered.

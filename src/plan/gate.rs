@@ -83,7 +83,7 @@ fn may_lift(input: &Input<'_>, group: &Group, server: &Address, uptime: u64) -> 
 /// The same while the dashboard is away: the sentinels' word is then the only one, and must be a majority's.
 pub(super) fn unfence_by_sentinels(desired: &Desired<'_>, observed: &Observed) -> Option<Step> {
     for (group, servers) in &desired.addresses.servers {
-        let name = format!("{}-{group}", desired.cluster.names.cluster);
+        let name = format!("{}-{group}", desired.cluster.product());
         for server in servers {
             let Some(ServerView::Up {
                 replication: Replication::Master,

@@ -92,7 +92,7 @@ fn servers_in_role(topology: &Topology, observed: &Observed) -> usize {
 }
 
 fn sentinels_watching(desired: &Desired<'_>, topology: &Topology, observed: &Observed) -> usize {
-    let product = &desired.cluster.names.cluster;
+    let product = desired.cluster.product();
     let groups = topology.groups.values().filter(|group| !group.servers.is_empty());
     let names: Vec<String> = groups.map(|group| format!("{product}-{}", group.id)).collect();
     let views = observed.sentinels.values().flatten();

@@ -153,7 +153,7 @@ impl Input<'_> {
 
     /// The name under which sentinels watch a group (contract §11).
     pub(super) fn master_name(&self, group: GroupId) -> String {
-        format!("{}-{group}", self.desired.cluster.names.cluster)
+        format!("{}-{group}", self.desired.cluster.product())
     }
 
     /// What the sentinels that answer have for a group's master.

@@ -6,6 +6,7 @@
 //! it waits for, one that must never act by itself says why it is blocked; the status shows both.
 
 mod bootstrap;
+mod claim;
 mod drain;
 mod gate;
 mod heal;
@@ -34,6 +35,7 @@ pub use slots::{balanced, slots_to_move};
 pub use step::{Decision, Note, Step, reason};
 
 use crate::domain::{DashboardView, Observed};
+use claim::Verdict;
 use input::Input;
 
 /// How the stand-in for Codis begins to say what it is.
@@ -87,6 +89,20 @@ const VOLUNTARY: [Rule; 8] = [
     spread::balance,
 ];
 
+/// Whether the dashboard answers and its product is known to be this cluster's: only then anything is written there.
+#[must_use]
+pub fn owns_product(desired: &Desired<'_>, observed: &Observed) -> bool {
+    let DashboardView::Online { topology, .. } = &observed.dashboard else {
+        return false;
+    };
+    let input = Input {
+        desired,
+        observed,
+        topology,
+    };
+    matches!(claim::verdict(&input), Verdict::Ours)
+}
+
 /// The next step towards what is desired.
 #[must_use]
 pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
@@ -97,6 +113,11 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
     let (version, topology) = match &observed.dashboard {
         DashboardView::Online { version, topology } => (version, topology.as_ref()),
         DashboardView::Unavailable(why) => {
+            // Not even what a switchover left is cleared away: that goes through the dashboard, too.
+            if let Some(why) = &observed.owned_elsewhere {
+                decision.block(reason::PRODUCT_OWNED_ELSEWHERE, why.clone());
+                return decision;
+            }
             decision.wait(
                 reason::DASHBOARD_NOT_READY,
                 format!("the dashboard is not ready: {why}"),
@@ -122,13 +143,20 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
         observed,
         topology,
     };
-    if let Some(foreign) = input.foreign_member() {
-        let what = format!(
-            "the product {} on this coordinator already has {foreign}, which is no member of this cluster: nothing is written; use another name or coordinator, or empty the coordinator if that topology is of no use any more",
-            desired.cluster.names.cluster
-        );
-        decision.block(reason::COORDINATOR_IN_USE, what);
-        return decision;
+    match claim::verdict(&input) {
+        Verdict::Ours => {}
+        Verdict::Unmarked => {
+            decision.step = Some(Step::ClaimProduct);
+            return decision;
+        }
+        Verdict::Unclear(what) => {
+            decision.wait(reason::PROXIES_NOT_READY, what);
+            return decision;
+        }
+        Verdict::Foreign(why) => {
+            decision.block(reason::PRODUCT_OWNED_ELSEWHERE, why);
+            return decision;
+        }
     }
     decision.nodes = drain::told(desired, observed, Some(topology));
     decision.step = HEALING.iter().find_map(|rule| rule(&input, &mut decision));

@@ -390,7 +390,7 @@ fn of_topology(desired: &Desired<'_>, topology: &Topology) -> Option<Dump> {
     let known = |address: &Address| sentinels.iter().find(|(_, known)| known == address);
     Some(Dump {
         cluster_uid: desired.cluster.names.uid.clone(),
-        product: desired.cluster.names.cluster.clone(),
+        product: desired.cluster.product().to_owned(),
         groups: topology
             .groups
             .iter()

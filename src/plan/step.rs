@@ -60,8 +60,8 @@ pub mod reason {
     pub const DUMP_NOT_KEPT: &str = "DumpNotKept";
     /// The topology was lost and is put back.
     pub const RESTORING: &str = "RestoringTopology";
-    /// Blocked: the topology has members that aren't ours.
-    pub const COORDINATOR_IN_USE: &str = "CoordinatorInUse";
+    /// Blocked: the product is another cluster's: it holds the lock, has members in it, or was first to name it.
+    pub const PRODUCT_OWNED_ELSEWHERE: &str = "ProductOwnedElsewhere";
     /// Blocked: every copy of a group's data is gone.
     pub const GROUP_LOST: &str = "GroupLost";
     /// Blocked: the official master is empty and another server has data.
@@ -87,6 +87,8 @@ pub mod reason {
 /// One unit that changes the outside world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Mark the product as this cluster's. Nothing is written into it before.
+    ClaimProduct,
     /// Take a proxy's record out of the dashboard, whether it answers or not.
     RemoveProxy {
         /// Its token.
@@ -248,6 +250,7 @@ impl Step {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Self::ClaimProduct => "ClaimProduct",
             Self::RemoveProxy { .. } => "RemoveProxy",
             Self::StartEmpty { .. } => "GroupStartsEmpty",
             Self::CreateGroup(_) => "CreateGroup",
@@ -288,6 +291,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ClaimProduct => f.write_str("mark the product as this cluster's"),
             Self::RemoveProxy { admin, .. } => write!(f, "remove the record of the dead proxy {admin}"),
             Self::StartEmpty { group, .. } => {
                 write!(f, "let group {group} start empty: every copy of its data is gone")

@@ -1,6 +1,7 @@
 //! A cluster in which everything is in its place; tests change what they are about.
 
 mod bootstrap;
+mod claim;
 mod drain;
 mod gate;
 mod heal;
@@ -381,6 +382,7 @@ impl World {
                     .values_mut()
                     .for_each(|known| *known = Ok(view.clone()));
             }
+            Step::ClaimProduct => self.observed.claimed = true,
             Step::ArmGate(groups) => self.observed.bootstrapped.extend(groups),
             Step::AssignSlots(slots) => {
                 for (slot, group) in slots {

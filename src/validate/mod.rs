@@ -10,6 +10,7 @@ mod overrides;
 mod parameters;
 mod passwords;
 mod pod;
+mod shared;
 mod slot_moves;
 
 use std::{
@@ -27,6 +28,7 @@ pub use overrides::{SentinelTuning, Settings};
 pub use parameters::{Kind, LIVE, Live, bytes, is_bare, live};
 pub use passwords::{Auth, Password, Passwords, password};
 pub use pod::Pod;
+pub use shared::SharedProduct;
 pub use slot_moves::{BalanceBy, SlotMoves};
 
 use crate::{
@@ -74,11 +76,13 @@ pub struct Jodis {
     pub compatible: bool,
 }
 
-/// A CodisCluster that makes sense. Its product is named like it.
+/// A CodisCluster that makes sense.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidCluster {
-    /// Its name, namespace and uid, and the names of all that belongs to it.
+    /// Its name, namespace and uid, and the names of all that belongs to it in Kubernetes.
     pub names: Names,
+    /// Its name in Codis, where that isn't the object's name.
+    product: Option<String>,
     /// Where the topology is kept.
     pub coordinator: Coordinator,
     /// The wished passwords; those in force are a fact.
@@ -144,6 +148,13 @@ pub struct ValidCluster {
 }
 
 impl ValidCluster {
+    /// The name of the product: what Codis, sentinels, clients of jodis and the coordinator call the cluster. Objects of
+    /// Kubernetes are named after the CodisCluster instead.
+    #[must_use]
+    pub fn product(&self) -> &str {
+        self.product.as_deref().unwrap_or(&self.names.cluster)
+    }
+
     /// The ids of the wished groups.
     pub fn wished_groups(&self) -> impl Iterator<Item = GroupId> + use<> {
         (1..=u64::from(self.groups)).filter_map(|id| GroupId::try_from(id).ok())
@@ -181,6 +192,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
     let mut errors = Errors::default();
     let spec = &cluster.spec;
     let names = errors.take(Names::of(cluster));
+    let product = errors.take(product(spec));
     let coordinator = errors.take(coordinator("spec", &spec.coordinator_name, &spec.coordinator_addr));
     let passwords = Passwords::of(spec, &mut errors);
     let (groups, group_size) = errors.take(group_shape(cluster));
@@ -221,6 +233,7 @@ pub fn validate(cluster: &CodisCluster) -> Result<ValidCluster, Vec<Invalid>> {
     errors.into_result()?;
     Ok(ValidCluster {
         names,
+        product,
         coordinator,
         passwords,
         groups,
@@ -291,6 +304,23 @@ fn choice(field: &str, value: Option<&str>, [default, other]: [&str; 2]) -> Resu
         value if value == other => Ok(true),
         _ => Err(Invalid::new(field, format!("must be {default} or {other}"))),
     }
+}
+
+/// What Codis takes and what is safe wherever the name gets: config files, paths in the coordinator, names of masters at
+/// the sentinels. Codis itself takes dots and a leading underscore, too (contract §3).
+fn product(spec: &CodisClusterSpec) -> Result<Option<String>, Invalid> {
+    const LONGEST: usize = 63;
+    let Some(name) = &spec.product_name else {
+        return Ok(None);
+    };
+    let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.len() <= LONGEST && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_inside) {
+        return Ok(Some(name.clone()));
+    }
+    let problem = format!(
+        "{name:?} must start with a letter or a digit and have only letters, digits, - and _ , at most {LONGEST} of them"
+    );
+    Err(Invalid::new("spec.productName", problem))
 }
 
 /// `field` is the one that the name and the address are in.

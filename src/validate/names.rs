@@ -8,7 +8,7 @@ use crate::{api::CodisCluster, domain::GroupId};
 /// A cluster's identity and the names made from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    /// The cluster's name, also that of its product.
+    /// The CodisCluster's name.
     pub cluster: String,
     /// Its namespace.
     pub namespace: String,
@@ -46,6 +46,11 @@ impl Names {
     #[must_use]
     pub fn dashboard(&self) -> String {
         format!("{}-dashboard", self.cluster)
+    }
+    /// The Service whose name the dashboard's lock has. `kubernetes` is a short word for the Kubernetes that it is in.
+    #[must_use]
+    pub fn dashboard_in(&self, kubernetes: &str) -> String {
+        format!("{}-dashboard-{kubernetes}", self.cluster)
     }
     /// The proxies' Deployment and Service.
     #[must_use]

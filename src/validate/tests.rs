@@ -328,3 +328,31 @@ fn proxies_are_scaled_by_the_cpu_that_they_request() {
     );
     assert_eq!(valid.without_effect, [""; 0]);
 }
+
+#[test]
+fn the_product_is_named_like_the_object_unless_the_spec_says_another_name() {
+    assert_eq!(validate(&cluster(|_| ())).unwrap().product(), "sample");
+    for name in ["cache_Prod-2", "0", &"a".repeat(63)] {
+        let valid = validate(&cluster(|c| c["spec"]["productName"] = name.into())).unwrap();
+        assert_eq!((valid.product(), &*valid.names.cluster), (name, "sample"));
+    }
+}
+
+#[test]
+fn a_product_name_that_codis_or_a_path_would_not_take_is_refused() {
+    for name in [
+        "",
+        "a b",
+        "a/b",
+        "..",
+        "a.b",
+        "-a",
+        "_a",
+        "a\"b",
+        "café",
+        &"a".repeat(64),
+    ] {
+        let refused = fields_refused(|c| c["spec"]["productName"] = name.into());
+        assert_eq!(refused, ["spec.productName"], "{name:?}");
+    }
+}

@@ -155,6 +155,12 @@ async fn every_rule_refuses_with_its_message() {
         ),
         (
             "a",
+            with("/productName", json!("a/b")),
+            "productName must start with a letter or a digit",
+        ),
+        ("a", with("/productName", json!("a".repeat(64))), "Too long"),
+        (
+            "a",
             with("/coordinatorName", json!("consul")),
             "coordinatorName must be one of filesystem, etcd, zookeeper",
         ),
@@ -192,6 +198,28 @@ async fn names_at_the_limits_are_admitted() {
     let Some(world) = World::new().await else { return };
     for name in ["a", "a-1", &"a".repeat(40)] {
         apply(&world, &manifest(name, spec())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_products_name_cannot_be_changed_given_later_or_taken_away() {
+    let Some(world) = World::new().await else { return };
+    let named = |name: Option<&str>| {
+        let mut spec = spec();
+        if let Some(name) = name {
+            spec["productName"] = json!(name);
+        }
+        spec
+    };
+    for (name, before, after) in [
+        ("changed", Some("one"), Some("two")),
+        ("later", None, Some("later")),
+        ("away", Some("away"), None),
+    ] {
+        apply(&world, &manifest(name, named(before))).await.unwrap();
+        let refused = refusal(&world, &manifest(name, named(after))).await;
+        assert!(refused.contains("productName can't be changed"), "{name}: {refused}");
+        apply(&world, &manifest(name, named(before))).await.unwrap();
     }
 }
 

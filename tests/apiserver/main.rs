@@ -6,9 +6,12 @@
 mod apply;
 mod budgets;
 mod crd;
+#[path = "../support/dashboard.rs"]
+mod dashboard;
 mod lease;
 mod objects;
 mod own;
+mod product;
 #[path = "../support/mod.rs"]
 mod support;
 mod whole_spec;

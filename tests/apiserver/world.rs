@@ -23,13 +23,18 @@ impl World {
     /// `None` when there is no API server to test with.
     pub async fn new() -> Option<Self> {
         let server = server().await?;
+        Some(Self::of(server, server.namespace().await))
+    }
+
+    /// A part that exists of an API server.
+    pub fn of(server: &'static ApiServer, namespace: String) -> Self {
         let client = server.client(User::Operator);
-        Some(Self {
+        Self {
             server,
-            namespace: server.namespace().await,
+            namespace,
             door: Cluster::new(client, WriteGate::open(), Effects::none(), "test"),
             admin: server.client(User::Admin),
-        })
+        }
     }
 
     /// Somebody else's view of a kind.

@@ -34,6 +34,9 @@ use tokio::{
 /// How long the server may take to start on a loaded machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
+/// Where the Services of each server are.
+const SERVICES: [&str; 2] = ["10.96.0.0/16", "127.96.0.0/16"];
+
 /// Who asks: the audit log tells them apart. All may do everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User {
@@ -82,10 +85,20 @@ pub struct ApiServer {
 /// # Panics
 /// When it doesn't start, or isn't there although REQUIRE_APISERVER=1.
 pub async fn server() -> Option<&'static ApiServer> {
-    static SERVER: OnceCell<Option<ApiServer>> = OnceCell::const_new();
-    let server = SERVER.get_or_init(|| async {
+    nth_server(0).await
+}
+
+/// The server of another Kubernetes. Its Services have loopback addresses: a test can be what is behind them.
+#[allow(dead_code, reason = "most test binaries need one")]
+pub async fn other_server() -> Option<&'static ApiServer> {
+    nth_server(1).await
+}
+
+async fn nth_server(number: usize) -> Option<&'static ApiServer> {
+    static SERVERS: [OnceCell<Option<ApiServer>>; 2] = [OnceCell::const_new(), OnceCell::const_new()];
+    let server = SERVERS[number].get_or_init(|| async {
         match binaries() {
-            Ok(binaries) => Some(ApiServer::start(&binaries).await),
+            Ok(binaries) => Some(ApiServer::start(&binaries, number).await),
             Err(why) if env::var("REQUIRE_APISERVER").as_deref() == Ok("1") => panic!("tier apiserver: {why}"),
             Err(why) => {
                 // Not eprintln!, which the test runner swallows.
@@ -121,10 +134,10 @@ fn binaries() -> Result<PathBuf, String> {
 }
 
 impl ApiServer {
-    async fn start(binaries: &Path) -> Self {
+    async fn start(binaries: &Path, number: usize) -> Self {
         // Between finding a free port and using it, another process may take it: then a second try helps.
         for attempt in 1.. {
-            match Self::try_start(binaries, attempt).await {
+            match Self::try_start(binaries, number, attempt).await {
                 Ok(server) => return server,
                 Err(why) if attempt == 3 => panic!("the API server doesn't start: {why}"),
                 Err(why) => eprintln!("tier apiserver: try {attempt}: {why}"),
@@ -133,8 +146,8 @@ impl ApiServer {
         unreachable!("the loop returns or panics")
     }
 
-    async fn try_start(binaries: &Path, attempt: u32) -> Result<Self, String> {
-        let directory = env::temp_dir().join(format!("codis-apiserver-{}-{attempt}", std::process::id()));
+    async fn try_start(binaries: &Path, number: usize, attempt: u32) -> Result<Self, String> {
+        let directory = env::temp_dir().join(format!("codis-apiserver-{}-{number}-{attempt}", std::process::id()));
         fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         write_files(&directory)?;
         let (client_port, peer_port, port) = (free_port(), free_port(), free_port());
@@ -144,7 +157,7 @@ impl ApiServer {
             &binaries.join("etcd"),
             &etcd_flags(&directory, client_port, peer_port),
         )?;
-        let flags = apiserver_flags(&directory, client_port, port);
+        let flags = apiserver_flags(&directory, client_port, port, SERVICES[number]);
         let apiserver = leashed(&directory, "apiserver", &binaries.join("kube-apiserver"), &flags)?;
         let mut server = Self {
             url: format!("https://127.0.0.1:{port}"),
@@ -155,6 +168,7 @@ impl ApiServer {
         };
         server.wait_until_ready().await?;
         server.install_crds().await?;
+        server.wait_for_its_own_namespace().await?;
         Ok(server)
     }
 
@@ -197,6 +211,17 @@ impl ApiServer {
         Ok(())
     }
 
+    /// It makes kube-system itself, a moment after it is ready.
+    async fn wait_for_its_own_namespace(&self) -> Result<(), String> {
+        let api = Api::<Namespace>::all(self.client(User::Admin));
+        let exists = await_condition(api, "kube-system", |found: Option<&Namespace>| found.is_some());
+        let waited = timeout(Duration::from_secs(30), exists).await;
+        waited
+            .map_err(|_| "there is no kube-system".to_owned())?
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+
     /// A kubeconfig for programs of their own.
     #[allow(dead_code, reason = "not every test binary starts programs")]
     pub fn kubeconfig(&self, user: User) -> PathBuf {
@@ -228,9 +253,15 @@ impl ApiServer {
     /// A new, empty namespace.
     pub async fn namespace(&self) -> String {
         let name = format!("test-{}", self.namespaces.fetch_add(1, Ordering::Relaxed));
+        self.create_namespace(&name).await;
+        name
+    }
+
+    /// A new, empty namespace of this name.
+    pub async fn create_namespace(&self, name: &str) {
         let namespace = Namespace {
             metadata: ObjectMeta {
-                name: Some(name.clone()),
+                name: Some(name.to_owned()),
                 ..ObjectMeta::default()
             },
             ..Namespace::default()
@@ -239,7 +270,6 @@ impl ApiServer {
             .create(&PostParams::default(), &namespace)
             .await
             .unwrap();
-        name
     }
 
     /// Every request so far of a user about a namespace. A request is logged before it is served, so whatever was
@@ -358,7 +388,7 @@ fn etcd_flags(directory: &Path, client_port: u16, peer_port: u16) -> Vec<String>
     ]
 }
 
-fn apiserver_flags(directory: &Path, etcd_port: u16, port: u16) -> Vec<String> {
+fn apiserver_flags(directory: &Path, etcd_port: u16, port: u16, services: &str) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
     vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
@@ -368,7 +398,7 @@ fn apiserver_flags(directory: &Path, etcd_port: u16, port: u16) -> Vec<String> {
         format!("--service-account-key-file={}", file("service-accounts.key")),
         format!("--service-account-signing-key-file={}", file("service-accounts.key")),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        format!("--service-cluster-ip-range={services}"),
         // Nobody makes the service accounts that this would ask for.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
         "--authorization-mode=RBAC".to_owned(),

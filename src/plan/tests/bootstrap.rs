@@ -69,7 +69,7 @@ fn a_topology_with_members_of_somebody_else_is_not_touched() {
     let decision = world.decide();
     assert_eq!(
         (decision.step.clone(), reasons(&decision.blocked)),
-        (None, vec![reason::COORDINATOR_IN_USE])
+        (None, vec![reason::PRODUCT_OWNED_ELSEWHERE])
     );
 }
 

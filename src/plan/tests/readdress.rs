@@ -115,5 +115,5 @@ fn a_sentinels_old_address_is_forgotten_before_its_new_one_is_added() {
 fn an_address_that_nobody_remembers_is_foreign() {
     let mut world = moved("c-g1-1", &new());
     world.observed.dump = None;
-    assert_eq!(reasons(&world.decide().blocked), [reason::COORDINATOR_IN_USE]);
+    assert_eq!(reasons(&world.decide().blocked), [reason::PRODUCT_OWNED_ELSEWHERE]);
 }

@@ -172,3 +172,30 @@ fn a_sentinel_that_hangs_is_made_anew_one_at_a_time() {
     one_restarts.observed.down_for.insert(sentinel(0), 2);
     assert_eq!(restarted(&one_restarts), None);
 }
+
+#[test]
+fn sentinels_watch_groups_under_the_name_of_the_product() {
+    let mut world = World::settled();
+    let spec: CodisCluster = serde_json::from_value(serde_json::json!({
+        "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
+        "metadata": {"name": "c", "namespace": "ns", "uid": "u"},
+        "spec": {
+            "coordinatorName": "filesystem", "coordinatorAddr": "builtin", "productName": "cache",
+            "codisProxy": {"image": "i", "replicas": 2}, "codisDashboard": {"image": "i"},
+            "codisServer": {"image": "i", "replicas": 4, "groupReplicas": 2},
+            "sentinel": {"image": "i", "replicas": 3}
+        }
+    }))
+    .unwrap();
+    world.cluster = validate(&spec).unwrap();
+    assert_eq!(health(&world.desired(), &world.observed()).sentinels_watching, 0);
+    for view in world.observed.sentinels.values_mut().flatten() {
+        let renamed = view
+            .masters
+            .iter()
+            .map(|(name, master)| (name.replace("c-", "cache-"), master.clone()));
+        view.masters = renamed.collect();
+    }
+    assert_eq!(health(&world.desired(), &world.observed()).sentinels_watching, 3);
+    assert_eq!(world.decide(), Decision::default());
+}

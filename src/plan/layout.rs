@@ -65,7 +65,7 @@ fn levelling(
     }
 }
 
-/// A group is levelled up to this share of the mean: what servers say changes all the time.
+/// Groups are level when they differ by less than one such part of their mean: what servers say changes all the time.
 const TOLERANCE: u64 = 20;
 
 /// The same by what the groups hold (keys, bytes) instead of by their slots: a slot weighs what its group's slots weigh on
@@ -76,75 +76,112 @@ pub(super) fn moves_by_load(
     level: bool,
     loads: &BTreeMap<GroupId, u64>,
 ) -> Vec<(SlotId, GroupId)> {
-    let mut of_group: BTreeMap<GroupId, Vec<SlotId>> = BTreeMap::new();
-    let mut counts: BTreeMap<GroupId, u64> = BTreeMap::new();
-    for slot in slots {
-        let Some(group) = slot.group else { continue };
-        *counts.entry(group).or_default() += 1;
-        if slot.moving.is_none() {
-            of_group.entry(group).or_default().push(slot.id);
-        }
-    }
-    // In 1024ths, so that many light slots count too. At least 1: empty slots are spread as well.
-    let weight = |group: &GroupId| {
-        let (load, count) = (
-            loads.get(group).copied().unwrap_or(0),
-            counts.get(group).copied().unwrap_or(1),
-        );
-        (load.saturating_mul(1024) / count).max(1)
-    };
-    let mut loads: BTreeMap<GroupId, u64> = staying
-        .iter()
-        .map(|group| (*group, weight(group) * counts.get(group).copied().unwrap_or(0)))
+    let mut scales = Scales::of(slots, staying, loads);
+    let leaving: Vec<GroupId> = scales
+        .movable
+        .keys()
+        .filter(|group| !staying.contains(group))
+        .copied()
         .collect();
-    for slot in slots {
-        if let (Some(from), Some(moving)) = (slot.group, slot.moving) {
-            shift(&mut loads, from, moving.to, weight(&from));
+    for from in leaving {
+        while let Some(to) = scales.lightest().filter(|_| scales.has_movable(from)) {
+            scales.shift(from, to);
         }
     }
-    let lightest = |loads: &BTreeMap<GroupId, u64>| {
-        loads
-            .iter()
-            .min_by_key(|(group, load)| (**load, **group))
-            .map(|(group, _)| *group)
-    };
-    let mut moves = Vec::new();
-    for (from, slots) in of_group.iter().filter(|(group, _)| !staying.contains(group)) {
-        for slot in slots {
-            let Some(to) = lightest(&loads) else { return moves };
-            shift(&mut loads, *from, to, weight(from));
-            moves.push((*slot, to));
-        }
+    if level {
+        scales.level();
     }
-    let tolerated = loads.values().sum::<u64>() / (TOLERANCE * loads.len().max(1) as u64);
-    while level {
-        let movable = |group: &GroupId| of_group.get(group).is_some_and(|slots| !slots.is_empty());
-        let heaviest = loads
-            .iter()
-            .filter(|(group, _)| movable(group))
-            .max_by_key(|(group, load)| (**load, **group));
-        let (Some(from), Some(to)) = (heaviest.map(|(group, _)| *group), lightest(&loads)) else {
-            break;
-        };
-        // A slot that is heavier than half of the difference would only turn it around.
-        if loads[&from] - loads[&to].min(loads[&from]) <= tolerated.max(2 * weight(&from)) {
-            break;
-        }
-        let Some(slot) = of_group.get_mut(&from).and_then(Vec::pop) else {
-            break;
-        };
-        shift(&mut loads, from, to, weight(&from));
-        moves.push((slot, to));
-    }
-    moves
+    scales.moves
 }
 
-fn shift(loads: &mut BTreeMap<GroupId, u64>, from: GroupId, to: GroupId, weight: u64) {
-    if let Some(load) = loads.get_mut(&from) {
-        *load = load.saturating_sub(weight);
+/// What is in each group, in 1024ths, so that many light slots count too.
+struct Scales {
+    /// What a slot of a group weighs: at least 1, so that empty slots are spread as well.
+    weights: BTreeMap<GroupId, u64>,
+    /// What groups that stay have, once everything has arrived.
+    loads: BTreeMap<GroupId, u64>,
+    /// The slots that may be sent on.
+    movable: BTreeMap<GroupId, Vec<SlotId>>,
+    moves: Vec<(SlotId, GroupId)>,
+}
+
+impl Scales {
+    fn of(slots: &[SlotMapping], staying: &BTreeSet<GroupId>, loads: &BTreeMap<GroupId, u64>) -> Self {
+        let mut counts: BTreeMap<GroupId, u64> = BTreeMap::new();
+        let mut movable: BTreeMap<GroupId, Vec<SlotId>> = BTreeMap::new();
+        for slot in slots {
+            let Some(group) = slot.group else { continue };
+            *counts.entry(group).or_default() += 1;
+            if slot.moving.is_none() {
+                movable.entry(group).or_default().push(slot.id);
+            }
+        }
+        let weight = |(group, count): (&GroupId, &u64)| {
+            let load = loads.get(group).copied().unwrap_or(0);
+            (*group, (load.saturating_mul(1024) / count).max(1))
+        };
+        let mut scales = Self {
+            weights: counts.iter().map(weight).collect(),
+            loads: staying.iter().map(|group| (*group, 0)).collect(),
+            movable,
+            moves: Vec::new(),
+        };
+        for slot in slots {
+            if let (Some(from), Some(owner)) = (slot.group, slot.owner()) {
+                scales.add(owner, scales.weight(from));
+            }
+        }
+        scales
     }
-    if let Some(load) = loads.get_mut(&to) {
-        *load += weight;
+
+    fn weight(&self, group: GroupId) -> u64 {
+        self.weights.get(&group).copied().unwrap_or(1)
+    }
+
+    fn has_movable(&self, group: GroupId) -> bool {
+        self.movable.get(&group).is_some_and(|slots| !slots.is_empty())
+    }
+
+    fn lightest(&self) -> Option<GroupId> {
+        let lightest = self.loads.iter().min_by_key(|(group, load)| (**load, **group));
+        lightest.map(|(group, _)| *group)
+    }
+
+    fn add(&mut self, group: GroupId, weight: u64) {
+        if let Some(load) = self.loads.get_mut(&group) {
+            *load += weight;
+        }
+    }
+
+    /// Moves a slot, the highest first.
+    fn shift(&mut self, from: GroupId, to: GroupId) {
+        let Some(slot) = self.movable.get_mut(&from).and_then(Vec::pop) else {
+            return;
+        };
+        let weight = self.weight(from);
+        if let Some(load) = self.loads.get_mut(&from) {
+            *load = load.saturating_sub(weight);
+        }
+        self.add(to, weight);
+        self.moves.push((slot, to));
+    }
+
+    fn level(&mut self) {
+        let groups = u64::try_from(self.loads.len()).unwrap_or(1).max(1);
+        let tolerated = self.loads.values().sum::<u64>() / (TOLERANCE * groups);
+        loop {
+            let movable = self.loads.iter().filter(|(group, _)| self.has_movable(**group));
+            let heaviest = movable.max_by_key(|(group, load)| (**load, **group));
+            let (Some(from), Some(to)) = (heaviest.map(|(group, _)| *group), self.lightest()) else {
+                return;
+            };
+            // A slot that is heavier than half of the difference would only turn it around.
+            let difference = self.loads[&from].saturating_sub(self.loads[&to]);
+            if difference <= tolerated.max(2 * self.weight(from)) {
+                return;
+            }
+            self.shift(from, to);
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::{
     plan::Desired,
 };
 
-/// Claims of servers that no node takes, because their volumes are on nodes that don't exist any more. Volumes are read
-/// only for such servers.
+/// Claims of servers, and of the dashboard, that no node takes, because their volumes are on nodes that don't exist any more.
+/// Volumes are read only for such pods.
 pub(super) async fn lost(
     context: &Context,
     desired: &Desired<'_>,
@@ -22,7 +22,9 @@ pub(super) async fn lost(
     nodes: &BTreeMap<String, Node>,
 ) -> Vec<(Address, LostClaim)> {
     let mut lost = Vec::new();
-    for (pod, (_, address)) in desired.servers() {
+    let dashboard = format!("{}-0", desired.cluster.names.dashboard());
+    let servers = desired.servers().map(|(pod, (_, address))| (pod, address));
+    for (pod, address) in servers.chain([(dashboard, desired.addresses.dashboard.clone())]) {
         let waits = live
             .pods
             .iter()

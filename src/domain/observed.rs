@@ -27,7 +27,7 @@ pub struct Observed {
     pub dashboard_pod: Option<MemberPod>,
     /// The pods of proxies and front ends.
     pub stateless_pods: Vec<StatelessPod>,
-    /// Claims of servers whose volumes were on nodes that are gone.
+    /// Claims of servers and of the dashboard whose volumes were on nodes that are gone.
     pub lost_claims: BTreeMap<Address, LostClaim>,
     /// Groups whose last switchover failed: how often in a row, and how many seconds ago.
     pub failed_moves: BTreeMap<GroupId, (u32, u64)>,

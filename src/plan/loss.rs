@@ -88,3 +88,27 @@ pub(super) fn forget_volumes(input: &Input<'_>, decision: &mut Decision) -> Opti
     }
     None
 }
+
+/// The dashboard's own volume went with its node: the topology is put back from its dump, where there is one.
+pub(super) fn forget_dashboard(desired: &Desired<'_>, observed: &Observed, decision: &mut Decision) -> Option<Step> {
+    let lost = observed.lost_claims.get(&desired.addresses.dashboard)?;
+    let LostClaim { claim, uid, node, .. } = lost;
+    let what = format!("the volume of claim {claim}, with the topology, is on node {node}");
+    if lost.may_return {
+        let what = format!(
+            "{what}, which is out of service: it is kept until the node is back; to give it up, delete the node"
+        );
+        decision.wait(reason::NODE_LOST, what);
+        return None;
+    }
+    if !matches!(observed.dump, Some(Ok(_))) {
+        let what = format!("{what}, which is gone, and there is no dump of the topology: bring the node back");
+        decision.block(reason::NODE_LOST, what);
+        return None;
+    }
+    Some(Step::ForgetVolume {
+        claim: claim.clone(),
+        uid: uid.clone(),
+        node: node.clone(),
+    })
+}

@@ -128,6 +128,7 @@ pub fn decide(desired: &Desired<'_>, observed: &Observed) -> Decision {
             // What may bring the dashboard back comes first: without it an intent can't come to its end.
             decision.step = loss::remove(observed)
                 .or_else(|| loss::replace(desired, observed))
+                .or_else(|| loss::forget_dashboard(desired, observed, &mut decision))
                 .or(undo)
                 .or_else(|| gate::unfence_by_sentinels(desired, observed));
             return decision;

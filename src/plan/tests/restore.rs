@@ -300,3 +300,29 @@ fn of_half_a_topology_no_dump_is_kept() {
     world.group(1).servers[0].address = Address::new("10.9.9.9", 6379);
     assert_eq!(dump_of(&world), None, "a member of somebody else");
 }
+
+#[test]
+fn a_dashboard_whose_volume_went_with_its_node_starts_anew_only_with_a_dump() {
+    let mut world = World::settled();
+    let lost = |may_return: bool| crate::domain::LostClaim {
+        claim: "data-c-dashboard-0".into(),
+        uid: "uid".into(),
+        node: "node-1".into(),
+        may_return,
+    };
+    let dashboard = world.addresses.dashboard.clone();
+    world.observed.lost_claims.insert(dashboard.clone(), lost(false));
+    let decide = |world: &World| {
+        let observed = Observed {
+            dashboard: DashboardView::Unavailable("connection refused".into()),
+            ..world.observed()
+        };
+        super::super::decide(&world.desired(), &observed)
+    };
+    assert_eq!(reasons(&decide(&world).blocked), [reason::NODE_LOST]);
+    world.observed.dump = Some(Ok(kept(&world)));
+    let forgotten = decide(&world).step.unwrap();
+    assert!(matches!(forgotten, Step::ForgetVolume { claim, .. } if claim == "data-c-dashboard-0"));
+    world.observed.lost_claims.insert(dashboard, lost(true));
+    assert_eq!(decide(&world).step, None);
+}

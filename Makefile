@@ -14,6 +14,8 @@ CARGO_FLAGS ?=
 OPERATOR_IMAGE ?= codis-operator:dev
 DOUBLE_IMAGE   ?= codis-double:dev
 GIT_IMAGE      ?= codis-git:dev
+ETCD_IMAGE      ?= codis-etcd:dev
+ZOOKEEPER_IMAGE ?= codis-zookeeper:dev
 # The name that the samples give: the stand-in bears it too, so that they come up unchanged.
 SAMPLES_IMAGE  ?= ccr.ccs.tencentyun.com/codis/codis3.2:latest
 # What of a suite to run: words of stories' names, as in `make e2e TEST=switchovers`. ONLY is the older name of it.
@@ -23,7 +25,7 @@ TEST ?= $(ONLY)
 ifneq ($(LAB),)
 export PATH := $(LAB_CACHE)/bin:$(PATH)
 endif
-export LAB LAB_CACHE KIND_CLUSTER KUBE_CONTEXT KIND_NODE_IMAGE BASE MIRROR OPERATOR_IMAGE DOUBLE_IMAGE GIT_IMAGE SAMPLES_IMAGE
+export LAB LAB_CACHE KIND_CLUSTER KUBE_CONTEXT KIND_NODE_IMAGE BASE MIRROR OPERATOR_IMAGE DOUBLE_IMAGE GIT_IMAGE ETCD_IMAGE ZOOKEEPER_IMAGE SAMPLES_IMAGE
 
 KUBECTL := kubectl --context $(KUBE_CONTEXT)
 SUITES  := --features codis-operator/e2e,codis-operator/chaos,codis-operator/bench

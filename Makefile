@@ -14,8 +14,12 @@ CARGO_FLAGS ?=
 OPERATOR_IMAGE ?= codis-operator:dev
 DOUBLE_IMAGE   ?= codis-double:dev
 GIT_IMAGE      ?= codis-git:dev
+ETCD_IMAGE      ?= codis-etcd:dev
+ZOOKEEPER_IMAGE ?= codis-zookeeper:dev
 # The name that the samples give: the stand-in bears it too, so that they come up unchanged.
 SAMPLES_IMAGE  ?= ccr.ccs.tencentyun.com/codis/codis3.2:latest
+# The image of Codis that `make contract` looks at.
+CODIS_IMAGE    ?= $(DOUBLE_IMAGE)
 # What of a suite to run: words of stories' names, as in `make e2e TEST=switchovers`. ONLY is the older name of it.
 ONLY ?=
 TEST ?= $(ONLY)
@@ -23,14 +27,14 @@ TEST ?= $(ONLY)
 ifneq ($(LAB),)
 export PATH := $(LAB_CACHE)/bin:$(PATH)
 endif
-export LAB LAB_CACHE KIND_CLUSTER KUBE_CONTEXT KIND_NODE_IMAGE BASE MIRROR OPERATOR_IMAGE DOUBLE_IMAGE GIT_IMAGE SAMPLES_IMAGE
+export LAB LAB_CACHE KIND_CLUSTER KUBE_CONTEXT KIND_NODE_IMAGE BASE MIRROR OPERATOR_IMAGE DOUBLE_IMAGE GIT_IMAGE ETCD_IMAGE ZOOKEEPER_IMAGE SAMPLES_IMAGE CODIS_IMAGE
 
 KUBECTL := kubectl --context $(KUBE_CONTEXT)
-SUITES  := --features codis-operator/e2e,codis-operator/chaos,codis-operator/bench
+SUITES  := --features codis-operator/e2e,codis-operator/chaos,codis-operator/bench,codis-operator/contract
 MANIFEST := deploy/manager/deployment-dev.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint fmt generate check-generate images kind-up kind-down deploy undeploy demo e2e chaos bench logs clean
+.PHONY: help build test lint fmt generate check-generate images contract kind-up kind-down deploy undeploy demo e2e chaos bench logs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +62,9 @@ check-generate: ## fail when deploy/ isn't what `make generate` writes
 
 images: build ## build the images; load them into the kind cluster when it is up
 	hack/images
+
+contract: ## what the operator relies on, seen on CODIS_IMAGE in containers (after: images); TEST=etcd for one coordinator
+	cargo test --workspace $(CARGO_FLAGS) $(SUITES) --test contract -- --nocapture $(TEST)
 
 kind-up: ## bring up the kind cluster (the lab's, where ../shared/lab is there)
 	hack/kind-up

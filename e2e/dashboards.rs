@@ -68,8 +68,9 @@ async fn killed(cluster: &Cluster, many: usize) -> Result<()> {
     Ok(())
 }
 
-/// Kills the process; every other time the pod goes too, so that the kubelet's back-off begins anew.
-async fn once(cluster: &Cluster, with_pod: bool) -> Result<Duration> {
+/// Kills the process, or the pod too, so that the kubelet's back-off begins anew; gives the time from the start of the new
+/// container until the dashboard serves.
+pub async fn once(cluster: &Cluster, with_pod: bool) -> Result<Duration> {
     let before = cluster.healthy(secs(120)).await?;
     let name = format!("{}-dashboard-0", cluster.name);
     let old = pod(&before, &name)?;

@@ -6,6 +6,7 @@
 //! `CODIS_E2E_TIMES` says how often something is repeated; the issue asks for 30 switchovers and 20 kills.
 
 mod bad_input;
+mod coordinators;
 mod counts;
 mod crash;
 mod dashboards;
@@ -75,6 +76,10 @@ async fn of_changes(runner: &mut Runner) {
     runner.story_of(8, "drain: every node in turn", drain::story).await;
     runner
         .story_of(10, "scale: groups come and go, slots move", scale::story)
+        .await;
+    runner.story_of(4, "coordinators: on etcd", coordinators::on_etcd).await;
+    runner
+        .story_of(4, "coordinators: on zookeeper", coordinators::on_zookeeper)
         .await;
 }
 

@@ -76,7 +76,7 @@ async fn groups(cluster: &Cluster, count: i32) -> Result<()> {
 }
 
 /// Asks for so many groups, and waits until each has as many slots.
-async fn to(cluster: &Cluster, count: i32, shares: &[usize]) -> Result<()> {
+pub async fn to(cluster: &Cluster, count: i32, shares: &[usize]) -> Result<()> {
     let before = cluster.topology().await?;
     let began = Instant::now();
     groups(cluster, count).await?;

@@ -194,7 +194,8 @@ impl Snapshot {
     }
 }
 
-fn view(pod: &Pod) -> PodView {
+/// A pod as it is now.
+pub fn view(pod: &Pod) -> PodView {
     let status = pod.status.as_ref();
     let conditions = status
         .and_then(|status| status.conditions.as_ref())

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each suite uses its part")]
 
 pub mod cluster;
+pub mod coordinator;
 pub mod git;
 pub mod hands;
 pub mod health;

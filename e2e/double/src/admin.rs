@@ -1,7 +1,7 @@
 //! `codis-admin`: one call, printed (§14).
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::flags::{Flags, Spec};
 use crate::http::pretty;
@@ -299,23 +299,31 @@ async fn proxy(addr: &str, flags: &Flags) -> Result<String> {
     Ok(String::new())
 }
 
+/// A product and where its dashboard is; empty: nobody holds its lock. The order is Codis's: scripts read it as text.
+#[derive(serde::Serialize)]
+struct Row {
+    name: String,
+    dashboard: String,
+}
+
 async fn store(flags: &Flags) -> Result<String> {
     let coordinator = Coordinator::named(flags)?.context(SPEC.usage)?;
     if flags.has("dashboard-list") {
-        let listed = coordinator.dashboards().await.context("list dashboards failed")?;
-        let rows: Vec<_> = listed
-            .iter()
-            .map(|(name, addr)| json!({"name": name, "dashboard": addr}))
-            .collect();
-        return text(&rows);
+        let listed = coordinator.products().await.context("list products failed")?;
+        let row = |(name, holder): (String, Option<String>)| Row {
+            name,
+            dashboard: holder.unwrap_or_default(),
+        };
+        return text(&listed.into_iter().map(row).collect::<Vec<_>>());
     }
-    let store = coordinator.product(flags.need("product")?);
+    let product = flags.need("product")?;
+    let store = coordinator.product(product);
     if flags.has("remove-lock") {
         store.release().await.context("remove lock failed")?;
         return Ok(String::new());
     }
     if flags.has("config-dump") {
-        return dump(&store).await;
+        return dump(product, &store).await;
     }
     if let Some(file) = flags.get("config-restore") {
         return restore(&store, &std::fs::read(file)?, flags.has("confirm")).await;
@@ -323,20 +331,37 @@ async fn store(flags: &Flags) -> Result<String> {
     bail!("{}", SPEC.usage)
 }
 
-/// Slots, groups and proxies, never the sentinels (§10).
-async fn dump(store: &Store) -> Result<String> {
-    let mut all = Map::new();
-    all.insert("slots".into(), json!(store.slots().await?));
-    all.insert("group".into(), json!(store.groups().await?));
-    all.insert("proxy".into(), json!(store.proxies().await?));
-    text(&all)
+/// What a product has in its coordinator, in Codis's order; what is empty is left out.
+#[derive(serde::Serialize)]
+struct Dump {
+    slots: Vec<SlotMapping>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    group: Vec<Group>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    proxy: Vec<Proxy>,
+}
+
+/// Slots, groups and proxies, never the sentinels (§10). A product with neither groups nor proxies doesn't exist for Codis.
+async fn dump(product: &str, store: &Store) -> Result<String> {
+    let (group, proxy) = (store.groups().await?, store.proxies().await?);
+    ensure!(
+        !(group.is_empty() && proxy.is_empty()),
+        "cann't find product = {product} [v3]"
+    );
+    let slots = store.slots().await?;
+    text(&Dump { slots, group, proxy })
+}
+
+/// The part of a dump; one that was left out is empty.
+fn listed<T: serde::de::DeserializeOwned>(part: &Value) -> Result<Vec<T>> {
+    Ok(serde_json::from_value::<Option<Vec<T>>>(part.clone())?.unwrap_or_default())
 }
 
 async fn restore(store: &Store, dumped: &[u8], confirm: bool) -> Result<String> {
     let dumped: Value = serde_json::from_slice(dumped)?;
     let slots: Vec<SlotMapping> = serde_json::from_value(dumped["slots"].clone())?;
-    let groups: Vec<Group> = serde_json::from_value(dumped["group"].clone())?;
-    let proxies: Vec<Proxy> = serde_json::from_value(dumped["proxy"].clone())?;
+    let groups: Vec<Group> = listed(&dumped["group"])?;
+    let proxies: Vec<Proxy> = listed(&dumped["proxy"])?;
     ensure!(
         store.groups().await?.is_empty() && store.proxies().await?.is_empty(),
         "product isn't empty"

@@ -102,8 +102,8 @@ impl Coordinator {
         }
     }
 
-    /// The products whose dashboard holds its lock, sorted, and where those dashboards are.
-    pub async fn dashboards(&self) -> Outcome<Vec<(String, String)>> {
+    /// The products, sorted, and where the dashboards are that hold their locks.
+    pub async fn products(&self) -> Outcome<Vec<(String, Option<String>)>> {
         let names = match &*self.0 {
             Medium::Filesystem(medium) => medium.names(ROOT)?,
             Medium::Etcd(medium) => medium.names(ROOT).await?,
@@ -111,11 +111,16 @@ impl Coordinator {
         };
         let mut found = Vec::new();
         for name in names {
-            if let Some(topom) = self.product(&name).topom().await? {
-                found.push((name, topom.admin_addr));
-            }
+            let holder = self.product(&name).topom().await?;
+            found.push((name, holder.map(|topom| topom.admin_addr)));
         }
         Ok(found)
+    }
+
+    /// Those whose dashboard holds its lock.
+    pub async fn dashboards(&self) -> Outcome<Vec<(String, String)>> {
+        let products = self.products().await?.into_iter();
+        Ok(products.filter_map(|(name, holder)| Some((name, holder?))).collect())
     }
 }
 

@@ -436,7 +436,15 @@ async fn the_programs_find_a_product_on_every_store() {
             admin(&["--remove-lock", "--product=demo", &flag]);
         }
         assert!(!coordinator.is_locked().await, "{kind:?}");
-        assert_eq!(admin(&["--dashboard-list", &flag]), json!([]), "{kind:?}");
+        let listed = String::from_utf8(run(&folder, "codis-admin", &["--dashboard-list", &flag]).stdout).unwrap();
+        let unheld = "[\n    {\n        \"name\": \"demo\",\n        \"dashboard\": \"\"\n    }\n]";
+        assert_eq!(listed.trim(), unheld, "{kind:?}: a product without a lock stays listed");
+        let unknown = run(&folder, "codis-admin", &["--config-dump", "--product=nobody", &flag]);
+        assert_eq!(unknown.status.code(), Some(1), "{kind:?}");
+        assert!(
+            String::from_utf8_lossy(&unknown.stderr).contains("cann't find product = nobody [v3]"),
+            "{kind:?}: {unknown:?}"
+        );
 
         let dumped = run(&folder, "codis-admin", &["--config-dump", "--product=demo", &flag]);
         let dump = folder.file("dump.json", &String::from_utf8(dumped.stdout).unwrap());

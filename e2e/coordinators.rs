@@ -1,15 +1,20 @@
-//! The topology in a real etcd or zookeeper: made there, found again by a dashboard that was killed, written again after
+//! The topology in a real etcd or zookeeper: made there, found again by a dashboard that was killed or stopped, written again after
 //! the coordinator crashed, under clients; proxies are found there, too.
+
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use codis_operator::api::{CodisCluster, JodisSpec};
 use serde_json::Value;
 
 use crate::{
-    dashboards, scale,
+    dashboards,
+    deeds::pod,
+    scale,
     support::{
         cluster::Cluster,
         coordinator::{Coordinator, Kind},
+        health::Snapshot,
         load::Load,
         runner::{Story, Told},
         spec::SMALL,
@@ -46,6 +51,12 @@ async fn on(story: &mut Story<'_>, kind: Kind) -> Told {
         .check(
             "a dashboard that is killed breaks its own lock, and clients notice nothing",
             dashboard_killed(&cluster, &coordinator),
+        )
+        .await?;
+    story
+        .check(
+            "a dashboard that is stopped gives its lock up, and the next one takes it",
+            dashboard_stopped(&cluster, &coordinator),
         )
         .await?;
     let crashes = format!("{name} crashes and comes back, then a third group takes its slots: nothing is lost");
@@ -145,6 +156,29 @@ async fn dashboard_killed(cluster: &Cluster, coordinator: &Coordinator) -> Resul
     verdict.nothing_lost()?;
     ensure!(verdict.client_errors() == 0, "clients saw errors: {:?}", verdict.errors);
     Ok(())
+}
+
+/// The product stays in the coordinator's list then, without a holder: that is nobody else's.
+async fn dashboard_stopped(cluster: &Cluster, coordinator: &Coordinator) -> Result<()> {
+    let before = cluster.healthy(secs(60)).await?;
+    let name = format!("{}-dashboard-0", cluster.name);
+    let old = pod(&before, &name)?.uid.clone();
+    let began = Instant::now();
+    cluster
+        .namespace
+        .kubectl(&["delete", "pod", &name, "--wait=false"])
+        .await?;
+    let after = wait_for("another dashboard", secs(120), async || {
+        let now = Snapshot::take(cluster).await?;
+        let dashboard = pod(&now, &name)?;
+        ensure!(dashboard.uid != old && dashboard.ready, "it isn't ready");
+        Ok(now)
+    })
+    .await?;
+    println!("        ready again after {:.1} s", began.elapsed().as_secs_f64());
+    ensure!(after.topology.slots == before.topology.slots, "slots have other groups");
+    ensure!(holder(coordinator).await?.is_some(), "nobody has the lock");
+    cluster.healthy(secs(60)).await.map(drop)
 }
 
 async fn coordinator_crashes(cluster: &Cluster, coordinator: &Coordinator) -> Result<()> {

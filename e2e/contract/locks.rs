@@ -24,16 +24,37 @@ pub async fn taken(world: &World) -> Result<String> {
     let lock: Value = serde_json::from_str(&world.lock().await?.context("no lock")?)?;
     let own = world.door.peer().to_string();
     ensure!(lock["admin_addr"] == own, "the lock names {}", lock["admin_addr"]);
-    // The operator's entry script reads the holder from this.
-    let listed = world
-        .admin(&format!("--dashboard-list {}", world.coordinator.flag()))
-        .await?;
-    let listed: String = listed.split_whitespace().collect();
-    ensure!(
-        listed.contains(&format!("{{\"name\":\"{PRODUCT}\",\"dashboard\":\"{own}\"}}")),
-        "--dashboard-list says {listed}"
-    );
-    Ok(format!("the lock names {own}; --dashboard-list: {listed}"))
+    // A product with neither groups nor proxies doesn't exist for codis-admin, lock or no lock.
+    let unknown = wait_for("codis-admin's word on an empty product", secs(30), async || {
+        let dump = world.admin(&format!("--config-dump {}", world.in_store())).await;
+        let why = dump.err().context("an empty product is dumped")?.to_string();
+        ensure!(why.contains(&format!("cann't find product = {PRODUCT} ")), "{why}");
+        Ok(why)
+    })
+    .await?;
+    let listed = listed(world, &own).await?;
+    let unknown = unknown
+        .lines()
+        .find(|line| line.contains("cann't find"))
+        .unwrap_or_default();
+    Ok(format!(
+        "the lock names {own}; --dashboard-list: {listed}; --config-dump: {}",
+        unknown.trim()
+    ))
+}
+
+/// What `codis-admin --dashboard-list` says, which the operator's entry script reads; the product must have this holder.
+async fn listed(world: &World, holder: &str) -> Result<String> {
+    // A folder is shared with the dashboard, whose short locks on it make others fail (contract §10).
+    wait_for("the product and its holder in the list", secs(30), async || {
+        let flag = world.coordinator.flag();
+        let listed = world.admin(&format!("--dashboard-list {flag}")).await?;
+        let listed: String = listed.split_whitespace().collect();
+        let row = format!("{{\"name\":\"{PRODUCT}\",\"dashboard\":\"{holder}\"}}");
+        ensure!(listed.contains(&row), "--dashboard-list says {listed}");
+        Ok(listed)
+    })
+    .await
 }
 
 /// A second dashboard answers 800 and never gets the lock. It goes on trying while the next steps run.
@@ -128,5 +149,7 @@ pub async fn released(world: &World) -> Result<String> {
     let code = world.dashboard.ended("dashboard", secs(30)).await?;
     ensure!(code == "0", "it ended with {code}");
     ensure!(world.lock().await?.is_none(), "the lock is still there");
-    Ok(format!("exit code {code}, no lock"))
+    // The product stays in the list, with nobody as its holder.
+    let listed = listed(world, "").await?;
+    Ok(format!("exit code {code}, no lock; --dashboard-list: {listed}"))
 }

@@ -33,6 +33,10 @@ is_known_as_ours() {
 
 # Ends where the product has content: nothing says that it is ours.
 look_into_it() {
+  # For codis-admin a product with neither groups nor proxies doesn't exist: it says so, and fails.
+  case $(codis-admin "--$COORDINATOR=$COORDINATOR_ADDR" --config-dump "--product=$PRODUCT_NAME" 2>&1 >/dev/null || true) in
+  *"cann't find product = $PRODUCT_NAME "*) return ;;
+  esac
   content=$(ask --config-dump "--product=$PRODUCT_NAME")
   found=''
   case $content in *'"group":[{'*) found="$found, groups" ;; esac

@@ -188,7 +188,7 @@ fn launch(config: &str, sentinel: bool) -> Process {
 
 /// Waits for a condition, for twenty seconds at most.
 pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
-    until_within(Duration::from_secs(20), what, condition).await;
+    until_within(Duration::from_secs(60), what, condition).await;
 }
 
 /// Waits for a condition.

@@ -18,6 +18,7 @@ use crate::{
         load::Load,
         runner::{Story, Told},
         spec::SMALL,
+        topology::{Group, Topology},
         wait::{secs, wait_for},
     },
 };
@@ -65,10 +66,24 @@ async fn on(story: &mut Story<'_>, kind: Kind) -> Told {
         .await?;
     story
         .check(
+            "when all of the product is removed there and the dashboard dies, it comes back as it was",
+            wiped(&cluster, &coordinator),
+        )
+        .await?;
+    story
+        .check(
             "a cluster that is deleted leaves no lock and no proxy there",
             deleted(&cluster, &coordinator),
         )
+        .await?;
+    let again = async {
+        cluster.apply(&spec).await?;
+        cluster.ready(secs(120)).await
+    };
+    story
+        .check("another one of the same name starts anew", again)
         .await
+        .map(drop)
 }
 
 fn spec(coordinator: &Coordinator) -> CodisCluster {
@@ -196,6 +211,40 @@ async fn coordinator_crashes(cluster: &Cluster, coordinator: &Coordinator) -> Re
     settled?;
     let groups = coordinator.children("/codis3/c/group").await?;
     ensure!(groups.len() == 3, "{groups:?} are stored");
+    verdict.nothing_lost()?;
+    ensure!(verdict.client_errors() == 0, "clients saw errors: {:?}", verdict.errors);
+    Ok(())
+}
+
+async fn wiped(cluster: &Cluster, coordinator: &Coordinator) -> Result<()> {
+    let before = cluster.healthy(secs(60)).await?.topology;
+    let load = Load::start(cluster, "wiped").await?;
+    let began = Instant::now();
+    coordinator.wipe("/codis3/c").await?;
+    let killed = dashboards::once(cluster, false).await;
+    let settled = cluster.healthy(secs(180)).await;
+    let verdict = load.check().await?;
+    killed?;
+    let after = settled?.topology;
+    println!("        healthy again after {:.1} s", began.elapsed().as_secs_f64());
+    ensure!(after.slots == before.slots, "slots have other groups");
+    let orders = |topology: &Topology| {
+        let order = |group: &Group| {
+            group
+                .servers
+                .iter()
+                .map(|server| server.address.clone())
+                .collect::<Vec<_>>()
+        };
+        topology
+            .groups
+            .iter()
+            .map(|(id, group)| (*id, order(group)))
+            .collect::<Vec<_>>()
+    };
+    ensure!(orders(&after) == orders(&before), "groups have other servers");
+    let slots = coordinator.children("/codis3/c/slots").await?;
+    ensure!(slots.len() == 1024, "{} slots are stored", slots.len());
     verdict.nothing_lost()?;
     ensure!(verdict.client_errors() == 0, "clients saw errors: {:?}", verdict.errors);
     Ok(())

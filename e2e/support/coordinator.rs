@@ -144,6 +144,33 @@ impl Coordinator {
         }
     }
 
+    /// Removes a node with all that is below it.
+    pub async fn wipe(&self, path: &str) -> Result<()> {
+        match self.kind {
+            Kind::Etcd => {
+                let client = reqwest::Client::builder().no_proxy().timeout(secs(5)).build()?;
+                let url = format!("http://{}/v2/keys{path}?recursive=true", self.outside);
+                client.delete(url).send().await?.error_for_status()?;
+                Ok(())
+            }
+            Kind::Zookeeper => {
+                let client = self.zookeeper().await?;
+                // Parents before children; removed the other way round.
+                let mut all = vec![path.to_owned()];
+                let mut next = 0;
+                while let Some(parent) = all.get(next).cloned() {
+                    let children = client.list_children(&parent).await?;
+                    all.extend(children.into_iter().map(|child| format!("{parent}/{child}")));
+                    next += 1;
+                }
+                for node in all.iter().rev() {
+                    client.delete(node, None).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// A node as the v2 API tells it; null when there is none.
     async fn keys(&self, path: &str) -> Result<Value> {
         let client = reqwest::Client::builder().no_proxy().timeout(secs(5)).build()?;

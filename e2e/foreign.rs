@@ -79,7 +79,7 @@ async fn adoption_required(namespace: &Namespace) -> Result<()> {
     let sets = Api::<StatefulSet>::namespaced(namespace.lab.client.clone(), &namespace.name);
     let labels = BTreeMap::from([("component", "codis-dashboard"), ("clusterName", "c")]);
     let predecessor: StatefulSet = serde_json::from_value(json!({
-        "metadata": {"name": "c-dashboard", "labels": labels},
+        "metadata": {"name": "c-dashboard"},
         "spec": {
             "replicas": 0,
             "serviceName": "c-dashboard",

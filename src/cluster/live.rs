@@ -13,9 +13,6 @@ use kube::{Resource, ResourceExt, api::ListParams};
 use super::{CALL_TIMEOUT, Call, Cluster, Error, Object, apply::controller_of, bounded};
 use crate::api::{CodisCluster, names};
 
-/// The predecessor's component names; its objects carry `clusterName` and `component`.
-const PREDECESSOR: &str = "component in (codis-proxy, codis-server, codis-dashboard, codis-fe, redis-sentinel)";
-
 /// What exists for one CodisCluster, by name. Only what it controls counts, pods by their label.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
@@ -53,7 +50,6 @@ impl Cluster {
             detail: "no uid".to_owned(),
         })?;
         let labelled = format!("{}={name}", names::LABEL_CLUSTER);
-        let predecessor = format!("clusterName={name},{PREDECESSOR}");
         let (config, connection) = (format!("{name}-config"), format!("{name}-connection"));
         let (proxies, topology) = (format!("{name}-proxy"), format!("{name}-topology"));
         let found = tokio::try_join!(
@@ -65,19 +61,22 @@ impl Cluster {
             self.read::<Secret>(namespace, &connection),
             self.read::<HorizontalPodAutoscaler>(namespace, &proxies),
             self.list::<Pod>(namespace, &labelled),
-            self.list::<StatefulSet>(namespace, &predecessor),
-            self.list::<Deployment>(namespace, &predecessor),
             self.read::<ConfigMap>(namespace, &topology),
         )?;
-        let (services, sets, deployments, budgets, config, connection, autoscaler, pods, old_sets, old, topology) =
-            found;
+        let (services, sets, deployments, budgets, config, connection, autoscaler, pods, topology) = found;
+        let stateful_sets = owned(sets, uid);
+        // Where ours run, the predecessor's are gone: they have the same names.
+        let predecessor = match stateful_sets.contains_key(&format!("{name}-dashboard")) {
+            true => Vec::new(),
+            false => self.predecessor(namespace, name).await?,
+        };
         let is_its_own = |map: &ConfigMap| {
             map.labels().get(names::LABEL_CLUSTER).map(String::as_str) == Some(name)
                 && controller_of(map.meta()).is_none()
         };
         Ok(Live {
             services: owned(services, uid),
-            stateful_sets: owned(sets, uid),
+            stateful_sets,
             deployments: owned(deployments, uid),
             budgets: owned(budgets, uid),
             secret: config.filter(|secret| controller_of(secret.meta()) == Some(uid)),
@@ -85,7 +84,7 @@ impl Cluster {
             topology: topology.filter(is_its_own),
             autoscaler: autoscaler.filter(|scaler| controller_of(scaler.meta()) == Some(uid)),
             pods,
-            predecessor: described(&old_sets).chain(described(&old)).collect(),
+            predecessor,
         })
     }
 
@@ -114,10 +113,4 @@ fn owned<K: Object>(objects: Vec<K>, uid: &str) -> BTreeMap<String, K> {
         .into_iter()
         .filter(|object| controller_of(object.meta()) == Some(uid));
     ours.map(|object| (object.name_any(), object)).collect()
-}
-
-fn described<K: Object>(objects: &[K]) -> impl Iterator<Item = String> {
-    objects
-        .iter()
-        .map(|object| format!("{} {}", K::kind(&()), object.name_any()))
 }

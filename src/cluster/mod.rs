@@ -14,6 +14,7 @@ mod lease;
 mod live;
 mod nodes;
 mod own;
+mod predecessor;
 mod source;
 mod watch;
 

@@ -354,10 +354,13 @@ async fn the_predecessors_workloads_are_named_and_not_counted_as_ours() {
     let Some(world) = World::new().await else { return };
     let c = world.cluster("c").await;
     let with = |component: &str| json!({ "clusterName": "c", "component": component });
-    let mut set = objects::stateful_set(world.meta(&c, "c-codis-server"));
-    let mut deployment = objects::deployment(world.meta(&c, "c-codis-proxy"));
+    // As it made them: owned by the CodisCluster, under a name of ours, and without a label on the workload itself.
+    let mut set = objects::stateful_set(world.meta(&c, "c-redis"));
+    let mut deployment = objects::deployment(world.meta(&c, "c-proxy"));
     for (object, component) in [(&mut set, "codis-server"), (&mut deployment, "codis-proxy")] {
-        object["metadata"]["labels"] = with(component);
+        object["metadata"].as_object_mut().unwrap().remove("labels");
+        object["spec"]["selector"] = json!({ "matchLabels": with(component) });
+        object["spec"]["template"]["metadata"] = json!({ "labels": with(component) });
     }
     world
         .api()
@@ -370,10 +373,7 @@ async fn the_predecessors_workloads_are_named_and_not_counted_as_ours() {
         .await
         .unwrap();
     let found = live(&world, &c).await;
-    assert_eq!(
-        found.predecessor,
-        ["StatefulSet c-codis-server", "Deployment c-codis-proxy"]
-    );
+    assert_eq!(found.predecessor, ["StatefulSet c-redis", "Deployment c-proxy"]);
     assert!(found.stateful_sets.is_empty() && found.deployments.is_empty());
 }
 

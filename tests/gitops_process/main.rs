@@ -152,9 +152,12 @@ async fn an_engine_that_begins_with_an_edit_that_cant_be_put_back_goes_on_with_t
     world.source().await;
     let first = tokio::spawn(engine(world.server, root(&world), None));
     world.reason("fleet", "Applied").await;
-    // A group that was added: the API server lets none be taken away.
+    // Sentinels that were added: the API server lets none be taken away.
     world
-        .edit("a", json!({ "spec": { "codisServer": { "replicas": 6 } } }))
+        .edit(
+            "a",
+            json!({ "spec": { "sentinel": { "replicas": 3, "image": "codis" } } }),
+        )
         .await;
     world.status("fleet", "something held", |s| !s.held.is_empty()).await;
     first.abort();
@@ -168,10 +171,7 @@ async fn an_engine_that_begins_with_an_edit_that_cant_be_put_back_goes_on_with_t
     world.cluster("b", "one proxy again", |c| proxies(c) == 1).await;
     let status = world.reason("fleet", "Applied").await;
     assert!(
-        status
-            .held
-            .iter()
-            .any(|held| held.starts_with("a: spec.codisServer.replicas")),
+        status.held.iter().any(|held| held.starts_with("a: spec.sentinel")),
         "{status:#?}"
     );
     // Nor does it stand in the way of a commit that isn't about it.
@@ -186,17 +186,16 @@ async fn an_engine_that_begins_with_an_edit_that_cant_be_put_back_goes_on_with_t
 async fn an_engine_that_begins_at_a_rejected_commit_enforces_the_one_before() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let Some(world) = World::unserved().await else { return };
-    world.tree.publish("clusters/a.yaml", file("a", 1)).unwrap();
+    let with_sentinels =
+        |proxies, count: u8| file("a", proxies) + &format!("  sentinel:\n    replicas: {count}\n    image: codis\n");
+    world.tree.publish("clusters/a.yaml", with_sentinels(1, 3)).unwrap();
     world.source().await;
     let first = tokio::spawn(engine(world.server, root(&world), None));
     world.reason("fleet", "Applied").await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     for (what, broken) in [
-        (
-            "by the API server",
-            file("a", 2).replace("    replicas: 4\n", "    replicas: 2\n"),
-        ),
+        ("by the API server", with_sentinels(2, 1)),
         ("by its reader", file("a", 2).replace("replicas", "replicsa")),
     ] {
         world.tree.publish("clusters/a.yaml", broken).unwrap();

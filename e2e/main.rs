@@ -75,11 +75,11 @@ async fn of_changes(runner: &mut Runner) {
         .await;
     runner.story_of(8, "drain: every node in turn", drain::story).await;
     runner
-        .story_of(10, "scale: groups come and go, slots move", scale::story)
+        .story_of(4, "scale: groups come and go, slots move", scale::story)
         .await;
-    runner.story_of(4, "coordinators: on etcd", coordinators::on_etcd).await;
+    runner.story_of(3, "coordinators: on etcd", coordinators::on_etcd).await;
     runner
-        .story_of(4, "coordinators: on zookeeper", coordinators::on_zookeeper)
+        .story_of(3, "coordinators: on zookeeper", coordinators::on_zookeeper)
         .await;
 }
 
@@ -111,7 +111,7 @@ async fn of_faults(runner: &mut Runner) {
         .await;
     runner
         .story_of(
-            7,
+            4,
             "restore: a lost topology, taken addresses, old volumes",
             restore::story,
         )

@@ -4,6 +4,7 @@ mod bootstrap;
 mod drain;
 mod gate;
 mod heal;
+mod life;
 mod moves;
 mod proxies;
 mod readdress;

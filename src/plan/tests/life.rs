@@ -279,6 +279,8 @@ impl Telling {
                 }
             }
             Event::DashboardIsAway { looks } => life.away = *looks,
+            // Between the first assignment and the first dump there is nothing to go by: a person decides.
+            Event::CoordinatorIsEmptied { .. } if life.dump.is_none() && !life.written.is_empty() => {}
             Event::CoordinatorIsEmptied { with_tables } => life.lose(*with_tables),
         }
     }

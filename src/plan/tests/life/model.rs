@@ -705,7 +705,11 @@ impl Life {
             }
             budget -= 1;
             // Mostly it comes to its end; now and then something is in its way.
-            let steps = if self.chance.percent(90) { 4 } else { self.chance.below(4) };
+            let steps = if self.chance.percent(90) {
+                4
+            } else {
+                self.chance.below(4)
+            };
             for _ in 0..steps {
                 if self.topology.slots[number(slot.id)].moving.is_some() {
                     self.advance(number(slot.id), from, moving.to);

@@ -2,6 +2,8 @@
 //! slots move in their own time. Whatever happens, nothing is lost at any moment, and it ends at the last wish.
 
 mod model;
+#[cfg(test)]
+mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -280,7 +282,7 @@ impl Telling {
             }
             Event::DashboardIsAway { looks } => life.away = *looks,
             // Between the first assignment and the first dump there is nothing to go by: a person decides.
-            Event::CoordinatorIsEmptied { .. } if life.dump.is_none() && !life.written.is_empty() => {}
+            Event::CoordinatorIsEmptied { .. } if life.dump.is_none() && life.truth.iter().any(Option::is_some) => {}
             Event::CoordinatorIsEmptied { with_tables } => life.lose(*with_tables),
         }
     }
@@ -315,9 +317,12 @@ impl Telling {
             self.happens(event);
         }
         self.dies = false;
+        // Pods follow what the status said: a look or two later.
+        let mut calm = 0;
         for _ in 0..ENDS_WITHIN {
             self.look()?;
-            if self.has_ended() {
+            calm = if self.has_ended() { calm + 1 } else { 0 };
+            if calm == 3 {
                 return self.end(story);
             }
         }

@@ -547,15 +547,15 @@ impl Life {
                 continue;
             };
             let silent_for = self.processes[&old].silent_for;
-            let fit = |p: &Process| {
-                p.answers() && p.follows.as_ref() == Some(&old) && p.link_down_for.is_some_and(|s| s <= silent_for)
+            // One that was started just now becomes a member long before sentinels know it.
+            let known = self.topology.groups.get(&id);
+            let is_member = |address: &Address| known.is_none_or(|g| g.servers.iter().any(|s| s.address == *address));
+            let was_in_touch = |p: &Process| p.link_down_for.is_some_and(|seconds| seconds <= silent_for);
+            let fit = |address: &Address, p: &Process| {
+                is_member(address) && p.answers() && p.follows.as_ref() == Some(&old) && was_in_touch(p)
             };
-            let fit: Vec<Address> = self
-                .processes
-                .iter()
-                .filter(|(_, p)| fit(p))
-                .map(|(a, _)| a.clone())
-                .collect();
+            let fit = self.processes.iter().filter(|(address, p)| fit(address, p));
+            let fit: Vec<Address> = fit.map(|(address, _)| address.clone()).collect();
             if silent_for < 3 * SECONDS || fit.is_empty() || !self.chance.percent(40) {
                 continue;
             }
@@ -797,7 +797,9 @@ impl Life {
             Step::Attach { group, server } => {
                 let master = self.known(*group)?.master().cloned().unwrap();
                 let process = self.processes.get_mut(server).unwrap();
-                if process.answers() {
+                if process.answers() && *server == master {
+                    process.follows = None;
+                } else if process.answers() {
                     process.attach(&master);
                 }
             }
@@ -815,10 +817,10 @@ impl Life {
                     mapping.moving = None;
                 }
             }
-            Step::AssignSlots(slots) => self.assign(&slots[..calls(slots.len())])?,
+            Step::AssignSlots(slots) => self.assign(&slots[..calls(slots.len())], dies_at.is_none())?,
             Step::RestoreSlots(slots) => {
                 let owners: Vec<_> = slots.iter().filter_map(|slot| Some((slot.id, slot.group?))).collect();
-                self.assign(&owners[..calls(owners.len())])?;
+                self.assign(&owners[..calls(owners.len())], dies_at.is_none())?;
             }
             Step::ResumeMoves => self.topology.migrations_disabled = false,
             Step::MarkReplicas { group, servers, reads } => {
@@ -972,7 +974,8 @@ impl Life {
         Ok(())
     }
 
-    fn assign(&mut self, slots: &[(SlotId, GroupId)]) -> Result<(), String> {
+    /// A dashboard that dies in it has told no proxy.
+    fn assign(&mut self, slots: &[(SlotId, GroupId)], is_told: bool) -> Result<(), String> {
         for (slot, to) in slots {
             let group = self.known(*to)?;
             if group.servers.is_empty() {
@@ -982,7 +985,9 @@ impl Life {
             self.topology.slots[number(*slot)].group = Some(*to);
         }
         let told: Vec<usize> = slots.iter().map(|(slot, _)| number(*slot)).collect();
-        self.push(&told);
+        if is_told {
+            self.push(&told);
+        }
         Ok(())
     }
 
@@ -1100,9 +1105,11 @@ impl Life {
             }
         }
         self.topology.sentinels.servers.clone_from(&self.addresses.sentinels);
-        self.resync_sentinels().unwrap();
+        if !self.addresses.sentinels.is_empty() {
+            self.resync_sentinels().unwrap();
+        }
         let slots: Vec<_> = SlotId::all().map(|slot| (slot, owner(number(slot)))).collect();
-        self.assign(&slots).unwrap();
+        self.assign(&slots, true).unwrap();
         self.gates = self.topology.groups.keys().copied().collect();
     }
 }

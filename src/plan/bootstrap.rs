@@ -9,7 +9,11 @@ pub(super) fn groups_and_servers(input: &Input<'_>, decision: &mut Decision) -> 
     if is_lost(decision) || input.topology.is_empty() && !all_servers_up(input, decision) {
         return None;
     }
-    for (id, servers) in input.staying_groups() {
+    for (id, servers) in input.wished_groups() {
+        let is_wanted = input.desired.cluster.stays(*id) || is_leaving_with_slots(input, *id);
+        if !is_wanted {
+            continue;
+        }
         let Some(group) = input.topology.groups.get(id) else {
             return Some(Step::CreateGroup(*id));
         };
@@ -30,6 +34,18 @@ pub(super) fn groups_and_servers(input: &Input<'_>, decision: &mut Decision) -> 
         }
     }
     None
+}
+
+/// A group that leaves has as many pods as any other, and sentinels promote whoever follows its master: until its slots
+/// are gone, all that run are members, so that the dashboard follows them.
+fn is_leaving_with_slots(input: &Input<'_>, id: GroupId) -> bool {
+    let mut slots = input.topology.slots.iter();
+    let stands = input
+        .topology
+        .groups
+        .get(&id)
+        .is_some_and(|group| !group.servers.is_empty());
+    stands && slots.any(|slot| slot.group == Some(id) || slot.moves_with(id))
 }
 
 fn add(input: &Input<'_>, decision: &mut Decision, group: &Group, server: &Address) -> Option<Step> {
@@ -100,10 +116,10 @@ pub(super) fn finish_assignment(input: &Input<'_>, _: &mut Decision) -> Option<S
     let is_half = offline > 0 && offline < input.topology.slots.len();
     let is_empty = |server: &Address| matches!(input.server(server), Some(ServerView::Up { keys: 0, .. }));
     let all_empty = input.wished_groups().values().flatten().all(is_empty);
+    // One that leaves gets no slot, and may have no server any more to be armed for.
     let all_armed = input
-        .wished_groups()
-        .keys()
-        .all(|id| input.observed.bootstrapped.contains(id));
+        .staying_groups()
+        .all(|(id, _)| input.observed.bootstrapped.contains(id));
     (is_half && all_empty && all_armed && input.groups_stand()).then(|| assignment(input))
 }
 

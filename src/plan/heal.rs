@@ -212,6 +212,9 @@ pub(super) fn make_official(input: &Input<'_>, decision: &mut Decision) -> Optio
 pub(super) fn attach(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for group in input.topology.groups.values() {
         let Some(master) = group.master() else { continue };
+        if let Some(step) = stand_alone(input, group, master) {
+            return Some(step);
+        }
         if input.undisputed_master(group).is_none() || group.out_of_sync {
             decision.wait(
                 reason::FAILOVER,
@@ -226,6 +229,29 @@ pub(super) fn attach(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
         }
     }
     None
+}
+
+/// A group that left and is taken back may begin with a server that still follows one that was taken out: Codis doesn't
+/// stop what it removes. The sync action of a first server makes it a master (contract §6.3). Where the group has slots or
+/// the server has keys, whoever is followed may have more: that isn't for this rule.
+fn stand_alone(input: &Input<'_>, group: &Group, official: &Address) -> Option<Step> {
+    let Some(ServerView::Up {
+        replication: Replication::Replica { master, .. },
+        keys: 0,
+        ..
+    }) = input.server(official)
+    else {
+        return None;
+    };
+    let is_member = group.servers.iter().any(|server| server.address == *master);
+    let slots = &input.topology.slots;
+    let has_slots = slots
+        .iter()
+        .any(|slot| slot.group == Some(group.id) || slot.moves_with(group.id));
+    (group.is_settled() && !is_member && !has_slots).then(|| Step::Attach {
+        group: group.id,
+        server: official.clone(),
+    })
 }
 
 fn attach_one(

@@ -37,6 +37,21 @@ pub(super) fn undo(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     if let Some(step) = proxies::remove_dead(input, decision) {
         return Some(step);
     }
+    // Of a group that was lost with its topology the dashboard can't say how far it came: first it is put back.
+    let has_master = input
+        .topology
+        .groups
+        .get(&intent.group)
+        .and_then(Group::master)
+        .is_some();
+    if !has_master && input.topology.slots.iter().any(|slot| slot.group.is_none()) {
+        let what = format!(
+            "a switchover of group {} is cleared away once the group is back",
+            intent.group
+        );
+        decision.wait(reason::SWITCHOVER, what);
+        return None;
+    }
     // While it fails, everything else gets its turn: no other rule lifts the fence of a server that isn't official.
     let failed_lately = input
         .observed

@@ -5,6 +5,7 @@ mod claim;
 mod drain;
 mod gate;
 mod heal;
+mod life;
 mod moves;
 mod proxies;
 mod readdress;

@@ -141,3 +141,44 @@ fn an_assignment_that_broke_off_is_finished_before_the_proxies_hear_of_its_half(
     };
     assert_eq!((rest.len(), rest[0].0.get(), rest[0].1), (324, 700, gid(2)));
 }
+
+#[test]
+fn an_assignment_that_broke_off_is_finished_beside_a_group_that_leaves_and_has_no_server() {
+    let mut world = World::fresh();
+    for id in 1..=2 {
+        world.apply(&Step::CreateGroup(gid(id)));
+    }
+    for ordinal in 0..2 {
+        let added = Step::AddServer {
+            group: gid(1),
+            server: server(1, ordinal),
+            zone: None,
+        };
+        world.apply(&added);
+    }
+    let empty = ServerView::Up {
+        replication: Replication::Replica {
+            master: server(1, 0),
+            link_up: true,
+        },
+        offset: 1,
+        keys: 0,
+        uptime: 9,
+        link_down_for: None,
+        memory: Memory::default(),
+        fenced: false,
+    };
+    world.observed.servers.insert(server(1, 1), empty);
+    world.cluster.groups = 1;
+    world.cluster.leaving_groups = [gid(2)].into();
+    world.observed.bootstrapped = [gid(1)].into();
+    for slot in &mut world.topology.slots[..166] {
+        slot.group = Some(gid(1));
+    }
+    world.group(1).out_of_sync = true;
+    let step = world.decide().step;
+    assert!(
+        matches!(&step, Some(Step::AssignSlots(slots)) if slots.len() == 858),
+        "{step:?}"
+    );
+}

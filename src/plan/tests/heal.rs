@@ -223,3 +223,25 @@ fn a_master_that_was_gone_before_the_operator_came_is_replaced_too() {
         })
     );
 }
+
+#[test]
+fn the_only_server_of_a_group_that_is_taken_back_stops_following_one_that_was_taken_out() {
+    let mut world = World::settled();
+    for slot in &mut world.topology.slots {
+        slot.group = Some(gid(1));
+    }
+    world.group(2).servers.truncate(1);
+    world.addresses.servers.insert(gid(2), vec![server(2, 0)]);
+    let mut follower = replica_of(&server(2, 1), true);
+    if let ServerView::Up { keys, .. } = &mut follower {
+        *keys = 0;
+    }
+    world.observed.servers.insert(server(2, 0), follower);
+    let attached = Step::Attach {
+        group: gid(2),
+        server: server(2, 0),
+    };
+    assert_eq!(world.decide().step, Some(attached.clone()), "as a master");
+    world.topology.slots[7].group = Some(gid(2));
+    assert_ne!(world.decide().step, Some(attached), "whoever is followed may have more");
+}

@@ -279,6 +279,23 @@ fn with_registered_proxies_a_slot_that_was_on_its_way_is_left_to_a_person() {
 }
 
 #[test]
+fn a_switchover_that_was_under_way_is_cleared_away_once_its_group_is_back() {
+    let (mut world, _) = emptied(|_| {});
+    let intent = crate::domain::Intent {
+        group: gid(1),
+        from: server(1, 0),
+        to: server(1, 1),
+    };
+    world.observed.intent = Some(intent.clone());
+    for expected in ["CreateGroup", "AddServer"] {
+        let step = world.decide().step.unwrap();
+        assert_eq!(step.name(), expected, "the dashboard knows nothing of the group");
+        world.apply(&step);
+    }
+    assert_eq!(world.decide().step, Some(Step::Undo(intent)));
+}
+
+#[test]
 fn a_dump_is_kept_with_the_moves_that_are_about_to_be_queued() {
     let world = World::settled();
     let moves = [(slot(5), gid(2))];

@@ -196,6 +196,23 @@ fn a_group_that_is_taken_back_gets_its_share_again() {
 }
 
 #[test]
+fn a_pod_of_a_group_that_leaves_is_a_member_as_long_as_the_group_has_slots() {
+    let mut world = World::settled();
+    world.wish(1);
+    world.group(2).servers.truncate(1);
+    let added = Step::AddServer {
+        group: gid(2),
+        server: server(2, 1),
+        zone: None,
+    };
+    assert_eq!(world.decide().step, Some(added.clone()), "sentinels may promote it");
+    for slot in &mut world.topology.slots {
+        slot.group = Some(gid(1));
+    }
+    assert_ne!(world.decide().step, Some(added), "it is on its way out");
+}
+
+#[test]
 fn moves_to_a_group_that_leaves_are_cancelled_while_they_wait() {
     let mut world = World::settled().with_group(3);
     for (number, slot) in world.topology.slots[..2].iter_mut().enumerate() {

@@ -1,0 +1,386 @@
+//! Codis, Kubernetes and what the operator remembers, as far as the rules of slots and groups see them. Time goes on by
+//! `tick`; what Codis refuses is refused (contract §7).
+
+mod steps;
+mod time;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::*;
+use crate::domain::{Dump, Evidence, Intent, NodeView, Route, SLOT_COUNT, Sentinels, SlotMove};
+
+/// So many seconds pass between two looks.
+const SECONDS: u64 = 3;
+/// Every so many slots one has a key.
+pub(super) const KEYED: usize = 16;
+
+/// Chance, by a seed: SplitMix64.
+pub(super) struct Chance(pub(super) u64);
+
+impl Chance {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % limit.max(1)
+    }
+
+    pub(super) fn index(&mut self, limit: usize) -> usize {
+        usize::try_from(self.below(limit as u64)).unwrap()
+    }
+
+    pub(super) fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
+}
+
+/// A codis-server and its volume.
+#[derive(Default)]
+pub(super) struct Process {
+    /// Whether its pod exists.
+    pub pod: bool,
+    /// For how many looks it won't answer yet, and for how many seconds it hasn't.
+    pub out: u32,
+    pub silent_for: u64,
+    pub follows: Option<Address>,
+    pub link: bool,
+    /// For how many looks its link stays down.
+    pub broken: u32,
+    link_down_for: Option<u64>,
+    /// The slots that it holds a key of, and how often that was written.
+    pub keys: BTreeMap<usize, u32>,
+    offset: u64,
+}
+
+impl Process {
+    pub(super) fn answers(&self) -> bool {
+        self.pod && self.out == 0
+    }
+
+    pub(super) fn is_master(&self) -> bool {
+        self.answers() && self.follows.is_none()
+    }
+
+    /// A full copy is on its way: what was there is gone.
+    fn attach(&mut self, master: &Address) {
+        self.follows = Some(master.clone());
+        self.link = false;
+        self.link_down_for = None;
+        self.keys.clear();
+    }
+}
+
+/// How far a slot's migration has come (contract §6.1).
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    /// No proxy knows.
+    Preparing,
+    Migrating,
+    Finished,
+}
+
+pub(super) struct Sentinel {
+    pub out: u32,
+    watches: BTreeMap<GroupId, Address>,
+}
+
+pub(super) struct Proxy {
+    admin: Address,
+    token: String,
+    pub table: Vec<Route>,
+}
+
+/// What the status says; it may be lost.
+#[derive(Clone, Default)]
+pub(super) struct Status {
+    pub balanced: BTreeSet<GroupId>,
+    pub groups: BTreeMap<GroupId, Vec<Address>>,
+}
+
+/// A cluster and the operator's surroundings.
+pub(super) struct Life {
+    pub chance: Chance,
+    pub cluster: ValidCluster,
+    pub addresses: Addresses,
+    pub persistent: bool,
+    pub topology: Topology,
+    stages: BTreeMap<usize, Stage>,
+    /// For how many looks the dashboard is away.
+    pub away: u32,
+    pub processes: BTreeMap<Address, Process>,
+    pub sentinels: BTreeMap<Address, Sentinel>,
+    pub proxies: Vec<Proxy>,
+    pub sets: BTreeMap<GroupId, u16>,
+    pub gates: BTreeSet<GroupId>,
+    pub intent: Option<Intent>,
+    failed_moves: BTreeMap<GroupId, (u32, u64)>,
+    /// Masters that the sentinels replaced while they were silent.
+    replaced: BTreeMap<Address, Address>,
+    pub status: Status,
+    pub dump: Option<Dump>,
+    /// Where each slot was last known to be, and where it is on its way to.
+    pub truth: Vec<Option<(GroupId, Option<GroupId>)>>,
+    /// How often each slot's key was written.
+    pub written: BTreeMap<usize, u32>,
+}
+
+fn ordinal_of(address: &Address) -> u16 {
+    address.host().rsplit('.').next().unwrap().parse().unwrap()
+}
+
+pub(super) fn group_of(address: &Address) -> GroupId {
+    gid(address.host().split('.').nth(2).unwrap().parse().unwrap())
+}
+
+fn number(slot: SlotId) -> usize {
+    usize::from(slot.get())
+}
+
+fn empty_slots() -> Vec<SlotMapping> {
+    let slot = |id| SlotMapping {
+        id,
+        group: None,
+        moving: None,
+    };
+    SlotId::all().map(slot).collect()
+}
+
+impl Life {
+    /// Pods without a topology.
+    pub(super) fn fresh(groups: u16, size: u16, with_sentinels: bool, persistent: bool, seed: u64) -> Self {
+        let mut cluster = World::settled().cluster;
+        let sentinels: Vec<Address> = if with_sentinels {
+            (0..3).map(sentinel).collect()
+        } else {
+            Vec::new()
+        };
+        if !with_sentinels {
+            cluster.sentinel = None;
+        }
+        (cluster.groups, cluster.group_size) = (groups, size);
+        let proxy = |n: u64| Proxy {
+            admin: Address::new(format!("10.244.0.{n}"), 11080),
+            token: format!("token-{n}"),
+            table: vec![Route::default(); usize::from(SLOT_COUNT)],
+        };
+        let watch = |address: &Address| {
+            (
+                address.clone(),
+                Sentinel {
+                    out: 0,
+                    watches: BTreeMap::new(),
+                },
+            )
+        };
+        let mut life = Self {
+            chance: Chance(seed),
+            cluster,
+            addresses: Addresses {
+                dashboard: Address::new("10.96.0.1", 18080),
+                servers: BTreeMap::new(),
+                leaving: BTreeMap::new(),
+                sentinels: sentinels.clone(),
+            },
+            persistent,
+            topology: Topology {
+                slots: empty_slots(),
+                ..Topology::default()
+            },
+            stages: BTreeMap::new(),
+            away: 0,
+            processes: (1..=6u64)
+                .flat_map(|g| (0..3u64).map(move |o| (server(g, o), Process::default())))
+                .collect(),
+            sentinels: sentinels.iter().map(watch).collect(),
+            proxies: vec![proxy(1), proxy(2)],
+            sets: BTreeMap::new(),
+            gates: BTreeSet::new(),
+            intent: None,
+            failed_moves: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            status: Status::default(),
+            dump: None,
+            truth: vec![None; usize::from(SLOT_COUNT)],
+            written: BTreeMap::new(),
+        };
+        for n in 0..2 {
+            life.register(n);
+        }
+        life
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.topology.slots.iter().all(|slot| slot.group.is_some())
+    }
+
+    /// As `settle` in the controller, before it observes: what is wished is applied. Whether anything that runs changed.
+    pub(super) fn apply_wish(&mut self) -> bool {
+        let known = self.sets.keys().chain(self.status.groups.keys()).copied();
+        self.cluster.leaving_groups = known.filter(|id| !self.cluster.stays(*id)).collect();
+        let size = self.cluster.group_size;
+        let (mut changed, mut servers, mut leaving) = (false, BTreeMap::new(), BTreeMap::new());
+        for id in self.cluster.group_ids().collect::<Vec<_>>() {
+            let known = self.status.groups.get(&id).filter(|known| !known.is_empty());
+            let highest = known.and_then(|known| known.iter().map(ordinal_of).max());
+            let has = highest
+                .map(|highest| highest + 1)
+                .or_else(|| self.sets.get(&id).copied());
+            let all = has.unwrap_or(0).max(size);
+            let address = |ordinal: u16| server(id.get().into(), ordinal.into());
+            servers.insert(id, (0..size).map(address).collect());
+            if all > size {
+                leaving.insert(id, (size..all).map(address).collect::<Vec<_>>());
+            }
+            changed |= self.sets.insert(id, all).is_some_and(|before| before != all);
+        }
+        (self.addresses.servers, self.addresses.leaving) = (servers, leaving);
+        self.run_pods();
+        changed
+    }
+
+    fn run_pods(&mut self) {
+        let wished = |address: &Address| {
+            self.sets
+                .get(&group_of(address))
+                .is_some_and(|n| ordinal_of(address) < *n)
+        };
+        let (start, stop): (Vec<Address>, Vec<Address>) = self.processes.keys().cloned().partition(wished);
+        for address in stop {
+            let process = self.processes.get_mut(&address).unwrap();
+            (process.pod, process.out, process.link) = (false, 0, false);
+        }
+        for address in start {
+            if !self.processes[&address].pod {
+                self.start(&address);
+            }
+        }
+    }
+
+    /// The entry script: an empty member of a group whose gate is armed follows the master that the others know.
+    fn start(&mut self, address: &Address) {
+        let id = group_of(address);
+        let official = self.topology.groups.get(&id).and_then(Group::master).cloned();
+        let master = self
+            .word_of_sentinels(id)
+            .or(official)
+            .filter(|master| master != address);
+        let (is_armed, persistent) = (self.gates.contains(&id), self.persistent);
+        let process = self.processes.get_mut(address).unwrap();
+        let kept = if persistent {
+            std::mem::take(process)
+        } else {
+            Process::default()
+        };
+        *process = Process {
+            pod: true,
+            keys: kept.keys,
+            follows: kept.follows,
+            offset: kept.offset,
+            ..Process::default()
+        };
+        if let (true, true, Some(master)) = (is_armed, process.keys.is_empty(), master) {
+            process.attach(&master);
+        }
+    }
+
+    /// What most sentinels that answer take for a group's master.
+    fn word_of_sentinels(&self, id: GroupId) -> Option<Address> {
+        let answering = || self.sentinels.values().filter(|sentinel| sentinel.out == 0);
+        let named: Vec<&Address> = answering().filter_map(|sentinel| sentinel.watches.get(&id)).collect();
+        let is_word =
+            |address: &&&Address| named.iter().filter(|other| other == address).count() * 2 > self.sentinels.len();
+        named.iter().find(is_word).map(|address| (**address).clone())
+    }
+
+    fn register(&mut self, proxy: usize) {
+        let sentinels = self.topology.sentinels.servers.iter().map(Address::to_string).collect();
+        let Proxy { admin, token, .. } = &self.proxies[proxy];
+        self.topology.proxies.push(ProxyRecord {
+            token: token.clone(),
+            admin: admin.clone(),
+            online: true,
+            switched: false,
+            sentinels,
+            error: None,
+        });
+        let all: Vec<usize> = (0..usize::from(SLOT_COUNT)).collect();
+        self.push(&all);
+    }
+
+    /// What the dashboard would tell a proxy of a slot.
+    fn route(&self, slot: usize) -> Route {
+        let mapping = &self.topology.slots[slot];
+        let (group, from) = match (self.stages.get(&slot), mapping.moving) {
+            (Some(Stage::Migrating), Some(moving)) => (Some(moving.to), mapping.group),
+            (Some(Stage::Finished), Some(moving)) => (Some(moving.to), None),
+            _ => (mapping.group, None),
+        };
+        let master = group.and_then(|group| self.topology.groups.get(&group)?.master().cloned());
+        Route { group, master, from }
+    }
+
+    fn push(&mut self, slots: &[usize]) {
+        let routes: Vec<Route> = slots.iter().map(|slot| self.route(*slot)).collect();
+        let records = &self.topology.proxies;
+        let is_told = |proxy: &&mut Proxy| records.iter().any(|record| record.token == proxy.token);
+        for proxy in self.proxies.iter_mut().filter(is_told) {
+            for (slot, route) in slots.iter().zip(&routes) {
+                proxy.table[*slot] = route.clone();
+            }
+        }
+    }
+
+    fn push_group(&mut self, id: GroupId) {
+        let slots = self.topology.slots.iter();
+        let slots: Vec<usize> = slots
+            .filter(|slot| slot.group == Some(id) || slot.moves_with(id))
+            .map(|slot| number(slot.id))
+            .collect();
+        self.push(&slots);
+        self.topology
+            .proxies
+            .iter_mut()
+            .for_each(|record| record.switched = false);
+    }
+
+    /// The coordinator is emptied: a dashboard that comes back knows nothing.
+    pub(super) fn lose(&mut self, with_tables: bool) {
+        self.topology = Topology {
+            slots: empty_slots(),
+            ..Topology::default()
+        };
+        self.stages.clear();
+        self.away = u32::try_from(self.chance.below(4)).unwrap();
+        if self.written.is_empty() {
+            self.truth.fill(None);
+        }
+        if !with_tables {
+            self.proxies
+                .iter_mut()
+                .for_each(|proxy| proxy.table.fill(Route::default()));
+        }
+    }
+
+    /// The topology as somebody built it before, with every slot where `owner` says.
+    pub(super) fn build(&mut self, owner: impl Fn(usize) -> GroupId) {
+        self.apply_wish();
+        for (id, servers) in self.addresses.servers.clone() {
+            self.create_group(id).unwrap();
+            for address in &servers {
+                self.add_server(id, address).unwrap();
+                if *address != servers[0] {
+                    self.processes.get_mut(address).unwrap().attach(&servers[0]);
+                }
+            }
+        }
+        self.topology.sentinels.servers.clone_from(&self.addresses.sentinels);
+        if !self.addresses.sentinels.is_empty() {
+            self.resync_sentinels().unwrap();
+        }
+        let slots: Vec<_> = SlotId::all().map(|slot| (slot, owner(number(slot)))).collect();
+        self.assign(&slots, true).unwrap();
+        self.gates = self.topology.groups.keys().copied().collect();
+    }
+}

@@ -291,7 +291,8 @@ impl Telling {
             }
             Event::DashboardIsAway { looks } => life.away = *looks,
             // Between the first assignment and the first dump there is nothing to go by: a person decides.
-            Event::CoordinatorIsEmptied { .. } if life.dump.is_none() && life.truth.iter().any(Option::is_some) => {}
+            Event::CoordinatorIsEmptied { .. }
+                if life.dump.is_none() && life.topology.slots.iter().any(|slot| slot.group.is_some()) => {}
             // As when it is emptied anew just after one of two proxies was told of what was put back: they disagree.
             Event::CoordinatorIsEmptied { .. } if life.topology.proxies.len() == 1 => {}
             Event::CoordinatorIsEmptied { with_tables } => life.lose(*with_tables),

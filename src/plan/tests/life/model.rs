@@ -345,6 +345,19 @@ impl Life {
             .for_each(|record| record.switched = false);
     }
 
+    /// Whether all servers answer, and each group has one master with keys at most.
+    pub(super) fn has_clear_masters(&self) -> bool {
+        let mut running = self.processes.values().filter(|process| process.pod);
+        let has_keys = |(_, process): &(&Address, &Process)| process.is_master() && !process.keys.is_empty();
+        let masters = self
+            .processes
+            .iter()
+            .filter(has_keys)
+            .map(|(address, _)| group_of(address));
+        let groups: BTreeSet<GroupId> = masters.clone().collect();
+        running.all(Process::answers) && masters.count() == groups.len()
+    }
+
     /// The coordinator is emptied: a dashboard that comes back knows nothing.
     pub(super) fn lose(&mut self, with_tables: bool) {
         self.topology = Topology {

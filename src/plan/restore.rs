@@ -189,11 +189,15 @@ fn named(slots: &[SlotId]) -> String {
 
 /// A slot as every live proxy has it, if the dump allows that; as the dump has it, without a live proxy.
 fn as_served(slot: SlotMapping, tables: &[&Vec<Route>]) -> Option<SlotMapping> {
-    let mut routes = tables.iter().map(|table| table.get(usize::from(slot.id.get())));
-    let Some(first) = routes.next() else { return Some(slot) };
-    let first = first?;
+    let routes = tables.iter().map(|table| table.get(usize::from(slot.id.get())));
+    let routes: Vec<&Route> = routes.collect::<Option<_>>()?;
+    let Some(first) = routes.first() else { return Some(slot) };
+    let Some(moving) = slot.moving else {
+        // One that it is still coming from, there, has nothing of it left: the keys are looked at as well.
+        return routes.iter().all(|route| route.group == slot.group).then_some(slot);
+    };
     let way = |route: &Route| (route.group, route.from);
-    if !routes.all(|route| route.map(way) == Some(way(first))) {
+    if !routes.iter().all(|route| way(route) == way(first)) {
         return None;
     }
     let at = |group: Option<GroupId>| SlotMapping {
@@ -201,15 +205,13 @@ fn as_served(slot: SlotMapping, tables: &[&Vec<Route>]) -> Option<SlotMapping> {
         group,
         moving: None,
     };
-    match (slot.moving, first.from) {
-        (None, None) => (first.group == slot.group).then_some(slot),
-        (None, Some(_)) => None,
+    match first.from {
         // It may not have begun to move when it was last pushed, or be there already.
-        (Some(moving), None) => {
+        None => {
             let is_either = first.group == slot.group || first.group == Some(moving.to);
             is_either.then(|| at(first.group))
         }
-        (Some(moving), from) => (from == slot.group && first.group == Some(moving.to)).then_some(slot),
+        from => (from == slot.group && first.group == Some(moving.to)).then_some(slot),
     }
 }
 

@@ -343,3 +343,20 @@ fn a_dashboard_whose_volume_went_with_its_node_starts_anew_only_with_a_dump() {
     world.observed.lost_claims.insert(dashboard, lost(true));
     assert_eq!(decide(&world).step, None);
 }
+
+#[test]
+fn a_proxy_that_missed_that_a_slot_arrived_is_no_contradiction_while_nothing_is_left_of_it() {
+    let (mut world, before) = emptied(|_| {});
+    route(&mut world, 1, 7).from = Some(gid(2));
+    assert_eq!(world.decide().step, Some(Step::CreateGroup(gid(1))));
+    keys_of(&mut world, 2).insert(slot(7));
+    assert!(blocked(&world).contains("it gives slots 7"));
+    keys_of(&mut world, 2).remove(&slot(7));
+    steps(&mut world);
+    assert_eq!(world.topology.slots, before.slots);
+}
+
+fn keys_of(world: &mut World, group: u64) -> &mut BTreeSet<SlotId> {
+    let keys = world.observed.evidence.keys.get_mut(&server(group, 0)).unwrap();
+    keys.as_mut().unwrap()
+}

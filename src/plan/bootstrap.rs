@@ -112,15 +112,24 @@ pub(super) fn slots(input: &Input<'_>, decision: &mut Decision) -> Option<Step> 
 /// A dashboard that died while it assigned slots left some without a group: the rest follows before proxies are told
 /// of the half, as long as no server holds a key.
 pub(super) fn finish_assignment(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
-    let offline = input.topology.slots.iter().filter(|slot| slot.group.is_none()).count();
-    let is_half = offline > 0 && offline < input.topology.slots.len();
     let is_empty = |server: &Address| matches!(input.server(server), Some(ServerView::Up { keys: 0, .. }));
     let all_empty = input.wished_groups().values().flatten().all(is_empty);
     // One that leaves gets no slot, and may have no server any more to be armed for.
     let all_armed = input
         .staying_groups()
         .all(|(id, _)| input.observed.bootstrapped.contains(id));
-    (is_half && all_empty && all_armed && input.groups_stand()).then(|| assignment(input))
+    (is_half(input) && all_empty && all_armed && input.groups_stand()).then(|| assignment(input))
+}
+
+fn is_half(input: &Input<'_>) -> bool {
+    let offline = input.topology.slots.iter().filter(|slot| slot.group.is_none()).count();
+    offline > 0 && offline < input.topology.slots.len()
+}
+
+/// Whether the first assignment broke off and nobody has written anything yet: a proxy that heard of the half would let
+/// clients write, and then nobody could tell any more where the rest belongs.
+pub(super) fn is_secret(input: &Input<'_>) -> bool {
+    is_half(input) && input.observed.servers.keys().all(|server| input.keys(server) == 0)
 }
 
 /// The even layout, for the slots that have no group.

@@ -1,7 +1,7 @@
 //! Masters and replicas: what died comes back in its place, and nothing acknowledged is overwritten.
 
 use super::{
-    Decision, Step,
+    Decision, Step, bootstrap,
     input::{Input, Word},
     reason,
 };
@@ -196,6 +196,13 @@ pub(super) fn make_official(input: &Input<'_>, decision: &mut Decision) -> Optio
         .values()
         .filter(|group| group.out_of_sync && group.promoting.is_none())
     {
+        if bootstrap::is_secret(input) {
+            decision.wait(
+                reason::SERVERS_NOT_READY,
+                "the first assignment of slots broke off, and goes on once every server answers".to_owned(),
+            );
+            return None;
+        }
         if input.undisputed_master(group).is_some() {
             return Some(Step::ResyncGroup(group.id));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Decision, Step, input::Input, reason, restore::is_lost};
+use super::{Decision, Step, bootstrap, input::Input, reason, restore::is_lost};
 use crate::domain::{Address, Group, ProxyPod, ProxyRecord, ServerView, ports};
 
 /// A proxy that runs for this many seconds and isn't registered won't do it by itself any more (contract §8.3).
@@ -180,7 +180,7 @@ pub(super) fn online(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
         );
     }
     // What it serves is older than what was lost, and better than nothing.
-    if is_lost(decision) {
+    if is_lost(decision) || bootstrap::is_secret(input) {
         return None;
     }
     for pod in &input.observed.proxy_pods {

@@ -182,3 +182,29 @@ fn an_assignment_that_broke_off_is_finished_beside_a_group_that_leaves_and_has_n
         "{step:?}"
     );
 }
+
+#[test]
+fn while_a_server_is_silent_no_proxy_hears_of_an_assignment_that_broke_off() {
+    let mut world = World::settled();
+    for slot in &mut world.topology.slots[59..] {
+        slot.group = None;
+    }
+    world.group(1).out_of_sync = true;
+    let empty_replica = |group: u64| {
+        let mut replica = replica_of(&server(group, 0), true);
+        if let ServerView::Up { keys, .. } = &mut replica {
+            *keys = 0;
+        }
+        replica
+    };
+    for group in 1..=2 {
+        world.observed.servers.insert(server(group, 0), master(0));
+        world.observed.servers.insert(server(group, 1), empty_replica(group));
+    }
+    world.observed.servers.insert(server(2, 1), down());
+    world.topology.proxies.pop();
+    let decision = world.decide();
+    assert_eq!((decision.step, decision.blocked), (None, vec![]));
+    world.observed.servers.insert(server(2, 1), empty_replica(2));
+    assert!(matches!(world.decide().step, Some(Step::AssignSlots(rest)) if rest.len() == 1024 - 59));
+}

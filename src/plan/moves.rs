@@ -150,6 +150,18 @@ fn obstacle(input: &Input<'_>, group: &Group, wanted: Wanted) -> Result<(), Obst
     if let Some(proxy) = proxies::starting(input) {
         return Err((reason::SWITCHOVER, format!("proxy {proxy} is starting")));
     }
+    // One that the dashboard doesn't know isn't told of the new master, and would name the old one for ever.
+    let known = &input.topology.sentinels.servers;
+    let unknown = input
+        .desired
+        .addresses
+        .sentinels
+        .iter()
+        .find(|sentinel| !known.contains(sentinel));
+    if let Some(sentinel) = unknown {
+        let what = format!("sentinel {sentinel} isn't known to the dashboard yet");
+        return Err((reason::SWITCHOVER, what));
+    }
     if input.desired.cluster.sentinel.is_some() && input.topology.sentinels.out_of_sync {
         return Err((reason::SWITCHOVER, "sentinels are to be configured first".to_owned()));
     }

@@ -32,7 +32,7 @@ fn a_person_gets_the_switchover_that_was_asked_for() {
 #[test]
 fn no_master_is_moved_while_anything_that_it_takes_is_missing() {
     type Hurt = fn(&mut World);
-    let cases: [(&str, Hurt); 11] = [
+    let cases: [(&str, Hurt); 12] = [
         ("a sentinel", |w| {
             w.observed.sentinels.insert(sentinel(0), Err("silent".into()));
         }),
@@ -54,6 +54,11 @@ fn no_master_is_moved_while_anything_that_it_takes_is_missing() {
         }),
         ("the sentinels' configuration", |w| {
             w.topology.sentinels.out_of_sync = true
+        }),
+        ("sentinels that the dashboard can't be told of yet", |w| {
+            w.topology.sentinels.servers.clear();
+            w.group(2).servers.pop();
+            w.observed.servers.insert(server(2, 1), master(9));
         }),
         ("a slot on its way", |w| {
             w.topology.slots[7].moving = Some(crate::domain::SlotMove {

@@ -20,6 +20,7 @@ impl Life {
                 0
             };
         }
+        self.gossip();
         self.write();
         self.replicate();
         self.fail_over();
@@ -49,6 +50,19 @@ impl Life {
                 (replica.keys, replica.offset, replica.link_down_for) = (keys, offset, Some(0));
             } else if let (Some(seconds), false) = (&mut replica.link_down_for, was_up) {
                 *seconds += SECONDS;
+            }
+        }
+    }
+
+    /// A sentinel that was away hears of a newer master from the others (contract §11).
+    fn gossip(&mut self) {
+        for id in (1..=6).map(gid) {
+            let Some(word) = self.word_of_sentinels(id) else {
+                continue;
+            };
+            let answering = self.sentinels.values_mut().filter(|sentinel| sentinel.out == 0);
+            for known in answering.filter_map(|sentinel| sentinel.watches.get_mut(&id)) {
+                known.clone_from(&word);
             }
         }
     }

@@ -29,6 +29,7 @@ mod serving;
 mod sizes;
 mod support;
 mod switchovers;
+mod takeover;
 mod teardown;
 mod volumes;
 
@@ -76,6 +77,20 @@ async fn of_changes(runner: &mut Runner) {
     runner.story_of(8, "drain: every node in turn", drain::story).await;
     runner
         .story_of(4, "scale: groups come and go, slots move", scale::story)
+        .await;
+    runner
+        .story_of(
+            5,
+            "takeover: what the predecessor deployed, its topology in its own files",
+            takeover::on_its_own_files,
+        )
+        .await;
+    runner
+        .story_of(
+            6,
+            "takeover: what the predecessor deployed, on etcd and volumes",
+            takeover::on_etcd,
+        )
         .await;
     runner.story_of(3, "coordinators: on etcd", coordinators::on_etcd).await;
     runner

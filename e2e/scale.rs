@@ -103,7 +103,7 @@ pub async fn to(cluster: &Cluster, count: i32, shares: &[usize]) -> Result<()> {
 }
 
 /// Kills the leader without grace until it is told to stop; how often.
-async fn kill_again_and_again(lab: Lab, mut stopped: watch::Receiver<bool>) -> Result<usize> {
+pub async fn kill_again_and_again(lab: Lab, mut stopped: watch::Receiver<bool>) -> Result<usize> {
     let mut kills = 0;
     while tokio::time::timeout(KILLS, stopped.wait_for(|stop| *stop))
         .await

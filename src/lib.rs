@@ -13,5 +13,6 @@ pub mod controller;
 pub mod domain;
 pub mod gitops;
 pub mod plan;
+pub mod simulation;
 pub mod telemetry;
 pub mod validate;

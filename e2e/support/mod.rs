@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod load;
 pub mod namespace;
 pub mod nodes;
+pub mod predecessor;
 pub mod processes;
 pub mod resp;
 pub mod runner;

@@ -36,8 +36,22 @@ pub fn condition_after(
     message: impl Into<String>,
     generation: Option<i64>,
 ) -> Condition {
+    condition_at(Timestamp::now(), old, type_, status, reason, message, generation)
+}
+
+/// The same for who has a clock of their own.
+#[must_use]
+pub fn condition_at(
+    now: Timestamp,
+    old: &[Condition],
+    type_: &str,
+    status: &str,
+    reason: impl Into<String>,
+    message: impl Into<String>,
+    generation: Option<i64>,
+) -> Condition {
     let same = old.iter().find(|old| old.type_ == type_ && old.status == status);
-    let now = || Time(to_the_second(Timestamp::now()));
+    let now = || Time(to_the_second(now));
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),

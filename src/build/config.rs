@@ -100,6 +100,10 @@ fn members(cluster: &ValidCluster, addresses: &Addresses) -> String {
                 address.host()
             );
         }
+        // A new server without data starts as a replica of whoever is master, the predecessor's included.
+        for (pod, address) in addresses.inherited.get(group).into_iter().flatten() {
+            let _ = writeln!(lines, "{pod} {} {group}", address.host());
+        }
     }
     lines
 }

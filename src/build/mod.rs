@@ -84,6 +84,19 @@ pub struct Facts {
     pub claimed: bool,
     /// Which Kubernetes this is: the uid of its namespace kube-system.
     pub kubernetes_uid: String,
+    /// What is taken over from the predecessor, while its dashboard still has the topology.
+    pub inherited: Option<Inherited>,
+}
+
+/// The predecessor's processes that are members until ours take their place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inherited {
+    /// Where its dashboard answers.
+    pub dashboard: Address,
+    /// The servers that its topology has: the pod, where it is known, and the address.
+    pub servers: BTreeMap<GroupId, Vec<(String, Address)>>,
+    /// Every address that is its.
+    pub hosts: BTreeSet<String>,
 }
 
 /// A Service that has no address yet: workloads can't be built.
@@ -117,12 +130,28 @@ pub struct Addresses {
     pub leaving: BTreeMap<GroupId, Vec<Address>>,
     /// The sentinels, by ordinal.
     pub sentinels: Vec<Address>,
+    /// The predecessor's servers that are still members, with their pods.
+    pub inherited: BTreeMap<GroupId, Vec<(String, Address)>>,
 }
 
 impl Addresses {
     /// Every server, leaving ones included.
     pub fn members(&self) -> impl Iterator<Item = &Address> {
-        self.servers.values().chain(self.leaving.values()).flatten()
+        let ours = self.servers.values().chain(self.leaving.values()).flatten();
+        ours.chain(self.inherited.values().flatten().map(|(_, address)| address))
+    }
+
+    /// Those of a group that aren't to stay, the predecessor's before those of higher ordinals.
+    pub fn going(&self, group: GroupId) -> impl DoubleEndedIterator<Item = &Address> {
+        let leaving = self.leaving.get(&group).into_iter().flatten();
+        let inherited = self.inherited.get(&group).into_iter().flatten();
+        inherited.map(|(_, address)| address).chain(leaving)
+    }
+
+    /// Whether a server is the predecessor's.
+    #[must_use]
+    pub fn is_inherited(&self, server: &Address) -> bool {
+        self.inherited.values().flatten().any(|(_, address)| address == server)
     }
 }
 
@@ -149,7 +178,9 @@ impl Facts {
     /// Every address that the cluster's members have or had.
     #[must_use]
     pub fn known_hosts(&self) -> BTreeSet<String> {
-        self.addresses.values().chain(self.former.values()).cloned().collect()
+        let inherited = self.inherited.iter().flat_map(|inherited| &inherited.hosts);
+        let ours = self.addresses.values().chain(self.former.values());
+        ours.chain(inherited).cloned().collect()
     }
 
     /// How many servers a group has, leaving ones included.
@@ -177,8 +208,13 @@ pub fn addresses(cluster: &ValidCluster, facts: &Facts) -> Result<Addresses, Mis
         pods.map(|pod| address(pod, ports::SERVER))
             .collect::<Result<Vec<_>, _>>()
     };
+    let inherited = facts.inherited.as_ref();
     Ok(Addresses {
-        dashboard: address(names.dashboard(), ports::DASHBOARD)?,
+        dashboard: match inherited {
+            Some(inherited) => inherited.dashboard.clone(),
+            None => address(names.dashboard(), ports::DASHBOARD)?,
+        },
+        inherited: inherited.map(|inherited| inherited.servers.clone()).unwrap_or_default(),
         servers: cluster
             .group_ids()
             .map(|group| Ok((group, servers_of(group, 0..cluster.group_size)?)))

@@ -116,6 +116,8 @@ fn rbac() -> Vec<Value> {
         { "apiGroups": [GROUP], "resources": ["codisclusters/finalizers"], "verbs": ["update"] },
         { "apiGroups": ["apps"], "resources": ["statefulsets", "deployments"],
           "verbs": ["get", "list", "watch", "create", "patch", "delete"] },
+        // Those of proxies that the predecessor made: they stay until ours serve.
+        { "apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["list", "delete"] },
         { "apiGroups": [""], "resources": ["services"],
           "verbs": ["get", "list", "watch", "create", "patch", "delete"] },
         { "apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"],

@@ -12,6 +12,9 @@ use crate::{
     telemetry::LogOptions,
 };
 
+/// The stacks of the worker threads, in bytes. A pass is deep, and so are its frames in a build without optimizations.
+const STACK: usize = 8 << 20;
+
 /// Runs Codis clusters on Kubernetes.
 #[derive(Parser)]
 #[command(name = "codis-operator", version)]
@@ -66,7 +69,8 @@ pub fn operator() -> anyhow::Result<ExitCode> {
     if matches!(arguments.command, Command::GitWorker) {
         return Ok(git::worker());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().thread_stack_size(STACK).build()?;
     runtime.block_on(run(arguments))
 }
 

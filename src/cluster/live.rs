@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, ResourceExt, api::ListParams};
 
-use super::{CALL_TIMEOUT, Call, Cluster, Error, Object, apply::controller_of, bounded};
+use super::{CALL_TIMEOUT, Call, Cluster, Error, Object, Predecessor, apply::controller_of, bounded};
 use crate::api::{CodisCluster, names};
 
 /// What exists for one CodisCluster, by name. Only what it controls counts, pods by their label.
@@ -34,8 +34,8 @@ pub struct Live {
     pub autoscaler: Option<HorizontalPodAutoscaler>,
     /// Pods, terminating ones included.
     pub pods: Vec<Pod>,
-    /// Workloads that the predecessor made for a cluster of this name, like `StatefulSet x`.
-    pub predecessor: Vec<String>,
+    /// What the predecessor made for a cluster of this name.
+    pub predecessor: Predecessor,
 }
 
 impl Cluster {
@@ -53,22 +53,28 @@ impl Cluster {
         let (config, connection) = (format!("{name}-config"), format!("{name}-connection"));
         let (proxies, topology) = (format!("{name}-proxy"), format!("{name}-topology"));
         let found = tokio::try_join!(
-            self.list::<Service>(namespace, &labelled),
-            self.list::<StatefulSet>(namespace, &labelled),
-            self.list::<Deployment>(namespace, &labelled),
-            self.list::<PodDisruptionBudget>(namespace, &labelled),
-            self.read::<Secret>(namespace, &config),
-            self.read::<Secret>(namespace, &connection),
-            self.read::<HorizontalPodAutoscaler>(namespace, &proxies),
-            self.list::<Pod>(namespace, &labelled),
-            self.read::<ConfigMap>(namespace, &topology),
+            Box::pin(self.list::<Service>(namespace, &labelled)),
+            Box::pin(self.list::<StatefulSet>(namespace, &labelled)),
+            Box::pin(self.list::<Deployment>(namespace, &labelled)),
+            Box::pin(self.list::<PodDisruptionBudget>(namespace, &labelled)),
+            Box::pin(self.read::<Secret>(namespace, &config)),
+            Box::pin(self.read::<Secret>(namespace, &connection)),
+            Box::pin(self.read::<HorizontalPodAutoscaler>(namespace, &proxies)),
+            Box::pin(self.list::<Pod>(namespace, &labelled)),
+            Box::pin(self.read::<ConfigMap>(namespace, &topology)),
         )?;
         let (services, sets, deployments, budgets, config, connection, autoscaler, pods, topology) = found;
         let stateful_sets = owned(sets, uid);
-        // Where ours run, the predecessor's are gone: they have the same names.
-        let predecessor = match stateful_sets.contains_key(&format!("{name}-dashboard")) {
-            true => Vec::new(),
-            false => self.predecessor(namespace, name).await?,
+        // Where ours run, the predecessor's are gone: they have the same names. One that is being taken over goes part by part.
+        let is_adopted = cluster
+            .annotations()
+            .get(names::ANNOTATION_ADOPT)
+            .is_some_and(|value| value == "true");
+        let is_ours = stateful_sets.contains_key(&format!("{name}-dashboard")) && !is_adopted;
+        let predecessor = match is_ours {
+            true => Predecessor::default(),
+            // On the heap: it is rarely asked, and a pass is deep enough without it.
+            false => Box::pin(self.predecessor(namespace, name)).await?,
         };
         let is_its_own = |map: &ConfigMap| {
             map.labels().get(names::LABEL_CLUSTER).map(String::as_str) == Some(name)

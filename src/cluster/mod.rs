@@ -36,6 +36,7 @@ pub use self::{
     live::Live,
     nodes::Nodes,
     own::EventKind,
+    predecessor::Predecessor,
     source::{Drift, Origin, drift, revision_of},
     watch::{Cache, Change},
 };

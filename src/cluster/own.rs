@@ -144,6 +144,8 @@ impl Cluster {
     }
 
     /// Publishes an event about an object. Equal ones (reason and action, not note) within minutes become a series.
+    /// Its times, and those minutes, are by the machine's clock, whatever [`Clock`](crate::telemetry::Clock) the pass has:
+    /// kube's recorder takes no other. Nothing reads them back.
     ///
     /// # Errors
     /// What the API server refuses. An event is an aid: its loss needn't stop anything.

@@ -290,6 +290,7 @@ impl Codis {
     fn call(&self, timeout: Duration) -> Call<'_> {
         Call {
             client: &self.0.http,
+            link: &self.0.link,
             peer: &self.0.dashboard,
             timeout,
         }

@@ -49,6 +49,8 @@ pub mod names {
     pub const UNFENCE: &str = "unfence";
     /// Server: follow the new master of its group.
     pub const DEMOTE: &str = "demote";
+    /// Server: follow nobody.
+    pub const DETACH: &str = "detach";
     /// Proxy: listen to these sentinels, or to none.
     pub const LISTEN: &str = "listen";
     /// Server: set a parameter of its configuration.

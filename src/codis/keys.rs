@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
-use redis::{ErrorKind, RedisError, ServerErrorKind, aio::MultiplexedConnection, cmd};
+use redis::{ErrorKind, RedisError, ServerErrorKind, cmd};
 
-use super::{Codis, Error};
+use super::{Codis, Error, redis::Connection};
 use crate::domain::{Address, SlotId, slot_of_key};
 
 /// Keys that are asked for at once where a server doesn't know slots.
@@ -52,7 +52,7 @@ impl Codis {
     async fn scan(
         &self,
         address: &Address,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         slots: &mut BTreeSet<SlotId>,
     ) -> Result<(), Error> {
         let mut cursor: u64 = 0;
@@ -77,7 +77,7 @@ fn databases(info: &str) -> Vec<u64> {
 }
 
 /// What a codis-server says; none when it isn't one.
-async fn known_slots(connection: &mut MultiplexedConnection) -> Result<Option<Vec<SlotId>>, RedisError> {
+async fn known_slots(connection: &mut Connection) -> Result<Option<Vec<SlotId>>, RedisError> {
     let told: Result<Vec<(u64, u64)>, RedisError> = cmd("SLOTSINFO").query_async(connection).await;
     match told {
         Ok(told) => Ok(Some(

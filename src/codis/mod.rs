@@ -1,7 +1,7 @@
 //! The one door to Codis: dashboard, proxies, sentinel and redis on the wire. It does I/O and decides nothing: what to do is
 //! [`plan`](crate::plan)'s, when to try again is the controller's.
 //!
-//! May enter: domain, reqwest, redis. Stays out: kube, clocks, decisions.
+//! May enter: domain, reqwest, hyper, redis. Stays out: kube, clocks, decisions.
 //!
 //! Two kinds of calls. Observations only read, are bounded in time and never fail: what can't be seen is a value that
 //! says why. Effects change the outside world; each has a name, asks [`Effects`] before it is sent and returns an
@@ -13,6 +13,7 @@ mod dashboard;
 mod effects;
 mod error;
 mod keys;
+mod network;
 mod proxy;
 mod redis;
 mod sentinel;
@@ -27,6 +28,7 @@ use crate::{domain::Address, telemetry::Effects};
 pub use coordinator::coordinator_reachable;
 pub use effects::{DOOR, names};
 pub use error::Error;
+pub use network::{Link, Network, Stream};
 pub use sentinel::SentinelSettings;
 pub use wire::Timeouts;
 pub use xauth::xauth;
@@ -35,12 +37,14 @@ pub use xauth::xauth;
 #[derive(Clone)]
 pub struct Codis(Arc<Door>);
 
+#[derive(Clone)]
 struct Door {
     product: String,
     product_auth: Option<String>,
     dashboard: Address,
     xauth: String,
     http: reqwest::Client,
+    link: Link,
     effects: Effects,
     timeouts: Timeouts,
 }
@@ -63,10 +67,18 @@ impl Codis {
             product_auth: product_auth.filter(|auth| !auth.is_empty()).map(str::to_owned),
             xauth: xauth(&[product]),
             http: wire::client(&dashboard)?,
+            link: Link::default(),
             dashboard,
             effects,
             timeouts,
         })))
+    }
+
+    /// The same door, reached over `link` instead of the machine's sockets.
+    #[must_use]
+    pub fn over(mut self, link: Link) -> Self {
+        Arc::make_mut(&mut self.0).link = link;
+        self
     }
 
     /// Where the dashboard answers.

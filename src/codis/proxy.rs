@@ -126,6 +126,7 @@ impl Codis {
     fn call_proxy<'a>(&'a self, admin: &'a Address) -> Call<'a> {
         Call {
             client: &self.0.http,
+            link: &self.0.link,
             peer: admin,
             timeout: self.0.timeouts.lock,
         }

@@ -1,14 +1,14 @@
 //! A codis-server, asked directly: `AUTH`, `INFO` (contract §12) and `CONFIG`.
 
+mod connection;
+
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use futures::future::join_all;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo,
-    RedisError, aio::MultiplexedConnection, cmd,
-};
+use redis::{ErrorKind, RedisError, cmd};
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub(super) use self::connection::Connection;
 use super::{Codis, Error, error::innermost, names};
 use crate::domain::{Address, Memory, Replication, ServerView};
 
@@ -194,9 +194,27 @@ impl Codis {
         .await
     }
 
+    /// Has a server follow nobody: one that leaves and that sentinels would take for a replica still.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn detach(&self, address: &Address) -> Result<(), Error> {
+        self.before(names::DETACH)?;
+        self.converse(address, async {
+            let mut connection = self.open(address).await?;
+            cmd("SLAVEOF").arg("NO").arg("ONE").query_async(&mut connection).await
+        })
+        .await
+    }
+
+    /// A connection that has said nothing yet.
+    pub(super) async fn connect(&self, address: &Address) -> Result<Connection, RedisError> {
+        Connection::open(&self.0.link, address).await
+    }
+
     /// A connection that has said the password, where there is one.
-    pub(super) async fn open(&self, address: &Address) -> Result<MultiplexedConnection, RedisError> {
-        let mut connection = connect(address).await?;
+    pub(super) async fn open(&self, address: &Address) -> Result<Connection, RedisError> {
+        let mut connection = self.connect(address).await?;
         if let Some(password) = &self.0.product_auth {
             let () = cmd("AUTH").arg(password).query_async(&mut connection).await?;
         }
@@ -246,32 +264,17 @@ impl Codis {
     }
 }
 
-/// A connection that says nothing by itself: no HELLO, SELECT or CLIENT SETINFO; redis 3.2 knows some of them not, and
-/// sentinels others. It closes when it is dropped.
-pub(super) async fn connect(address: &Address) -> Result<MultiplexedConnection, RedisError> {
-    let info: ConnectionInfo = ConnectionAddr::Tcp(host(address).to_owned(), address.port())
-        .into_connection_info()?
-        .set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());
-    // Time is bounded by the caller, over all steps.
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(None)
-        .set_response_timeout(None);
-    Client::open(info)?
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
-}
-
 /// Without the brackets of an IPv6 address.
 fn host(address: &Address) -> &str {
     address.host().trim_start_matches('[').trim_end_matches(']')
 }
 
-async fn set(connection: &mut MultiplexedConnection, key: &str, value: &str) -> Result<(), RedisError> {
+async fn set(connection: &mut Connection, key: &str, value: &str) -> Result<(), RedisError> {
     let mut set = cmd("CONFIG");
     set.arg("SET").arg(key).arg(value).query_async(connection).await
 }
 
-async fn replication(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
+async fn replication(connection: &mut Connection) -> Result<String, RedisError> {
     cmd("INFO").arg("replication").query_async(connection).await
 }
 

@@ -8,7 +8,7 @@ use std::{
 use futures::future::join_all;
 use redis::{Cmd, RedisError, cmd};
 
-use super::{Codis, Error, names, redis::connect};
+use super::{Codis, Error, names, redis::Connection};
 use crate::domain::{Address, GroupId, SentinelMaster, SentinelView};
 
 /// How a sentinel is to watch a master (contract §13.1).
@@ -41,7 +41,7 @@ impl Codis {
 
     async fn sentinel(&self, address: &Address) -> Result<SentinelView, String> {
         let rows = self.converse(address, async {
-            let mut connection = connect(address).await?;
+            let mut connection = self.connect(address).await?;
             let masters: Vec<Row> = sentinel("masters").query_async(&mut connection).await?;
             let mut all = Vec::with_capacity(masters.len());
             for master in masters {
@@ -73,7 +73,7 @@ impl Codis {
     pub async fn sentinel_settings(&self, address: &Address, group: GroupId) -> Result<SentinelSettings, Error> {
         let name = format!("{}-{group}", self.0.product);
         let row = self.converse(address, async {
-            let mut connection = connect(address).await?;
+            let mut connection = self.connect(address).await?;
             sentinel("master").arg(name).query_async::<Row>(&mut connection).await
         });
         let row = row.await?;
@@ -105,25 +105,23 @@ impl Codis {
         let monitor = monitor_command(&name, master, settings.quorum);
         let set = set_command(&name, settings, self.0.product_auth.as_deref());
         self.before(names::MONITOR)?;
-        self.converse(sentinel, introduce(sentinel, &name, &monitor, &set))
-            .await
+        let conversation = async { introduce(&mut self.connect(sentinel).await?, &name, &monitor, &set).await };
+        self.converse(sentinel, conversation).await
     }
 }
 
 /// Sends both commands at once, so that no crash of ours comes between them. A master without its settings would
 /// look watched but couldn't be asked for want of its password: it is taken back.
-async fn introduce(address: &Address, name: &str, monitor: &Cmd, set: &Cmd) -> Result<(), RedisError> {
-    let mut connection = connect(address).await?;
+async fn introduce(connection: &mut Connection, name: &str, monitor: &Cmd, set: &Cmd) -> Result<(), RedisError> {
     let mut both = redis::pipe();
     both.add_command(monitor.clone())
         .add_command(set.clone())
         .ignore_errors();
-    let (added, configured): (Result<(), RedisError>, Result<(), RedisError>) =
-        both.query_async(&mut connection).await?;
+    let (added, configured): (Result<(), RedisError>, Result<(), RedisError>) = both.query_async(connection).await?;
     match added {
         Err(error) if !is_duplicate(&error) => Err(error),
         Ok(()) if configured.is_err() => {
-            let () = sentinel("remove").arg(name).query_async(&mut connection).await?;
+            let () = sentinel("remove").arg(name).query_async(connection).await?;
             configured
         }
         Ok(()) | Err(_) => configured,

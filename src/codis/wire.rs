@@ -1,11 +1,22 @@
 //! HTTP as dashboards and proxies speak it (contract §2).
 
-use std::time::Duration;
+use std::{error::Error as StdError, time::Duration};
 
-use reqwest::{Client, Method, StatusCode, Url, header::CONTENT_LENGTH, redirect, retry};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use reqwest::{
+    Body, Client, Method, Request, StatusCode, Url,
+    header::{CONTENT_LENGTH, HOST, HeaderValue},
+    redirect, retry,
+};
 use serde::{Deserialize, Serialize};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
 
-use super::{Error, error::innermost, xauth::to_be_told};
+use super::{Error, Link, Network, Stream, error::innermost, xauth::to_be_told};
 use crate::domain::Address;
 
 /// How long a connection may take to open.
@@ -39,6 +50,7 @@ impl Default for Timeouts {
 /// One call to a dashboard or proxy. Its path holds an xauth: it must not get into any text.
 pub(super) struct Call<'a> {
     pub client: &'a Client,
+    pub link: &'a Link,
     pub peer: &'a Address,
     pub timeout: Duration,
 }
@@ -68,6 +80,9 @@ pub(super) fn client(peer: &Address) -> Result<Client, Error> {
         })
 }
 
+/// Status and body.
+type Answer = (StatusCode, Vec<u8>);
+
 impl Call<'_> {
     /// GETs a path; the body of the answer with status 200.
     pub(super) async fn get(&self, path: &[&str]) -> Result<Vec<u8>, Error> {
@@ -94,11 +109,53 @@ impl Call<'_> {
             None if method == Method::PUT => request.header(CONTENT_LENGTH, "0"),
             None => request,
         };
-        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        let request = request.build().map_err(|error| self.transport(&error))?;
+        let (status, body) = match self.link.network() {
+            None => self.over_sockets(request).await?,
+            Some(network) => self.over_network(network, request).await?,
+        };
+        self.judge(status, body)
+    }
+
+    async fn over_sockets(&self, request: Request) -> Result<Answer, Error> {
+        let response = self.client.execute(request).await;
+        let response = response.map_err(|error| self.transport(&error))?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.transport(&error))?;
+        Ok((status, body.into()))
+    }
+
+    /// What the client does over sockets, with the same limits of time: a connection, one request, its whole answer.
+    async fn over_network(&self, network: &dyn Network, request: Request) -> Result<Answer, Error> {
+        let end = Instant::now() + self.timeout;
+        let opened = timeout_at(end, timeout(CONNECT_TIMEOUT, network.connect(self.peer))).await;
+        let stream = match opened.map_err(|_| self.too_late())? {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(self.unreachable(error.to_string())),
+            Err(_) => return Err(self.unreachable("operation timed out".to_owned())),
+        };
+        let request = self.on_the_wire(request)?;
+        match timeout_at(end, exchange(stream, request)).await {
+            Ok(done) => done.map_err(|error| self.unreachable(innermost(&error))),
+            Err(_) => Err(self.too_late()),
+        }
+    }
+
+    /// A request as it is sent once there is a connection: without the peer in its first line, with it in a header.
+    fn on_the_wire(&self, request: Request) -> Result<hyper::Request<Body>, Error> {
+        let no_request = |error: &dyn StdError| self.unexpected(innermost(error));
+        let mut request = hyper::Request::try_from(request).map_err(|error| no_request(&error))?;
+        let path = request.uri().path().parse().map_err(|error| no_request(&error))?;
+        *request.uri_mut() = path;
+        let host = HeaderValue::try_from(self.peer.to_string()).map_err(|error| no_request(&error))?;
+        request.headers_mut().insert(HOST, host);
+        Ok(request)
+    }
+
+    /// The body of an answer with status 200; any other is an error.
+    fn judge(&self, status: StatusCode, body: Vec<u8>) -> Result<Vec<u8>, Error> {
         if status == StatusCode::OK {
-            return Ok(body.into());
+            return Ok(body);
         }
         match serde_json::from_slice::<RemoteError>(&body) {
             Ok(RemoteError { cause }) if status.as_u16() == 800 => Err(Error::Refused {
@@ -120,16 +177,23 @@ impl Call<'_> {
 
     /// An error without an answer. The library's own text has the URL in it, the innermost cause hasn't.
     fn transport(&self, error: &reqwest::Error) -> Error {
-        let peer = self.peer.clone();
         if error.is_timeout() && !error.is_connect() {
-            return Error::Timeout {
-                peer,
-                after: self.timeout,
-            };
+            return self.too_late();
         }
+        self.unreachable(innermost(error))
+    }
+
+    fn too_late(&self) -> Error {
+        Error::Timeout {
+            peer: self.peer.clone(),
+            after: self.timeout,
+        }
+    }
+
+    fn unreachable(&self, cause: String) -> Error {
         Error::Unreachable {
-            peer,
-            cause: innermost(error),
+            peer: self.peer.clone(),
+            cause,
         }
     }
 
@@ -139,4 +203,15 @@ impl Call<'_> {
             cause,
         }
     }
+}
+
+/// Sends a request on a connection of its own, which is closed in the end, however it ends.
+async fn exchange(stream: Box<dyn Stream>, request: hyper::Request<Body>) -> Result<Answer, hyper::Error> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok((status, body.into()))
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 
-use super::{Context, Error, Requeue, Turn, dump, event, live, switchover};
+use super::{Context, Error, Requeue, Turn, dump, event, live, switchover, takeover};
 use crate::{
     api::names::LABEL_GROUP,
     build::{self, Facts},
@@ -98,7 +98,12 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
             }
             codis.resync_group(*group).await?;
         }
-        Step::RemoveServer { group, server } => codis.remove_server(*group, server).await?,
+        Step::RemoveServer { group, server } => {
+            if turn.addresses.is_inherited(server) {
+                Box::pin(takeover::detach(codis, server)).await?;
+            }
+            codis.remove_server(*group, server).await?;
+        }
         Step::RemoveGroup(group) => codis.remove_group(*group).await?,
         Step::ForgetGroup(group) => forget_group(context, desired, turn, *group).await?,
         Step::MoveSlots(moves) => {
@@ -181,6 +186,7 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
             deleted.await?;
         }
         Step::Restart { pod, uid, .. } => delete_pod(context, turn, pod, uid).await?,
+        Step::Retire(part) => Box::pin(takeover::retire(context, desired, turn, *part)).await?,
     }
     Ok(())
 }

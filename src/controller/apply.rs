@@ -15,6 +15,7 @@ use crate::{
     build::{self, Addresses, Component, Facts},
     cluster::{Applied, Live, difference},
     codis,
+    domain::Part,
     plan::{Decision, reason},
     validate::{Coordinator, ValidCluster},
 };
@@ -28,19 +29,19 @@ pub(super) async fn refusal(
 ) -> Result<Option<Decision>, Error> {
     let mut decision = Decision::default();
     rivals::block(context, cluster, valid, live, &mut decision).await?;
-    if let [first, ..] = live.predecessor.as_slice() {
-        let what = if valid.adopt {
-            format!("{first} of the predecessor exists: taking it over is not in this version, and nothing is written")
-        } else {
-            format!(
-                "{first} of the predecessor exists: nothing is written until the cluster is marked for adoption with the annotation codis.k8s.io/adopt=true, or those objects are gone"
-            )
-        };
+    let inherited = live.predecessor.first();
+    // A takeover that was begun goes on.
+    let is_new =
+        !live.stateful_sets.contains_key(&valid.names.dashboard()) && (inherited.is_none() || live.secret.is_none());
+    if let (Some(first), false) = (&inherited, valid.adopt) {
+        let what = format!(
+            "{first} of the predecessor exists: nothing is written until the cluster is marked for adoption with the annotation codis.k8s.io/adopt=true, or those objects are gone"
+        );
         decision.block(reason::ADOPTION_REQUIRED, what);
-    } else if !live.stateful_sets.contains_key(&valid.names.dashboard()) {
+    } else if is_new {
         // Only before anything runs: a storage class that goes away later must not stop healing.
         storage(context, valid, &mut decision).await?;
-        coordinator(valid, &mut decision).await;
+        coordinator(context, valid, &mut decision).await;
         if decision.blocked.is_empty() && !valid.brakes.observe {
             adoption::volumes(context, cluster, valid, live, &mut decision).await?;
         }
@@ -66,11 +67,11 @@ async fn storage(context: &Context, valid: &ValidCluster, decision: &mut Decisio
     Ok(())
 }
 
-async fn coordinator(valid: &ValidCluster, decision: &mut Decision) {
+async fn coordinator(context: &Context, valid: &ValidCluster, decision: &mut Decision) {
     let (Coordinator::Etcd(addresses) | Coordinator::Zookeeper(addresses)) = &valid.coordinator else {
         return;
     };
-    if let Err(why) = codis::coordinator_reachable(addresses).await {
+    if let Err(why) = codis::coordinator_reachable(&context.link, addresses).await {
         let what = format!("spec.coordinatorAddr: no coordinator answers there: {why}");
         decision.block(reason::INVALID_SPEC, what);
     }
@@ -83,10 +84,10 @@ pub(super) async fn services(
     live: &Live,
     facts: &Facts,
 ) -> Result<Option<Addresses>, Error> {
-    let mut is_new = false;
+    let (mut is_new, now) = (false, context.clock.now());
     for service in build::services(valid, facts) {
         let found = service.metadata.name.as_ref().and_then(|name| live.services.get(name));
-        if found.is_some() && is_held(valid, &service) {
+        if found.is_some() && is_held(valid, &service, now) || live.predecessor.has(&service) {
             continue;
         }
         let applied = match context.cluster.apply(found, &service).await {
@@ -122,7 +123,8 @@ pub(super) async fn workloads(
     workloads: build::Workloads,
 ) -> Result<bool, Error> {
     let cluster = &context.cluster;
-    let holds = |component: &str| valid.brakes.stops(component, Timestamp::now()).is_some();
+    let now = context.clock.now();
+    let holds = |component: &str| valid.brakes.stops(component, now).is_some();
     let config = with_held_files(&workloads.config, live.secret.as_ref(), holds);
     cluster.apply(live.secret.as_ref(), &config).await?;
     if !holds("proxy") || live.connection.is_none() {
@@ -133,8 +135,8 @@ pub(super) async fn workloads(
         let found = set.metadata.name.as_ref().and_then(|name| live.stateful_sets.get(name));
         // One that is going is on its way to be made anew.
         let is_going = found.is_some_and(|found| found.metadata.deletion_timestamp.is_some());
-        let is_kept = is_going || found.is_some() && is_held(valid, set);
-        if !is_kept {
+        let is_kept = is_going || found.is_some() && is_held(valid, set, now);
+        if !is_kept && !live.predecessor.has(set) {
             changed |= cluster.apply(found, set).await? == Applied::Changed;
         }
     }
@@ -147,15 +149,21 @@ pub(super) async fn workloads(
         let found = live.deployments.get(&name);
         // Changes of what runs go one component after another; what is missing is made at once, and numbers don't wait.
         let is_later = (changed || rolls_later(&name, valid, live)) && !valid.brakes.hibernate;
-        let now = match found {
-            Some(_) if is_held(valid, deployment) => continue,
+        let next = match found {
+            Some(_) if is_held(valid, deployment, now) => continue,
+            _ if live.predecessor.has(deployment) => continue,
             Some(found) if is_later && restarts(found, deployment) => with_template_of(found, deployment),
             _ => deployment.clone(),
         };
-        changed |= cluster.apply(found, &now).await? == Applied::Changed;
+        changed |= cluster.apply(found, &next).await? == Applied::Changed;
     }
     // After the number of proxies was handed over.
-    if let Some(scaler) = workloads.autoscaler.as_ref().filter(|_| !holds("proxy")) {
+    let is_inherited = live.predecessor.deployments.contains_key(&Part::Proxies);
+    if let Some(scaler) = workloads
+        .autoscaler
+        .as_ref()
+        .filter(|_| !holds("proxy") && !is_inherited)
+    {
         cluster.apply(live.autoscaler.as_ref(), scaler).await?;
     }
     if valid.fe.is_none() && !holds("fe") {
@@ -190,9 +198,9 @@ fn with_held_files(config: &Secret, live: Option<&Secret>, holds: impl Fn(&str) 
 }
 
 /// Why nothing may be sent to sleep.
-pub(super) fn anything_held(valid: &ValidCluster) -> Option<String> {
+pub(super) fn anything_held(valid: &ValidCluster, now: Timestamp) -> Option<String> {
     let mut all = ORDER.concat().into_iter();
-    let held = all.find_map(|component| valid.brakes.stops(component, Timestamp::now()))?;
+    let held = all.find_map(|component| valid.brakes.stops(component, now))?;
     Some(format!("spec.hibernate: waits, because changes are stopped: {held}"))
 }
 
@@ -253,7 +261,7 @@ fn rolls_later(name: &str, valid: &ValidCluster, live: &Live) -> bool {
 }
 
 /// Whether a person holds the component of an object.
-fn is_held<K: ResourceExt>(valid: &ValidCluster, object: &K) -> bool {
+fn is_held<K: ResourceExt>(valid: &ValidCluster, object: &K, now: Timestamp) -> bool {
     let component = object.labels().get(names::LABEL_COMPONENT);
-    component.is_some_and(|component| valid.brakes.stops(component, Timestamp::now()).is_some())
+    component.is_some_and(|component| valid.brakes.stops(component, now).is_some())
 }

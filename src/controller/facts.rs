@@ -22,7 +22,7 @@ use crate::{
         self, Component, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_CLAIMED, KEY_SESSION_ROTATIONS,
     },
     cluster::Live,
-    domain::GroupId,
+    domain::{GroupId, Part},
     validate::{Auth, ValidCluster, Volume},
 };
 
@@ -32,6 +32,7 @@ pub(super) fn facts(
     live: &Live,
     nodes: &BTreeMap<String, Node>,
     wished: &Auth,
+    now: Timestamp,
 ) -> Facts {
     let status = cluster.status.clone().unwrap_or_default();
     let dump = dump::read(live, &valid.names.uid)
@@ -60,7 +61,7 @@ pub(super) fn facts(
     let claimed = mark.map_or(status.product.is_some() || dump.product == valid.product(), |secret| {
         !text(secret, KEY_PRODUCT_CLAIMED).is_empty()
     });
-    let (auth, session_rotations) = auth(valid, live, wished);
+    let (auth, session_rotations) = auth(valid, live, wished, now);
     let whole = whole(cluster, valid);
     Facts {
         addresses,
@@ -84,6 +85,7 @@ pub(super) fn facts(
             .collect(),
         claimed,
         kubernetes_uid: String::new(),
+        inherited: None,
     }
 }
 
@@ -183,12 +185,12 @@ pub(super) fn persistent(valid: &ValidCluster, facts: &Facts) -> BTreeSet<GroupI
 
 /// The passwords that are to be in force, and how often that of the clients changed. New proxies take a new one from
 /// their Secret, so it is in force as soon as it is there. That of the servers stays as it is.
-fn auth(valid: &ValidCluster, live: &Live, wished: &Auth) -> (Auth, u32) {
+fn auth(valid: &ValidCluster, live: &Live, wished: &Auth, now: Timestamp) -> (Auth, u32) {
     let Some(secret) = live.secret.as_ref().filter(|secret| passwords::has_passwords(secret)) else {
         return (wished.clone(), 0);
     };
     let (in_force, rotations) = (passwords::in_force(secret), rotations(secret));
-    let is_held = valid.brakes.observe || valid.brakes.stops("proxy", Timestamp::now()).is_some();
+    let is_held = valid.brakes.observe || valid.brakes.stops("proxy", now).is_some();
     if is_held || in_force.session == wished.session {
         return (in_force, rotations);
     }
@@ -210,8 +212,13 @@ pub(super) fn scaled(valid: &mut ValidCluster, live: &Live) {
         return;
     };
     let proxies = live.deployments.get(&valid.names.proxy());
+    // What scaled the predecessor's had its reasons.
+    let proxies = proxies.or_else(|| live.predecessor.deployments.get(&Part::Proxies));
+    let inherited = live.predecessor.replica_sets.iter();
+    let inherited = inherited.filter_map(|set| set.spec.as_ref()?.replicas).max();
     let asked = proxies
         .and_then(|proxies| proxies.spec.as_ref()?.replicas)
+        .or(inherited)
         .filter(|asked| *asked > 0);
     let wished = asked.unwrap_or_else(|| i32::from(valid.proxy.replicas).clamp(scaling.min, scaling.max));
     valid.proxy.replicas = u16::try_from(wished).unwrap_or(u16::MAX);
@@ -307,7 +314,15 @@ mod tests {
             ..Live::default()
         };
         let valid = validate(&cluster).unwrap();
-        facts(&cluster, &valid, &live, &BTreeMap::new(), &Auth::default()).claimed
+        facts(
+            &cluster,
+            &valid,
+            &live,
+            &BTreeMap::new(),
+            &Auth::default(),
+            Timestamp::UNIX_EPOCH,
+        )
+        .claimed
     }
 
     #[test]

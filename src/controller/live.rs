@@ -90,7 +90,11 @@ async fn servers(
         let ServerView::Up { uptime, .. } = view else { continue };
         // One that is to be made anew has another memory limit: what fits the new one may not fit it.
         let is_outdated = observed.server_pods.get(address).is_none_or(|pod| pod.outdated);
-        if is_outdated || verified.knows(&key, address, &word, *uptime) {
+        let is_inherited = facts
+            .inherited
+            .as_ref()
+            .is_some_and(|old| old.hosts.contains(address.host()));
+        if is_outdated || is_inherited || verified.knows(&key, address, &word, *uptime) {
             continue;
         }
         match server(codis, address, &wished).await {

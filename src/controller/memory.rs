@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::domain::{Address, GroupId, SlotId};
+use crate::domain::{Address, GroupId, Part, SlotId};
 
 /// A cluster that stops serving within this time after a step that could have waited fell by it.
 const BLAMED_FOR: Duration = Duration::from_secs(60);
@@ -31,6 +31,8 @@ struct Known {
     missing_nodes: HashMap<String, Instant>,
     /// Since when slots have been on their way.
     moving: HashMap<SlotId, Instant>,
+    /// Since when parts of the predecessor have led nobody to them.
+    unused: HashMap<Part, Instant>,
     /// Switchovers that failed: how often in a row, and when last.
     failed_moves: HashMap<GroupId, (u32, Instant)>,
     /// When a switchover last failed, or who remembers began to.
@@ -103,6 +105,12 @@ impl Memory {
     pub(super) fn moving(&self, key: Key, slots: Vec<SlotId>, now: Instant) -> BTreeMap<SlotId, u64> {
         let mut all = self.all();
         seconds(&mut all.entry(key).or_default().moving, slots, now)
+    }
+
+    /// Notes which parts of the predecessor nobody is led to any more, and returns for how many seconds that has been so.
+    pub(super) fn unused(&self, key: Key, parts: BTreeSet<Part>, now: Instant) -> BTreeMap<Part, u64> {
+        let mut all = self.all();
+        seconds(&mut all.entry(key).or_default().unused, parts, now)
     }
 
     /// A group's switchover failed.

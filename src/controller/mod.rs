@@ -23,16 +23,13 @@ mod run;
 mod status;
 mod storage;
 mod switchover;
+mod takeover;
 mod teardown;
 mod vacate;
 mod volumes;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 pub use error::Error;
@@ -42,10 +39,10 @@ use crate::{
     api::{CodisCluster, PromotionStatus, SwitchoverStatus},
     build::{self, Facts},
     cluster::{Cluster, EventKind, Live},
-    codis::{self, Codis},
-    domain::{GroupId, Observed},
+    codis::{self, Codis, Link},
+    domain::{Address, GroupId, Observed},
     plan::{self, Decision, Desired, Health, reason},
-    telemetry::{Effects, Metrics},
+    telemetry::{Clock, Effects, Metrics},
     validate::{ValidCluster, validate},
 };
 use memory::Memory;
@@ -81,22 +78,49 @@ pub struct Context {
     pub metrics: Metrics,
     /// Whether the stand-in for Codis may be run.
     pub allow_stand_in: bool,
+    /// What time it is.
+    pub clock: Clock,
+    /// How Codis is reached.
+    pub link: Link,
     memory: Memory,
     verified: live::Verified,
 }
 
 impl Context {
-    /// A context without memory.
+    /// A context without memory, by the machine's clock and over its sockets.
     #[must_use]
     pub fn new(cluster: Cluster, effects: Effects, metrics: Metrics, allow_stand_in: bool) -> Arc<Self> {
+        let (clock, link) = (Clock::default(), Link::default());
+        Self::within(cluster, effects, metrics, allow_stand_in, clock, link)
+    }
+
+    /// The same in another world: by its clock and over its network.
+    #[must_use]
+    pub fn within(
+        cluster: Cluster,
+        effects: Effects,
+        metrics: Metrics,
+        allow_stand_in: bool,
+        clock: Clock,
+        link: Link,
+    ) -> Arc<Self> {
         Arc::new(Self {
             cluster,
             effects,
             metrics,
             allow_stand_in,
+            clock,
+            link,
             memory: Memory::default(),
             verified: live::Verified::default(),
         })
+    }
+
+    /// The door to a product, as [`Codis::new`] has it.
+    fn codis(&self, product: &str, product_auth: Option<&str>, dashboard: Address) -> Result<Codis, codis::Error> {
+        let timeouts = codis::Timeouts::default();
+        let door = Codis::new(product, product_auth, dashboard, self.effects.clone(), timeouts)?;
+        Ok(door.over(self.link.clone()))
     }
 }
 
@@ -121,7 +145,8 @@ pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result
     {
         // What the API server refuses it will refuse again: the status tells, not only the log.
         let decision = status::refused(error);
-        report(context, &cluster, &status::of_blocked(&cluster, &decision), &decision).await?;
+        let status = status::of_blocked(&cluster, &decision, context.clock.now());
+        report(context, &cluster, &status, &decision).await?;
     }
     outcome
 }
@@ -158,8 +183,11 @@ async fn settle(
     wished: Wished,
 ) -> Result<Requeue, Error> {
     let nodes = context.cluster.nodes().await;
-    let mut facts = facts::facts(cluster, valid, live, &nodes, &wished.auth);
+    let mut facts = facts::facts(cluster, valid, live, &nodes, &wished.auth, context.clock.now());
     facts.kubernetes_uid = context.cluster.kubernetes_uid().await?;
+    if let Some(decision) = Box::pin(takeover::look(context, valid, live, &mut facts)).await? {
+        return blocked(context, cluster, decision).await;
+    }
     Box::pin(storage::remember(context, cluster, valid, &mut facts)).await?;
     let mut outcome = Applied::of(valid, &wished, &facts);
     let applied = Box::pin(everything(context, cluster, valid, live, &facts, &mut outcome)).await;
@@ -173,7 +201,7 @@ async fn settle(
         Err(error) => return taken_or(context, cluster, error).await,
     };
     if let Some(asleep) = &outcome.asleep {
-        let status = status::of_hibernating(cluster, valid, asleep);
+        let status = status::of_hibernating(cluster, valid, asleep, context.clock.now());
         report(context, cluster, &status, &Decision::default()).await?;
         return Ok(if asleep.is_empty() {
             Requeue::BLOCKED
@@ -187,20 +215,18 @@ async fn settle(
         known_hosts: facts.known_hosts(),
         persistent: facts::persistent(valid, &facts),
         has_password: facts.auth.product.is_some(),
-        now: Timestamp::now(),
+        now: context.clock.now(),
         // What was read before a change says nothing of what comes of it.
         stopped: (outcome.changed)
             .then(|| "a change was just applied".to_owned())
-            .or_else(|| context.memory.stopped(Instant::now())),
+            .or_else(|| context.memory.stopped(context.clock.instant())),
         promotion: None,
         allow_stand_in: context.allow_stand_in,
     };
-    let codis = Codis::new(
+    let codis = context.codis(
         valid.product(),
         facts.auth.product.as_deref(),
         addresses.dashboard.clone(),
-        context.effects.clone(),
-        codis::Timeouts::default(),
     )?;
     let observed = Box::pin(observe::observe(context, &codis, &desired, live, &facts, cluster)).await;
     let mut turn = Turn {
@@ -220,7 +246,7 @@ async fn settle(
         }
         roles::label(context, &desired, &turn).await?;
     }
-    promotion::weigh(&mut desired, &mut turn);
+    promotion::weigh(&mut desired, &mut turn, context.clock.now());
     let mut decision = plan::decide(&desired, &observed);
     outcome.object(&mut decision);
     let next_look = if valid.brakes.observe {
@@ -256,9 +282,9 @@ async fn settle(
         valid.names.key(),
         decision.is_voluntary,
         health.is_serving(),
-        Instant::now(),
+        context.clock.instant(),
     );
-    let told = status::of(&view, &health, &mut decision);
+    let told = status::of(&view, &health, &mut decision, context.clock.now());
     report(context, &turn.cluster, &told, &decision).await?;
     Ok(next_look.unwrap_or_else(|| next(&health, &decision)))
 }
@@ -323,7 +349,7 @@ async fn everything(
     if valid.brakes.observe {
         return Ok(build::addresses(valid, facts).ok());
     }
-    let addresses = match apply::services(context, valid, live, facts).await {
+    let addresses = match Box::pin(apply::services(context, valid, live, facts)).await {
         Ok(Some(addresses)) => addresses,
         Ok(None) => return Ok(None),
         // Where every address is known, the rest goes on.
@@ -335,7 +361,7 @@ async fn everything(
     };
     let mut workloads = build::workloads(valid, facts, &addresses);
     if valid.brakes.hibernate {
-        let objection = hibernate::objection(valid, facts).or_else(|| apply::anything_held(valid));
+        let objection = hibernate::objection(valid, facts).or_else(|| apply::anything_held(valid, context.clock.now()));
         match objection {
             Some(objection) => outcome.objections.push(objection),
             None => {
@@ -344,10 +370,10 @@ async fn everything(
             }
         }
     }
-    outcome.changed = outcome.take(apply::workloads(context, valid, live, workloads).await)?;
-    outcome.take(apply::budgets(context, valid, live, facts).await)?;
-    if valid.brakes.stops("server", Timestamp::now()).is_none() {
-        let notes = outcome.take(storage::settle(context, cluster, valid, live, facts).await)?;
+    outcome.changed = outcome.take(Box::pin(apply::workloads(context, valid, live, workloads)).await)?;
+    outcome.take(Box::pin(apply::budgets(context, valid, live, facts)).await)?;
+    if valid.brakes.stops("server", context.clock.now()).is_none() {
+        let notes = outcome.take(Box::pin(storage::settle(context, cluster, valid, live, facts)).await)?;
         outcome.without_effect.extend(notes);
     }
     Ok(Some(addresses))
@@ -385,7 +411,8 @@ async fn blocked(context: &Context, cluster: &CodisCluster, decision: Decision) 
         let live = Box::pin(context.cluster.fetch(cluster)).await?;
         Box::pin(switchover::release(context, cluster, &live)).await?;
     }
-    report(context, cluster, &status::of_blocked(cluster, &decision), &decision).await?;
+    let status = status::of_blocked(cluster, &decision, context.clock.now());
+    report(context, cluster, &status, &decision).await?;
     Ok(Requeue::BLOCKED)
 }
 

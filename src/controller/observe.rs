@@ -1,9 +1,6 @@
 //! What is: pods as Kubernetes has them, Codis as it answers.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition},
@@ -18,8 +15,8 @@ use crate::{
     cluster::Live,
     codis::Codis,
     domain::{
-        Address, DashboardView, GroupId, LostClaim, MemberPod, NodeView, Observed, ProxyPod, SentinelView, ServerView,
-        SlotId, SlotMapping, StatelessPod,
+        Address, DashboardView, GroupId, LostClaim, MemberPod, NodeView, Observed, Part, ProxyPod, SentinelView,
+        ServerView, SlotId, SlotMapping, StatelessPod,
     },
     plan::Desired,
     validate::ValidCluster,
@@ -47,12 +44,18 @@ pub(super) async fn observe(
     let servers = lasting_fences(codis, desired, servers).await;
     let silent = silent(&dashboard, &servers, &sentinels);
     let names = &desired.cluster.names;
-    let down_for = context.memory.silent(names.key(), silent, Instant::now());
-    let now = Timestamp::now();
+    let down_for = context.memory.silent(names.key(), silent, context.clock.instant());
+    let now = context.clock.now();
     let (nodes, lost_claims) = node_views(context, desired, live, now).await;
+    let inherited = live.predecessor.proxies().map(|pod| ProxyPod {
+        inherited: true,
+        ..proxy_pod(pod, now)
+    });
     let proxy_pods: Vec<ProxyPod> = of_component(live, Component::Proxy.name())
         .map(|pod| proxy_pod(pod, now))
+        .chain(inherited)
         .collect();
+    let predecessor = live.predecessor.parts();
     let dump = dump::read(live, &names.uid);
     let evidence = dump::evidence(codis, dump.as_ref(), &dashboard, &servers, &proxy_pods).await;
     Observed {
@@ -67,7 +70,7 @@ pub(super) async fn observe(
         sentinel_pods: pods_at(live, &nodes, now, desired.sentinels()),
         intent: switchover::intent_of(cluster, desired, facts),
         rolling: rolling(live),
-        failed_moves: context.memory.failed_moves(&names.key(), Instant::now()),
+        failed_moves: context.memory.failed_moves(&names.key(), context.clock.instant()),
         proxy_pods,
         dump,
         evidence,
@@ -82,14 +85,26 @@ pub(super) async fn observe(
         lost_claims,
         nodes,
         balanced: balanced(cluster, desired.cluster, &dashboard),
-        moving_for: context.memory.moving(names.key(), begun(&dashboard), Instant::now()),
+        moving_for: context
+            .memory
+            .moving(names.key(), begun(&dashboard), context.clock.instant()),
         owned_elsewhere: of_component(live, Component::Dashboard.name()).find_map(owned_elsewhere),
         claimed: facts.claimed,
         bootstrapped: facts.bootstrapped.clone(),
         down_for: down_for.into_iter().collect(),
         unready: unready(desired, live),
+        unused_for: context
+            .memory
+            .unused(names.key(), unused(&predecessor), context.clock.instant()),
+        predecessor,
         dashboard,
     }
+}
+
+/// The predecessor's proxies, once their Service leads to ours.
+fn unused(predecessor: &BTreeSet<Part>) -> BTreeSet<Part> {
+    let is_unused = predecessor.contains(&Part::ProxyPods) && !predecessor.contains(&Part::ProxyService);
+    is_unused.then_some(Part::ProxyPods).into_iter().collect()
 }
 
 /// The groups that have their share of the slots, by the status; by what they have, where it never said.
@@ -214,7 +229,7 @@ async fn node_views(
     let without_node = lost.iter().filter(|(_, claim)| !claim.may_return);
     missing.extend(without_node.map(|(_, claim)| claim.node.clone()));
     let key = names.key();
-    let missing = context.memory.missing(key, missing, Instant::now());
+    let missing = context.memory.missing(key, missing, context.clock.instant());
     // One that is only away for a moment isn't gone.
     let is_gone = |node: &String| missing.get(node).is_some_and(|seconds| *seconds >= FORGET_AFTER);
     let is_told = |claim: &LostClaim| claim.may_return || is_gone(&claim.node);
@@ -248,7 +263,8 @@ fn pods_at(
     now: Timestamp,
     members: impl Iterator<Item = (String, Address)>,
 ) -> BTreeMap<Address, MemberPod> {
-    let by_name: BTreeMap<String, &Pod> = live.pods.iter().map(|pod| (pod.name_any(), pod)).collect();
+    let all = live.pods.iter().chain(&live.predecessor.pods);
+    let by_name: BTreeMap<String, &Pod> = all.map(|pod| (pod.name_any(), pod)).collect();
     let found = members.filter_map(|(name, address)| Some((address, by_name.get(&name)?)));
     found
         .map(|(address, pod)| (address, member_pod(pod, live, nodes, now)))
@@ -308,6 +324,7 @@ fn proxy_pod(pod: &Pod, now: Timestamp) -> ProxyPod {
         ready: is_ready(pod),
         ending: pod.metadata.deletion_timestamp.is_some() || matches!(phase, "Failed" | "Succeeded"),
         running_for: running_for(pod, now),
+        inherited: false,
     }
 }
 
@@ -389,6 +406,18 @@ fn unready(desired: &Desired<'_>, live: &Live) -> Vec<String> {
     let mut wished = vec![("dashboard", 1), ("server", servers), ("proxy", cluster.proxy.replicas)];
     wished.push(("sentinel", cluster.sentinel_count()));
     wished.extend(cluster.fe.iter().map(|(fe, _)| ("fe", fe.replicas)));
+    // Where the predecessor's stand, ours aren't made yet.
+    let inherited = live.predecessor.parts();
+    let stands = [
+        ("dashboard", Part::Dashboard),
+        ("proxy", Part::Proxies),
+        ("fe", Part::Fe),
+    ];
+    wished.retain(|(component, _)| {
+        !stands
+            .iter()
+            .any(|(of, part)| of == component && inherited.contains(part))
+    });
     let ready = |component: &str| of_component(live, component).filter(|pod| is_ready(pod)).count();
     let missing = wished
         .into_iter()

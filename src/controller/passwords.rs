@@ -8,7 +8,6 @@ use super::{Context, Error};
 use crate::{
     build::{KEY_PRODUCT_AUTH, KEY_SESSION_AUTH},
     cluster::Live,
-    codis::{Codis, Timeouts},
     domain::{Address, ServerView, ports},
     validate::{Auth, Password, ValidCluster, password},
 };
@@ -92,13 +91,7 @@ async fn is_refused(
         Some(Address::new(service.cluster_ip.clone()?, ports::SERVER))
     };
     let nobody = Address::new(names.dashboard(), ports::DASHBOARD);
-    let codis = Codis::new(
-        valid.product(),
-        product,
-        nobody,
-        context.effects.clone(),
-        Timeouts::default(),
-    )?;
+    let codis = context.codis(valid.product(), product, nobody)?;
     let views = codis.servers(pods.filter_map(address)).await;
     let refuses = |view: &ServerView| match view {
         ServerView::Unreachable(why) => REFUSALS.iter().any(|word| why.starts_with(word)),

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -192,10 +192,11 @@ fn key(cluster: &CodisCluster) -> (String, String) {
 
 /// One pass, counted and logged.
 async fn pass(cluster: Arc<CodisCluster>, context: Arc<Context>, attempts: Arc<Attempts>) -> Result<Action, Error> {
-    let (key, start) = (key(&cluster), Instant::now());
+    let (key, start) = (key(&cluster), context.clock.instant());
     let result = reconcile(&context, &key.0, &key.1).await;
     let word = result.as_ref().map_or_else(Error::category, |_| "ok");
-    context.metrics.reconciled(word, start.elapsed());
+    let took = context.clock.instant().duration_since(start);
+    context.metrics.reconciled(word, took);
     match result {
         Ok(requeue) => {
             attempts.clear(&key);

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::Carried;
 use crate::{
     api::{
-        CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, SlotMovesStatus, condition, condition_after,
+        CodisCluster, CodisClusterStatus, GroupStatus, ServerStatus, SlotMovesStatus, condition, condition_at,
         to_the_second,
     },
     build::Facts,
@@ -56,7 +56,12 @@ pub(super) fn only_told(decision: &mut Decision) {
 }
 
 /// The status of a cluster without pods. `waits` is what still has to end, or empty.
-pub(super) fn of_hibernating(cluster: &CodisCluster, valid: &ValidCluster, waits: &str) -> CodisClusterStatus {
+pub(super) fn of_hibernating(
+    cluster: &CodisCluster,
+    valid: &ValidCluster,
+    waits: &str,
+    now: Timestamp,
+) -> CodisClusterStatus {
     let mut status = cluster.status.clone().unwrap_or_default();
     let mut decision = Decision::default();
     decision.waits.push(Note {
@@ -72,9 +77,9 @@ pub(super) fn of_hibernating(cluster: &CodisCluster, valid: &ValidCluster, waits
         serving: Some(false),
         degraded: false,
     };
-    conclude(cluster, &mut status, &truth, &decision);
+    conclude(cluster, &mut status, &truth, &decision, now);
     status.phase = Some("Hibernating".to_owned());
-    status.brakes = valid.brakes.told(Timestamp::now());
+    status.brakes = valid.brakes.told(now);
     status
 }
 
@@ -86,19 +91,19 @@ pub(super) fn refused(error: &super::Error) -> Decision {
 }
 
 /// The status of a cluster for which nothing is done. What was known about it stays.
-pub(super) fn of_blocked(cluster: &CodisCluster, decision: &Decision) -> CodisClusterStatus {
+pub(super) fn of_blocked(cluster: &CodisCluster, decision: &Decision, now: Timestamp) -> CodisClusterStatus {
     let mut status = cluster.status.clone().unwrap_or_default();
     let truth = Truth {
         ready: false,
         serving: None,
         degraded: false,
     };
-    conclude(cluster, &mut status, &truth, decision);
+    conclude(cluster, &mut status, &truth, decision, now);
     status
 }
 
 /// The status of a cluster that is being deleted.
-pub(super) fn of_deleting(cluster: &CodisCluster, what: String) -> CodisClusterStatus {
+pub(super) fn of_deleting(cluster: &CodisCluster, what: String, now: Timestamp) -> CodisClusterStatus {
     let mut status = cluster.status.clone().unwrap_or_default();
     let mut decision = Decision::default();
     decision.waits.push(Note {
@@ -114,13 +119,14 @@ pub(super) fn of_deleting(cluster: &CodisCluster, what: String) -> CodisClusterS
             degraded: false,
         },
         &decision,
+        now,
     );
     status.phase = Some("Deleting".to_owned());
     status
 }
 
 /// The status after a whole pass.
-pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision) -> CodisClusterStatus {
+pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision, now: Timestamp) -> CodisClusterStatus {
     let wished = view.desired.cluster;
     let servers = usize::from(wished.groups) * usize::from(wished.group_size) + leaving_servers(view);
     let sentinels = usize::from(wished.sentinel_count());
@@ -158,7 +164,7 @@ pub(super) fn of(view: &View<'_>, health: &Health, decision: &mut Decision) -> C
         serving: knows.then(|| health.is_serving()),
         degraded: !is_whole && health.is_serving() || !decision.alarms.is_empty(),
     };
-    conclude(view.cluster, &mut status, &truth, decision);
+    conclude(view.cluster, &mut status, &truth, decision, now);
     status
 }
 
@@ -204,7 +210,13 @@ struct Truth {
 }
 
 /// Conditions, phase and message.
-fn conclude(cluster: &CodisCluster, status: &mut CodisClusterStatus, truth: &Truth, decision: &Decision) {
+fn conclude(
+    cluster: &CodisCluster,
+    status: &mut CodisClusterStatus,
+    truth: &Truth,
+    decision: &Decision,
+    now: Timestamp,
+) {
     let doing = doing(decision);
     let blocked = decision.blocked.first();
     let first = blocked
@@ -257,7 +269,8 @@ fn conclude(cluster: &CodisCluster, status: &mut CodisClusterStatus, truth: &Tru
     status.conditions = rows
         .into_iter()
         .map(|(type_, value, (reason, message))| {
-            condition_after(
+            condition_at(
+                now,
                 &status.conditions,
                 type_,
                 value,

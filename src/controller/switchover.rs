@@ -13,7 +13,6 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::join_all;
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -115,11 +114,11 @@ pub(super) async fn run(
         Ended::Done => {
             context.memory.moved(key, intent.group);
             turn.carried.handed_over = desired.pod_at(&intent.to).map(|pod| (intent.group, pod));
-            promotion::conclude(turn, true);
+            promotion::conclude(turn, true, context.clock.now());
             Ok(())
         }
         Ended::Undone(error) | Ended::ToUndo(error) => {
-            context.memory.move_failed(key, intent.group, std::time::Instant::now());
+            context.memory.move_failed(key, intent.group, context.clock.instant());
             Err(error.into())
         }
     }
@@ -140,13 +139,13 @@ async fn announce(
         to: pod(&intent.to),
         phase: "Locking".to_owned(),
         reason: why.to_owned(),
-        started_at: to_the_second(Timestamp::now()).to_string(),
+        started_at: to_the_second(context.clock.now()).to_string(),
     });
     if let Some(request) = desired.cluster.promotion.as_ref().filter(|_| {
         let wish = desired.promotion.as_ref();
         wish.is_some_and(|(group, to)| *group == intent.group && to.as_ref().is_none_or(|to| *to == intent.to))
     }) {
-        turn.carried.promotion = Some(promotion::begun(&request.text, &pod(&intent.to)));
+        turn.carried.promotion = Some(promotion::begun(&request.text, &pod(&intent.to), context.clock.now()));
     }
     let mut status = turn.cluster.status.clone().unwrap_or_default();
     status.switchover.clone_from(&turn.carried.switchover);
@@ -170,14 +169,14 @@ pub(super) async fn clear(
     // Whatever the end: a lock of the dead operator may still come true (see `sweep`).
     context
         .memory
-        .move_failed(key_of(desired), intent.group, std::time::Instant::now());
+        .move_failed(key_of(desired), intent.group, context.clock.instant());
     // Whoever began it may be dead since a moment, and its promotion under way.
     let done = undo(turn.codis, desired, &proxies, intent, true).await?;
     turn.carried.switchover = None;
     if done {
         turn.carried.handed_over = desired.pod_at(&intent.to).map(|pod| (intent.group, pod));
     }
-    promotion::conclude(turn, done);
+    promotion::conclude(turn, done, context.clock.now());
     Ok(())
 }
 
@@ -189,11 +188,11 @@ pub(super) async fn release(context: &Context, cluster: &CodisCluster, live: &Li
     let (Some(group), Some(secret)) = (group, live.secret.as_ref()) else {
         return Ok(());
     };
-    let (product, auth) = (cluster.name_any(), passwords::in_force(secret).product);
+    let product = cluster.spec.product_name.clone().unwrap_or_else(|| cluster.name_any());
+    let auth = passwords::in_force(secret).product;
     let nobody = Address::new(product.clone(), ports::DASHBOARD);
-    let (effects, timeouts) = (context.effects.clone(), codis::Timeouts::default());
-    let codis = Codis::new(&product, auth.as_deref(), nobody, effects, timeouts)?;
-    let pods = observe::of_component(live, Component::Proxy.name());
+    let codis = context.codis(&product, auth.as_deref(), nobody)?;
+    let pods = observe::of_component(live, Component::Proxy.name()).chain(live.predecessor.proxies());
     let ips = pods.filter_map(|pod| pod.status.as_ref()?.pod_ip.clone());
     let proxies = codis.tokens(ips.map(|ip| Address::new(ip, ports::PROXY_ADMIN))).await;
     codis.unlock_group(&proxies, group).await?;
@@ -210,7 +209,7 @@ pub(super) async fn sweep(context: &Context, turn: &mut Turn<'_>, desired: &Desi
     let is_lost = turn.carried.switchover.is_some() && turn.observed.intent.is_none();
     let unswept = context
         .memory
-        .may_be_unswept(desired.cluster.names.key(), LATE_LOCK, std::time::Instant::now());
+        .may_be_unswept(desired.cluster.names.key(), LATE_LOCK, context.clock.instant());
     if turn.observed.intent.is_some() || !(is_lost || unswept) {
         return Ok(());
     }

@@ -41,7 +41,7 @@ pub(super) async fn tear_down(context: &Context, cluster: &CodisCluster) -> Resu
             let what = format!("waits for pods to end: {}", left.join(", "));
             context
                 .cluster
-                .patch_status(cluster, &status::of_deleting(cluster, what))
+                .patch_status(cluster, &status::of_deleting(cluster, what, context.clock.now()))
                 .await?;
             return Ok(Requeue::SOON);
         }

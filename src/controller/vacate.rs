@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{Context, Error, event, observe, passwords, storage};
@@ -36,7 +35,7 @@ pub(super) async fn vacate(context: &Context, cluster: &CodisCluster, live: &Liv
     };
     let Err(why) = done else { return Ok(true) };
     let since = cluster.metadata.deletion_timestamp.as_ref().map(|at| at.0);
-    let waited = since.map(|since| Timestamp::now().duration_since(since));
+    let waited = since.map(|since| context.clock.now().duration_since(since));
     if waited.is_none_or(|waited| waited.unsigned_abs() < PATIENCE) {
         tracing::warn!(
             cluster = cluster.name_any(),
@@ -59,12 +58,10 @@ fn door(context: &Context, cluster: &CodisCluster, live: &Live) -> Result<Option
     };
     let auth = passwords::in_force(secret);
     let name = cluster.name_any();
-    let codis = Codis::new(
+    let codis = context.codis(
         cluster.spec.product_name.as_deref().unwrap_or(&name),
         auth.product.as_deref(),
         Address::new(ip, ports::DASHBOARD),
-        context.effects.clone(),
-        codis::Timeouts::default(),
     )?;
     Ok(Some(codis))
 }

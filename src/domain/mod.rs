@@ -5,6 +5,7 @@
 mod address;
 mod dump;
 mod observed;
+mod predecessor;
 mod slot;
 mod topology;
 
@@ -14,6 +15,7 @@ pub use observed::{
     DashboardView, Intent, LostClaim, MemberPod, Memory, NodeView, Observed, ProxyPod, Replication, SentinelMaster,
     SentinelView, ServerView, StatelessPod,
 };
+pub use predecessor::Part;
 pub use slot::{GroupId, OutOfRange, SLOT_COUNT, SlotId, even_layout, slot_of_key};
 pub use topology::{ActionState, Group, ProxyRecord, Sentinels, Server, SlotMapping, SlotMove, Topology};
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Address, Dump, Evidence, GroupId, ProxyRecord, SlotId, Topology};
+use super::{Address, Dump, Evidence, GroupId, Part, ProxyRecord, SlotId, Topology};
 
 /// Everything that `plan` may know about the running cluster.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +51,10 @@ pub struct Observed {
     pub dump: Option<Result<Dump, String>>,
     /// What speaks for the dump, or against it; gathered only while slots have no group.
     pub evidence: Evidence,
+    /// What is left of what the predecessor made, while its cluster is being taken over.
+    pub predecessor: BTreeSet<Part>,
+    /// For how many seconds no Service has led to its proxies any more.
+    pub unused_for: BTreeMap<Part, u64>,
 }
 
 impl Observed {
@@ -274,4 +278,6 @@ pub struct ProxyPod {
     pub ending: bool,
     /// Seconds since its container last started; none when it isn't running.
     pub running_for: Option<u64>,
+    /// Whether it is the predecessor's, and leaves once ours serve.
+    pub inherited: bool,
 }

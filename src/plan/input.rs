@@ -63,7 +63,11 @@ impl Desired<'_> {
             let all = all.map(|(ordinal, address)| (names.server_pod(*group, ordinal), (*group, address.clone())));
             all.collect::<Vec<_>>()
         };
-        self.addresses.servers.iter().flat_map(of_group)
+        let inherited = self.addresses.inherited.iter().flat_map(|(group, servers)| {
+            let all = servers.iter();
+            all.map(|(pod, address)| (pod.clone(), (*group, address.clone())))
+        });
+        self.addresses.servers.iter().flat_map(of_group).chain(inherited)
     }
 }
 

@@ -25,6 +25,7 @@ mod shrink;
 mod slots;
 mod spread;
 mod step;
+mod takeover;
 
 pub use health::{Health, health};
 pub use input::Desired;
@@ -33,6 +34,7 @@ pub use moves::verdict;
 pub use restore::{dump, dump_with};
 pub use slots::{balanced, slots_to_move};
 pub use step::{Decision, Note, Step, reason};
+pub use takeover::takeover_objection;
 
 use crate::domain::{DashboardView, Observed};
 use claim::Verdict;
@@ -47,7 +49,7 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const HEALING: [Rule; 27] = [
+const HEALING: [Rule; 28] = [
     moves::undo,
     gate::unfence,
     sentinels::relink,
@@ -64,6 +66,7 @@ const HEALING: [Rule; 27] = [
     heal::make_official,
     heal::attach,
     bootstrap::groups_and_servers,
+    takeover::forget_sentinels,
     sentinels::add,
     sentinels::resync,
     sentinels::monitor,
@@ -78,10 +81,11 @@ const HEALING: [Rule; 27] = [
 ];
 
 /// What can wait: changes that nobody's data or service depends on now.
-const VOLUNTARY: [Rule; 8] = [
+const VOLUNTARY: [Rule; 9] = [
     drain::evacuate,
     reads::align,
     shrink::leave,
+    takeover::replace,
     slots::spread,
     slots::leave,
     roll::sentinels,

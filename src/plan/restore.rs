@@ -379,8 +379,13 @@ fn of_topology(desired: &Desired<'_>, topology: &Topology) -> Option<Dump> {
         });
         slot.group.is_some().then_some(SlotMapping { moving, ..*slot })
     };
-    let ordinals: BTreeMap<Address, u16> = desired
-        .servers()
+    // A server of the predecessor has no place in it: its pod's number says nothing.
+    let ours = || {
+        desired
+            .servers()
+            .filter(|(_, (_, address))| !desired.addresses.is_inherited(address))
+    };
+    let ordinals: BTreeMap<Address, u16> = ours()
         .filter_map(|(pod, (_, address))| Some((address, ordinal(&pod)?)))
         .collect();
     let servers = |group: &Group| {
@@ -405,8 +410,7 @@ fn of_topology(desired: &Desired<'_>, topology: &Topology) -> Option<Dump> {
             .iter()
             .map(|address| ordinal(&known(address)?.0))
             .collect::<Option<_>>()?,
-        addresses: desired
-            .servers()
+        addresses: ours()
             .map(|(pod, (_, address))| (pod, address))
             .chain(sentinels.iter().cloned())
             .map(|(pod, address)| (pod, address.host().to_owned()))

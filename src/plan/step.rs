@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::{Address, GroupId, Intent, SlotId, SlotMapping};
+use crate::domain::{Address, GroupId, Intent, Part, SlotId, SlotMapping};
 
 /// Reasons, as conditions and events show them.
 pub mod reason {
@@ -80,6 +80,10 @@ pub mod reason {
     pub const NAME_TAKEN: &str = "NameTaken";
     /// Blocked: objects of the predecessor exist.
     pub const ADOPTION_REQUIRED: &str = "AdoptionRequired";
+    /// What the predecessor deployed is being taken over.
+    pub const TAKING_OVER: &str = "TakingOver";
+    /// Blocked: what the predecessor deployed can't be taken over as it is.
+    pub const TAKEOVER_BLOCKED: &str = "TakeoverBlocked";
     /// Blocked: the spec makes no sense.
     pub const INVALID_SPEC: &str = "InvalidSpec";
 }
@@ -243,6 +247,8 @@ pub enum Step {
     RestoreSlots(Vec<SlotMapping>),
     /// Have the dashboard take a proxy online.
     OnlineProxy(Address),
+    /// Give up a part of what the predecessor made; its volumes stay.
+    Retire(Part),
 }
 
 impl Step {
@@ -279,6 +285,7 @@ impl Step {
             Self::AssignSlots(_) => "AssignSlots",
             Self::RestoreSlots(_) => "RestoreSlots",
             Self::OnlineProxy(_) => "OnlineProxy",
+            Self::Retire(_) => "RetirePredecessor",
             Self::Switchover { .. } => "Switchover",
             Self::Undo(_) => "UndoSwitchover",
             Self::Restart { .. } => "RestartPod",
@@ -363,6 +370,14 @@ impl fmt::Display for Step {
             Self::AssignSlots(slots) => write!(f, "assign {} slots", slots.len()),
             Self::RestoreSlots(slots) => write!(f, "put {} slots back where the dump has them", slots.len()),
             Self::OnlineProxy(admin) => write!(f, "take proxy {admin} online"),
+            Self::Retire(part @ (Part::ProxyService | Part::FeService)) => {
+                write!(f, "have the predecessor's {part} lead to ours")
+            }
+            Self::Retire(part @ Part::Proxies) => {
+                write!(f, "delete the predecessor's {part}; its pods serve until ours do")
+            }
+            Self::Retire(part @ Part::Servers) => write!(f, "delete the predecessor's {part}; their volumes stay"),
+            Self::Retire(part) => write!(f, "delete the predecessor's {part}"),
         }
     }
 }

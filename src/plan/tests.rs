@@ -15,6 +15,7 @@ mod roll;
 mod sentinels;
 mod slots;
 mod spread;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -192,6 +193,7 @@ impl World {
                     ready: true,
                     ending: false,
                     running_for: Some(100),
+                    inherited: false,
                 })
                 .collect(),
             bootstrapped: [gid(1), gid(2)].into(),
@@ -205,6 +207,7 @@ impl World {
                 servers,
                 leaving: BTreeMap::new(),
                 sentinels,
+                inherited: BTreeMap::new(),
             },
             observed,
             topology,

@@ -1,7 +1,9 @@
-//! What people and machines see of the operator itself: logs, metrics, health endpoints, and the hook on effects.
+//! What people and machines see of the operator itself: logs, metrics, health endpoints; the hook on
+//! effects, and the clock.
 //!
-//! May enter: tracing, prometheus-client, axum, clap's derive. Stays out: every other room, decisions.
+//! May enter: tracing, prometheus-client, axum, clap's derive, jiff, tokio. Stays out: every other room, decisions.
 
+mod clock;
 mod effects;
 mod logs;
 mod metrics;
@@ -9,6 +11,7 @@ mod process;
 mod server;
 
 pub use self::{
+    clock::Clock,
     effects::Effects,
     logs::{LogError, LogFormat, LogOptions},
     metrics::Metrics,

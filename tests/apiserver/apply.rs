@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use codis_operator::{
     api::CodisCluster,
     cluster::{ANNOTATION_APPLIED, Applied, Category, Cluster, DOOR, Error, Live, Object, Propagation, WriteGate},
+    domain::Part,
     telemetry::Effects,
 };
 use k8s_openapi::api::{
@@ -373,8 +374,51 @@ async fn the_predecessors_workloads_are_named_and_not_counted_as_ours() {
         .await
         .unwrap();
     let found = live(&world, &c).await;
-    assert_eq!(found.predecessor, ["StatefulSet c-redis", "Deployment c-proxy"]);
+    assert_eq!(found.predecessor.first().as_deref(), Some("StatefulSet c-redis"));
+    assert_eq!(found.predecessor.parts(), [Part::Servers, Part::Proxies].into());
+    assert!(found.predecessor.has(&typed::<Deployment>(&deployment)));
     assert!(found.stateful_sets.is_empty() && found.deployments.is_empty());
+}
+
+#[tokio::test]
+async fn a_service_of_the_predecessor_leads_to_ours_and_keeps_its_addresses() {
+    let Some(world) = World::new().await else { return };
+    let c = world.cluster("c").await;
+    let labels = json!({ "clusterName": "c", "component": "codis-proxy" });
+    let mut old = json!({ "metadata": world.meta(&c, "c-proxy"), "spec": {
+        "type": "NodePort", "selector": labels, "ports": [
+            { "name": "admin-port", "port": 11080 }, { "name": "proxy-port", "port": 19000, "targetPort": 19000 },
+        ],
+    } });
+    old["metadata"]["labels"] = labels;
+    let old = world
+        .api()
+        .create(&PostParams::default(), &typed::<Service>(&old))
+        .await
+        .unwrap();
+    let found = live(&world, &c).await;
+    assert_eq!(found.predecessor.parts(), [Part::ProxyService].into());
+    let wished = typed::<Service>(&json!({ "metadata": world.meta(&c, "c-proxy"), "spec": {
+        "type": "NodePort", "selector": { "who": "ours" },
+        "ports": [{ "name": "redis", "port": 19000, "targetPort": "redis", "protocol": "TCP" }],
+    } }));
+    world
+        .door
+        .inherit(&found.predecessor.services[&Part::ProxyService], &wished)
+        .await
+        .unwrap();
+    let found = live(&world, &c).await;
+    assert_eq!(found.predecessor.parts(), [].into(), "it is ours now");
+    let now = found.services["c-proxy"].spec.clone().unwrap();
+    let (was, now_ports) = (old.spec.clone().unwrap(), now.ports.clone().unwrap());
+    assert_eq!(now.selector, Some([("who".to_owned(), "ours".to_owned())].into()));
+    assert_eq!(now.cluster_ip, was.cluster_ip);
+    assert_eq!(now_ports.len(), 1);
+    assert_eq!(now_ports[0].node_port, was.ports.unwrap()[1].node_port);
+    // The same wish, applied as always, finds it as it should be.
+    world.door.apply(found.services.get("c-proxy"), &wished).await.unwrap();
+    let applied = live(&world, &c).await.services["c-proxy"].spec.clone().unwrap();
+    assert_eq!(applied, now);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod budgets;
 mod crd;
 #[path = "../support/dashboard.rs"]
 mod dashboard;
+mod differential;
 mod lease;
 mod objects;
 mod own;

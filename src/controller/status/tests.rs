@@ -24,6 +24,7 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
         servers: Default::default(),
         leaving: Default::default(),
         sentinels: Vec::new(),
+        inherited: Default::default(),
     };
     let desired = Desired {
         cluster: &valid,
@@ -51,7 +52,7 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
         carried: &Carried::default(),
         without_effect: &valid.without_effect,
     };
-    of(&view, health, &mut decision.clone())
+    of(&view, health, &mut decision.clone(), view.desired.now)
 }
 
 fn whole() -> Health {

@@ -182,6 +182,7 @@ impl Life {
                 servers: BTreeMap::new(),
                 leaving: BTreeMap::new(),
                 sentinels: sentinels.clone(),
+                inherited: BTreeMap::new(),
             },
             persistent,
             topology: Topology {

@@ -161,5 +161,6 @@ fn proxy_pod(proxy: &Proxy) -> ProxyPod {
         ready: true,
         ending: false,
         running_for: Some(100),
+        inherited: false,
     }
 }

@@ -1,0 +1,225 @@
+//! Everything that exists, and the verbs on it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    answer::{Answer, Refusal},
+    kinds::Kind,
+    objects::text,
+    request::{Request, Subresource, Verb},
+};
+
+/// Kind, namespace (empty for kinds without) and name.
+pub(super) type Key = (Kind, String, String);
+
+/// Everything that exists.
+pub(super) struct Store {
+    pub(super) objects: BTreeMap<Key, Value>,
+    /// The version of the last write.
+    version: u64,
+    uids: u64,
+    addresses: u32,
+    node_ports: u16,
+    names: u32,
+}
+
+impl Store {
+    pub(super) fn new(now: Timestamp) -> Self {
+        let mut store = Self {
+            objects: BTreeMap::new(),
+            version: 1,
+            uids: 0,
+            addresses: 0,
+            node_ports: 0,
+            names: 0,
+        };
+        for name in ["default", "kube-system"] {
+            let namespace = json!({
+                "apiVersion": "v1", "kind": "Namespace",
+                "metadata": {
+                    "name": name, "uid": store.new_uid(), "resourceVersion": store.next_version(),
+                    "creationTimestamp": seconds(now), "labels": {"kubernetes.io/metadata.name": name},
+                },
+                "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+            });
+            if let Some(kind) = Kind::find("", "v1", "namespaces") {
+                store.objects.insert((kind, String::new(), name.to_owned()), namespace);
+            }
+        }
+        store
+    }
+
+    pub(super) fn answer(&mut self, request: &Request, now: Timestamp) -> Result<Answer, Refusal> {
+        match (request.verb, request.subresource) {
+            (Verb::Get, None | Some(Subresource::Status)) => {
+                self.existing(request).map(|found| Answer::ok(found.clone()))
+            }
+            (Verb::List, None) => self.list(request),
+            (Verb::Create, None) => self.create(request, now),
+            (Verb::Update | Verb::MergePatch, None | Some(Subresource::Status)) => self.update(request, now),
+            (Verb::Apply, None | Some(Subresource::Status)) => self.apply(request, now),
+            (Verb::Delete, None) => self.delete(request, now),
+            (verb, subresource) => Err(Refusal::unknown(format!(
+                "{verb:?} of {}{}",
+                request.kind.resource(),
+                subresource.map_or(String::new(), |part| format!("/{part:?}"))
+            ))),
+        }
+    }
+
+    pub(super) fn key(request: &Request) -> Key {
+        (request.kind, request.namespace.clone(), request.name.clone())
+    }
+
+    pub(super) fn existing(&self, request: &Request) -> Result<&Value, Refusal> {
+        let found = self.objects.get(&Self::key(request));
+        found.ok_or_else(|| Refusal::not_found(request.kind, &request.name))
+    }
+
+    fn list(&self, request: &Request) -> Result<Answer, Refusal> {
+        let selects = selector(request.query.get("labelSelector").map_or("", String::as_str))?;
+        let named = match request.query.get("fieldSelector").map(|text| text.split_once('=')) {
+            None => None,
+            Some(Some(("metadata.name", name))) => Some(name.to_owned()),
+            Some(_) => return Err(Refusal::unknown("this field selector")),
+        };
+        let is_asked = |(kind, namespace, name): &Key| {
+            *kind == request.kind
+                && (request.namespace.is_empty() || *namespace == request.namespace)
+                && named.as_ref().is_none_or(|named| named == name)
+        };
+        let all = self.objects.iter().filter(|(key, _)| is_asked(key));
+        let items: Vec<Value> = all
+            .filter(|(_, object)| selects.iter().all(|selects| selects(object)))
+            .map(|(_, object)| {
+                let mut item = object.clone();
+                // As in real lists: the list says what its items are. Those of custom resources say it themselves.
+                if let (Value::Object(item), false) = (&mut item, request.kind.is_custom()) {
+                    item.remove("apiVersion");
+                    item.remove("kind");
+                }
+                item
+            })
+            .collect();
+        let mut list = json!({
+            "apiVersion": request.kind.api_version(), "kind": format!("{}List", request.kind.kind),
+            "metadata": {"resourceVersion": self.version.to_string()}, "items": items,
+        });
+        if request.kind.is_custom() {
+            list["metadata"]["continue"] = json!("");
+        }
+        Ok(Answer::ok(list))
+    }
+
+    /// The next resource version.
+    pub(super) fn next_version(&mut self) -> String {
+        self.version += 1;
+        self.version.to_string()
+    }
+
+    /// A uid that no object had: the same in every run.
+    pub(super) fn new_uid(&mut self) -> String {
+        self.uids += 1;
+        format!("00000000-0000-4000-8000-{:012x}", self.uids)
+    }
+
+    /// Five characters that no generated name had.
+    pub(super) fn new_suffix(&mut self) -> String {
+        const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        self.names += 1;
+        let mut left = self.names;
+        let letters = (0..5).map(|_| {
+            let letter = LETTERS[left as usize % LETTERS.len()];
+            left /= LETTERS.len() as u32;
+            char::from(letter)
+        });
+        letters.collect()
+    }
+
+    /// A ClusterIP that is free.
+    pub(super) fn new_address(&mut self) -> String {
+        loop {
+            self.addresses += 1;
+            let [_, _, third, fourth] = self.addresses.to_be_bytes();
+            let address = format!("10.96.{third}.{fourth}");
+            if fourth != 0 && fourth != 255 && !self.has_address(&address) {
+                return address;
+            }
+        }
+    }
+
+    /// Whether a Service has this ClusterIP.
+    pub(super) fn has_address(&self, address: &str) -> bool {
+        let mut all = self.objects.iter().filter(|((kind, ..), _)| kind.kind == "Service");
+        all.any(|(_, service)| text(service, "/spec/clusterIP") == address)
+    }
+
+    pub(super) fn new_node_port(&mut self) -> u16 {
+        self.node_ports += 1;
+        30_000 + self.node_ports
+    }
+}
+
+/// As Kubernetes writes times: in whole seconds.
+pub(super) fn seconds(time: Timestamp) -> String {
+    let seconds = Timestamp::from_second(time.as_second()).unwrap_or(time);
+    seconds.to_string()
+}
+
+type Selects = Box<dyn Fn(&Value) -> bool>;
+
+/// The requirements of a label selector.
+fn selector(text: &str) -> Result<Vec<Selects>, Refusal> {
+    let mut all: Vec<Selects> = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        // A comma inside of parentheses doesn't end a requirement.
+        let mut depth = 0;
+        let end = rest.find(|letter| {
+            depth += i32::from(letter == '(') - i32::from(letter == ')');
+            letter == ',' && depth == 0
+        });
+        let (one, left) = rest.split_at(end.unwrap_or(rest.len()));
+        all.push(requirement(one.trim())?);
+        rest = left.trim_start_matches(',').trim();
+    }
+    Ok(all)
+}
+
+fn requirement(text: &str) -> Result<Selects, Refusal> {
+    let label = |object: &Value, key: &str| object["metadata"]["labels"][key].as_str().map(str::to_owned);
+    let values = |list: &str| -> Vec<String> {
+        list.trim_matches(['(', ')'])
+            .split(',')
+            .map(|value| value.trim().to_owned())
+            .collect()
+    };
+    if let Some((key, list)) = text.split_once(" notin ") {
+        let (key, list) = (key.trim().to_owned(), values(list));
+        return Ok(Box::new(move |object| {
+            label(object, &key).is_none_or(|value| !list.contains(&value))
+        }));
+    }
+    if let Some((key, list)) = text.split_once(" in ") {
+        let (key, list) = (key.trim().to_owned(), values(list));
+        return Ok(Box::new(move |object| {
+            label(object, &key).is_some_and(|value| list.contains(&value))
+        }));
+    }
+    if let Some((key, value)) = text.split_once("!=") {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        return Ok(Box::new(move |object| label(object, &key).as_ref() != Some(&value)));
+    }
+    if let Some((key, value)) = text.split_once('=') {
+        let (key, value) = (key.to_owned(), value.trim_start_matches('=').to_owned());
+        return Ok(Box::new(move |object| label(object, &key).as_ref() == Some(&value)));
+    }
+    if text.contains([' ', '(', '<', '>']) {
+        return Err(Refusal::bad_request(format!("unable to parse requirement: {text}")));
+    }
+    let (key, is_there) = (text.trim_start_matches('!').to_owned(), !text.starts_with('!'));
+    Ok(Box::new(move |object| label(object, &key).is_some() == is_there))
+}

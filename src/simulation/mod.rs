@@ -1,0 +1,8 @@
+//! An in-process world: what Kubernetes and Codis do to a cluster, in one process, under one clock and one seed.
+//!
+//! May enter: everything, from outside. Stays out: being needed in production.
+
+pub mod api;
+
+#[cfg(test)]
+mod tests;

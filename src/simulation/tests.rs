@@ -1,0 +1,106 @@
+//! The loop in the world.
+
+use std::{io, sync::Arc};
+
+use futures::future::BoxFuture;
+use k8s_openapi::{api::storage::v1::StorageClass, jiff::Timestamp};
+use kube::{Api, api::PostParams};
+use serde_json::{Value, json};
+
+use super::api::ApiServer;
+use crate::{
+    api::CodisCluster,
+    cluster::{Cluster, WriteGate},
+    codis::{Link, Network, Stream},
+    controller::{Context, reconcile},
+    domain::Address,
+    telemetry::{Clock, Effects, Metrics},
+};
+
+/// A network on which nobody is.
+struct Nobody;
+
+impl Network for Nobody {
+    fn connect(&self, _: &Address) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
+        Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+    }
+}
+
+async fn world() -> (ApiServer, Arc<Context>) {
+    let start: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+    let clock = Clock::starting_at(start);
+    let server = ApiServer::new(move || clock.now());
+    let class = json!({
+        "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "simulated",
+    });
+    let class: StorageClass = serde_json::from_value(class).unwrap();
+    let classes = Api::<StorageClass>::all(server.client());
+    classes.create(&PostParams::default(), &class).await.unwrap();
+    let cluster: CodisCluster = serde_json::from_value(json!({
+        "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster", "metadata": {"name": "c", "namespace": "default"},
+        "spec": {
+            "coordinatorName": "filesystem", "coordinatorAddr": "builtin",
+            "codisProxy": {"image": "codis", "replicas": 2, "sessionAuth": "session"},
+            "codisServer": {"image": "codis", "replicas": 4, "groupReplicas": 2},
+            "codisDashboard": {"image": "codis", "productAuth": "product"},
+            "sentinel": {"image": "codis", "replicas": 3},
+        },
+    }))
+    .unwrap();
+    let clusters = Api::<CodisCluster>::namespaced(server.client(), "default");
+    clusters.create(&PostParams::default(), &cluster).await.unwrap();
+    let door = Cluster::new(server.client(), WriteGate::open(), Effects::none(), "simulated");
+    let link = Link::over(Arc::new(Nobody));
+    let context = Context::within(door, Effects::none(), Metrics::default(), true, clock, link);
+    (server, context)
+}
+
+/// Everything but events, whose times are those of the machine.
+fn objects(server: &ApiServer) -> Vec<Value> {
+    let all = server.snapshot().into_iter();
+    all.filter(|object| object["kind"] != "Event").collect()
+}
+
+async fn passes(context: &Context, count: usize) {
+    for _ in 0..count {
+        reconcile(context, "default", "c").await.unwrap();
+    }
+}
+
+fn names(objects: &[Value], kind: &str) -> Vec<String> {
+    let all = objects.iter().filter(|object| object["kind"] == kind);
+    all.map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_is_made_in_the_simulated_api_server_and_then_nothing_more_is_written() {
+    let (server, context) = world().await;
+    passes(&context, 4).await;
+    let made = objects(&server);
+    assert_eq!(
+        names(&made, "StatefulSet"),
+        ["c-dashboard", "c-g1", "c-g2", "c-sentinel"]
+    );
+    assert_eq!(names(&made, "Deployment"), ["c-proxy"]);
+    assert!(
+        names(&made, "Service").contains(&"c-g2-1".to_owned()),
+        "{:?}",
+        names(&made, "Service")
+    );
+    assert_eq!(names(&made, "Secret"), ["c-config", "c-connection"]);
+    passes(&context, 3).await;
+    assert_eq!(objects(&server), made, "somebody wrote");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_world_twice_is_the_same_to_the_last_byte() {
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let (server, context) = world().await;
+        passes(&context, 5).await;
+        told.push(json!(objects(&server)).to_string());
+    }
+    assert_eq!(told[0], told[1]);
+}

@@ -14,6 +14,7 @@ pub mod config;
 pub mod dashboard;
 pub mod fe;
 pub mod flags;
+pub mod host;
 pub mod http;
 pub mod identity;
 pub mod logging;

@@ -45,10 +45,24 @@ pub enum Fault {
 pub struct Injected {
     /// When it began.
     pub at: Instant,
+    /// When the last process was dead.
+    pub dead: Instant,
     /// The pods.
     pub killed: BTreeSet<String>,
     /// How long they were away at least.
     pub away: Duration,
+}
+
+impl Injected {
+    /// The processes have just died.
+    fn now(at: Instant, killed: BTreeSet<String>) -> Self {
+        Self {
+            at,
+            dead: Instant::now(),
+            killed,
+            away: Duration::ZERO,
+        }
+    }
 }
 
 impl Fault {
@@ -56,16 +70,15 @@ impl Fault {
     pub async fn inject(self, cluster: &Cluster, before: &Snapshot, told: &BTreeSet<String>) -> Result<Injected> {
         match self {
             Self::Kill(target) => {
-                let (at, killed) = kill(cluster, before, target).await?;
-                let away = return_of(cluster, before, &killed, at).await?;
-                Ok(Injected { at, killed, away })
+                let killed = kill(cluster, before, target).await?;
+                let away = return_of(cluster, before, &killed.killed, killed.at).await?;
+                Ok(Injected { away, ..killed })
             }
             Self::KillProcess(target) => {
                 let killed = target.pods(before)?;
                 let at = Instant::now();
                 sigkill(before, &killed).await?;
-                let away = Duration::ZERO;
-                Ok(Injected { at, killed, away })
+                Ok(Injected::now(at, killed))
             }
             Self::KillForLong(target) => kill_for_long(cluster, before, target, told, false).await,
             Self::KillForLongWithOperator(target) => kill_for_long(cluster, before, target, told, true).await,
@@ -88,13 +101,14 @@ impl Target {
     }
 }
 
-async fn kill(cluster: &Cluster, before: &Snapshot, target: Target) -> Result<(Instant, BTreeSet<String>)> {
+async fn kill(cluster: &Cluster, before: &Snapshot, target: Target) -> Result<Injected> {
     let pods = target.pods(before)?;
     ensure!(!pods.is_empty(), "there is no {target:?}");
     let at = Instant::now();
     sigkill(before, &pods).await?;
-    delete(cluster, &pods).await?;
-    Ok((at, pods))
+    let injected = Injected::now(at, pods);
+    delete(cluster, &injected.killed).await?;
+    Ok(injected)
 }
 
 async fn kill_for_long(
@@ -107,7 +121,7 @@ async fn kill_for_long(
     let lab = cluster.lab();
     lab.schedulable(false).await?;
     let result = async {
-        let (at, killed) = kill(cluster, before, target).await?;
+        let killed = kill(cluster, before, target).await?;
         if operator {
             kill_operator(lab).await?;
         }
@@ -118,9 +132,9 @@ async fn kill_for_long(
             Ok(())
         };
         let _: Result<()> = wait_for("a promotion", secs(40), switched).await;
-        tokio::time::sleep_until((at + secs(10)).into()).await;
-        let away = at.elapsed();
-        Ok(Injected { at, killed, away })
+        tokio::time::sleep_until((killed.at + secs(10)).into()).await;
+        let away = killed.at.elapsed();
+        Ok(Injected { away, ..killed })
     }
     .await;
     lab.schedulable(true).await?;

@@ -1,8 +1,14 @@
 //! What a fault did: the input of the invariants.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-use crate::support::{health::Snapshot, writer::Written};
+use crate::support::{
+    health::Snapshot,
+    writer::{Acknowledged, Written},
+};
 
 /// What a fault did to a cluster that healed.
 pub struct Outcome {
@@ -10,14 +16,18 @@ pub struct Outcome {
     pub before: Snapshot,
     /// The cluster when it was healthy again.
     pub after: Snapshot,
+    /// When the fault began.
+    pub at: Instant,
+    /// When the last process was dead.
+    pub dead: Instant,
     /// The pods that were killed.
     pub killed: BTreeSet<String>,
     /// How long the killed servers were away, as far as it was looked at.
     pub away: Duration,
     /// What became of the writes.
     pub written: Written,
-    /// Acknowledged keys that can't be read any more.
-    pub lost: Vec<String>,
+    /// Acknowledged writes that can't be read any more.
+    pub lost: Vec<Acknowledged>,
     /// Lines `+switch-master` of the sentinels' logs since the fault.
     pub switches: BTreeSet<String>,
     /// Events on the cluster since the fault: reason and message.

@@ -68,7 +68,7 @@ const ROWS: [Row; 11] = [
     Row {
         name: "all pods at once",
         fault: Fault::Kill(Target::All),
-        on_volumes: &[must::nothing_is_lost],
+        on_volumes: &[must::only_unwritten_tails_are_lost],
         on_empty_dir: &[must::the_loss_was_told],
     },
     row("a proxy", Fault::Kill(Target::One("proxy")), UNNOTICED),
@@ -202,6 +202,8 @@ async fn play(cluster: &Cluster, row: &Row, storage: Storage, report: &mut Repor
         events: events_of(cluster).await?.difference(&events).cloned().collect(),
         after: after.clone(),
         before,
+        at: injected.at,
+        dead: injected.dead,
         killed: injected.killed,
         away: injected.away,
         written,

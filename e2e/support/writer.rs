@@ -36,8 +36,8 @@ pub struct Writer {
 /// What became of the writes.
 #[derive(Debug, Default)]
 pub struct Written {
-    /// Keys whose write was acknowledged; each has itself as its value.
-    pub acknowledged: Vec<String>,
+    /// The writes that were acknowledged.
+    pub acknowledged: Vec<Acknowledged>,
     /// Error replies and refused connections.
     pub failed: usize,
     /// No reply, after it was sent.
@@ -46,6 +46,17 @@ pub struct Written {
     pub longest_gap: Duration,
     /// Error replies, and how often.
     pub errors: BTreeMap<String, usize>,
+}
+
+/// A write that was acknowledged.
+#[derive(Clone, Debug)]
+pub struct Acknowledged {
+    /// Its key, which is its value, too.
+    pub key: String,
+    /// The group that the key belonged to.
+    pub group: i64,
+    /// When the reply was there.
+    pub at: Instant,
 }
 
 /// When each group last acknowledged a write.
@@ -147,16 +158,16 @@ impl Writer {
 
 impl Written {
     /// Reads every acknowledged key back; gives those that are lost.
-    pub async fn read_back(&self, address: SocketAddr, password: &str) -> Result<Vec<String>> {
+    pub async fn read_back(&self, address: SocketAddr, password: &str) -> Result<Vec<Acknowledged>> {
         let mut lost = Vec::new();
-        for keys in self.acknowledged.chunks(500) {
+        for writes in self.acknowledged.chunks(500) {
             let values = wait_for("the values", secs(30), async || {
-                values_of(address, password, keys).await
+                values_of(address, password, writes).await
             })
             .await?;
-            let pairs = keys.iter().zip(values);
-            let missing = pairs.filter(|(key, value)| value.as_deref() != Some(key.as_bytes()));
-            lost.extend(missing.map(|(key, _)| key.clone()));
+            let pairs = writes.iter().zip(values);
+            let missing = pairs.filter(|(write, value)| value.as_deref() != Some(write.key.as_bytes()));
+            lost.extend(missing.map(|(write, _)| write.clone()));
         }
         Ok(lost)
     }
@@ -181,7 +192,11 @@ impl Hand {
             let key = self.next_key();
             match open.call(&[b"SET", key.as_bytes(), key.as_bytes()]).await {
                 Ok(Reply::Status(_)) => {
-                    written.acknowledged.push(key);
+                    written.acknowledged.push(Acknowledged {
+                        key,
+                        group: self.group,
+                        at: Instant::now(),
+                    });
                     self.beat();
                 }
                 Ok(other) => {
@@ -218,9 +233,12 @@ impl Hand {
     }
 }
 
-async fn values_of(address: SocketAddr, password: &str, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>> {
+async fn values_of(address: SocketAddr, password: &str, writes: &[Acknowledged]) -> Result<Vec<Option<Vec<u8>>>> {
     let mut connection = Connection::open(address, password, secs(10)).await?;
-    let commands: Vec<Vec<&[u8]>> = keys.iter().map(|key| vec![b"GET".as_slice(), key.as_bytes()]).collect();
+    let commands: Vec<Vec<&[u8]>> = writes
+        .iter()
+        .map(|write| vec![b"GET".as_slice(), write.key.as_bytes()])
+        .collect();
     let replies = connection.pipeline(&commands).await?.into_iter();
     let value = |reply| match reply {
         Reply::Value(value) => Ok(value),

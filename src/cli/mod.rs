@@ -5,6 +5,7 @@
 mod manifests;
 mod operator;
 mod plugin;
+mod simulate;
 
 pub use operator::operator;
 pub use plugin::plugin;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use super::manifests;
+use super::{manifests, simulate::Simulate};
 use crate::{
     controller::{self, Settings},
     gitops::{self, git},
@@ -54,6 +54,8 @@ enum Command {
         #[arg(long, default_value = "deploy")]
         out: PathBuf,
     },
+    /// Play seeded disasters in simulated worlds, and check that nothing is lost.
+    Simulate(Simulate),
     /// One call of libgit2, from standard input to standard output. The operator starts it for itself.
     #[command(hide = true)]
     GitWorker,
@@ -65,9 +67,12 @@ enum Command {
 /// What makes it end with a failure.
 pub fn operator() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    // A worker has no runtime: the stacks of its threads would count towards the limit on memory.
-    if matches!(arguments.command, Command::GitWorker) {
-        return Ok(git::worker());
+    match &arguments.command {
+        // A worker has no runtime: the stacks of its threads would count towards the limit on memory.
+        Command::GitWorker => return Ok(git::worker()),
+        // Each world has one of its own.
+        Command::Simulate(simulate) => return simulate.run(),
+        _ => {}
     }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().thread_stack_size(STACK).build()?;
@@ -102,6 +107,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Manifests { out } => manifests::write(&out)?,
         Command::GitWorker => return Ok(git::worker()),
+        Command::Simulate(simulate) => return simulate.run(),
     }
     Ok(ExitCode::SUCCESS)
 }

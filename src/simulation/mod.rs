@@ -1,9 +1,31 @@
 //! An in-process world: what Kubernetes and Codis do to a cluster, in one process, under one clock and one seed.
 //!
-//! May enter: everything, from outside. Stays out: being needed in production.
+//! [`World`] joins an API server ([`api`]), controllers and kubelets ([`kube`]), a network ([`fabric`]), machines with simulated
+//! redis servers and sentinels and the stand-in's dashboards and proxies ([`pods`]), clients and an operator. [`run`] plays a
+//! [`Scenario`] in one and checks what must hold; [`sweep`] plays many, [`shrink`] makes a failing one short.
+//!
+//! May enter: everything, from outside. Stays out: being needed in production, wall clocks, sockets, threads within a world.
 
 pub mod api;
+mod clients;
 pub mod fabric;
+mod faults;
+mod invariants;
+pub mod kube;
+mod operator;
+mod pods;
+mod resolve;
+mod run;
+mod scenario;
+mod sweep;
+mod trace;
+mod world;
+
+pub use pods::Bugs;
+pub use run::{Outcome, run};
+pub use scenario::{NAMES as SCENARIOS, Scenario};
+pub use sweep::{Swept, shrink, sweep};
+pub use world::World;
 
 #[cfg(test)]
 mod tests;

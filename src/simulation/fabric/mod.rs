@@ -78,6 +78,12 @@ impl Fabric {
         self.state().machines.entry(ip).or_default();
     }
 
+    /// The addresses of all machines.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+        self.state().machines.keys().copied().collect()
+    }
+
     /// A machine's address is gone: its connections fall silent, new ones get no answer.
     pub fn unplug(&self, ip: Ipv4Addr) {
         let mut state = self.state();

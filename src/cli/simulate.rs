@@ -1,0 +1,133 @@
+//! `codis-operator simulate`: many seeded disasters in worlds of their own.
+
+use std::{ops::RangeInclusive, process::ExitCode, thread, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+
+use crate::simulation::{Bugs, Outcome, SCENARIOS, Scenario, Swept, run, shrink, sweep};
+
+/// What is simulated.
+#[derive(Args, Debug)]
+pub(super) struct Simulate {
+    /// The seeds: one, or a range like `1..1000` with both ends.
+    #[arg(long, default_value = "1..100", value_parser = seeds)]
+    seeds: RangeInclusive<u64>,
+    /// What happens in the worlds.
+    #[arg(long, default_value = "any", value_parser = SCENARIOS)]
+    scenario: String,
+    /// Print all that happened in the world of the first seed, and its digest; play no other.
+    #[arg(long)]
+    trace: bool,
+    /// Worlds that are simulated at the same time; as many as there are cores by default.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Stop after so many failing seeds.
+    #[arg(long, default_value_t = 5)]
+    failures: usize,
+    /// Don't make the failing scenarios shorter.
+    #[arg(long)]
+    no_shrink: bool,
+}
+
+/// `A`, or `A..B` with both ends.
+fn seeds(text: &str) -> Result<RangeInclusive<u64>> {
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    let number = |word: &str| {
+        let word = word.trim_start_matches('=');
+        word.parse::<u64>()
+            .with_context(|| format!("{word:?} in {text:?} is no seed: give A or A..B"))
+    };
+    let (first, last) = (number(first)?, number(last)?);
+    ensure!(first <= last, "{text:?} has no seeds: the first is greater than the last");
+    Ok(first..=last)
+}
+
+impl Simulate {
+    /// Plays the seeds. Failure when something that must hold didn't.
+    pub(super) fn run(&self) -> Result<ExitCode> {
+        if self.trace {
+            return self.one();
+        }
+        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let began = Instant::now();
+        let threads = self.threads.unwrap_or(cores);
+        let swept = sweep(&self.seeds, &self.scenario, Bugs::default(), threads, self.failures)?;
+        table(&swept);
+        println!(
+            "{} seeds in {:.1} s on {threads} threads ({:.0} ms of a thread each): {:.1} h of virtual time, {} acknowledged writes, \
+             {} effects, {} seeds with violations",
+            swept.seeds,
+            began.elapsed().as_secs_f64(),
+            began.elapsed().as_secs_f64() * 1000.0 * threads as f64 / swept.seeds.max(1) as f64,
+            swept.seconds / 3600.0,
+            swept.acknowledged,
+            swept.effects,
+            swept.failed.len()
+        );
+        for outcome in swept.failed.values() {
+            self.tell(outcome)?;
+        }
+        Ok(if swept.failed.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    fn one(&self) -> Result<ExitCode> {
+        let scenario = Scenario::of(*self.seeds.start(), &self.scenario);
+        println!("seed {}: {scenario}", scenario.seed);
+        let outcome = on_a_deep_stack(|| run(&scenario, Bugs::default()))?;
+        outcome.trace.iter().for_each(|line| println!("{line}"));
+        outcome.violations.iter().for_each(|what| println!("VIOLATION {what}"));
+        println!("trace {} of {:.0} virtual seconds", outcome.digest, outcome.seconds);
+        Ok(if outcome.violations.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    fn tell(&self, outcome: &Outcome) -> Result<()> {
+        let seed = outcome.scenario.seed;
+        println!("\nseed {seed}: {}", outcome.scenario);
+        outcome.violations.iter().for_each(|what| println!("  VIOLATION {what}"));
+        println!(
+            "  replay: codis-operator simulate --seeds {seed} --scenario {} --trace",
+            self.scenario
+        );
+        if !self.no_shrink {
+            let short = on_a_deep_stack(|| shrink(&outcome.scenario, Bugs::default()))?;
+            println!("  shortest that fails: {}", short.scenario);
+            short.violations.iter().for_each(|what| println!("    {what}"));
+        }
+        Ok(())
+    }
+}
+
+/// A pass of an unoptimized build doesn't fit into every main thread's stack.
+fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new().stack_size(16 << 20).spawn_scoped(scope, work)?;
+        worker.join().map_err(|_| anyhow::anyhow!("a world panicked"))?
+    })
+}
+
+/// Which faults hit which phases, and how often.
+fn table(swept: &Swept) {
+    let phases: std::collections::BTreeSet<_> = swept.covered.keys().map(|(_, phase)| *phase).collect();
+    let faults: std::collections::BTreeSet<_> = swept.covered.keys().map(|(fault, _)| *fault).collect();
+    if faults.is_empty() {
+        return;
+    }
+    let head: Vec<String> = phases.iter().map(|phase| format!("{phase:>16}")).collect();
+    println!("{:<18}{}", "", head.concat());
+    for fault in faults {
+        let row: Vec<String> = phases
+            .iter()
+            .map(|phase| format!("{:>16}", swept.covered.get(&(fault, *phase)).copied().unwrap_or(0)))
+            .collect();
+        println!("{fault:<18}{}", row.concat());
+    }
+}

@@ -1,0 +1,364 @@
+//! The simulated machines: what runs in pods, on their addresses, with their volumes.
+
+mod machine;
+mod scripts;
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use codis_double::{dashboard, host, host::Tasks, proxy, simulated::{disk::Disk, redis, sentinel}};
+use serde_json::Value;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    fabric::Fabric,
+    kube::{Exit, Launch, Process, Runtime},
+};
+use crate::{domain::ports, telemetry::Clock};
+pub use machine::Machine;
+
+/// Mistakes that are built in on purpose, to see whether the simulation finds them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bugs {
+    /// An emptied server starts as a master.
+    pub no_start_gate: bool,
+}
+
+/// All pods. Cheap to clone: all clones are the same.
+#[derive(Clone)]
+pub struct Pods(Arc<Inner>);
+
+struct Inner {
+    fabric: Fabric,
+    clock: Clock,
+    bugs: Bugs,
+    changed: Arc<Notify>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    disks: BTreeMap<String, Disk>,
+    running: BTreeMap<(String, String), Running>,
+    started: u64,
+}
+
+/// A container that was started, whether or not it ended.
+#[derive(Clone)]
+pub struct Running {
+    /// Its pod's address.
+    pub ip: Ipv4Addr,
+    /// Its node.
+    pub node: String,
+    /// The volume at /data.
+    pub volume: Option<String>,
+    /// The process's tasks.
+    pub tasks: Tasks,
+    /// What it offers.
+    pub serves: Serves,
+    /// The last word of its command, without its folder: which script it is.
+    pub script: String,
+    exit: Arc<Mutex<Option<Exit>>>,
+    /// Tells this container from others of the same pod.
+    number: u64,
+}
+
+/// What a process offers, for those who look inside.
+#[derive(Clone, Default)]
+pub struct Serves(Arc<Offer>);
+
+#[derive(Default)]
+struct Offer {
+    what: Mutex<What>,
+    stop: Notify,
+}
+
+#[derive(Clone, Default)]
+enum What {
+    #[default]
+    Nothing,
+    Other,
+    Redis(redis::Server),
+    Sentinel(sentinel::Sentinel),
+    Dashboard(dashboard::View),
+    Proxy(proxy::View),
+}
+
+impl Serves {
+    fn set(&self, what: What) {
+        *lock(&self.0.what) = what;
+    }
+
+    fn get(&self) -> What {
+        lock(&self.0.what).clone()
+    }
+
+    fn redis(&self, server: redis::Server) {
+        self.set(What::Redis(server));
+    }
+
+    fn sentinel(&self, sentinel: sentinel::Sentinel) {
+        self.set(What::Sentinel(sentinel));
+    }
+
+    fn dashboard(&self, view: dashboard::View) {
+        self.set(What::Dashboard(view));
+    }
+
+    fn proxy(&self, view: proxy::View) {
+        self.set(What::Proxy(view));
+    }
+
+    fn stopper(&self) {
+        self.set(What::Other);
+    }
+
+    async fn stopped(&self) {
+        self.0.stop.notified().await;
+    }
+
+    /// The redis that runs here.
+    #[must_use]
+    pub fn as_redis(&self) -> Option<redis::Server> {
+        match self.get() {
+            What::Redis(server) => Some(server),
+            _ => None,
+        }
+    }
+
+    /// The dashboard that runs here.
+    #[must_use]
+    pub fn as_dashboard(&self) -> Option<dashboard::View> {
+        match self.get() {
+            What::Dashboard(view) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// The proxy that runs here.
+    #[must_use]
+    pub fn as_proxy(&self) -> Option<proxy::View> {
+        match self.get() {
+            What::Proxy(view) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// SIGTERM.
+    fn terminate(&self) {
+        match self.get() {
+            What::Nothing => {}
+            What::Other => self.0.stop.notify_one(),
+            What::Redis(server) => server.terminate(),
+            What::Sentinel(sentinel) => sentinel.terminate(),
+            What::Dashboard(view) => view.shutdown(),
+            What::Proxy(view) => view.shutdown(),
+        }
+    }
+}
+
+impl Pods {
+    /// No pods yet. `changed` is told when a process ends by itself.
+    #[must_use]
+    pub fn new(fabric: Fabric, clock: Clock, bugs: Bugs, changed: Arc<Notify>) -> Self {
+        let state = Mutex::default();
+        Self(Arc::new(Inner {
+            fabric,
+            clock,
+            bugs,
+            changed,
+            state,
+        }))
+    }
+
+    /// The containers that were started last in their pods, by namespace and pod.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<(String, String), Running> {
+        lock(&self.0.state).running.clone()
+    }
+
+    /// What was last started in a pod.
+    #[must_use]
+    pub fn get(&self, namespace: &str, pod: &str) -> Option<Running> {
+        let key = (namespace.to_owned(), pod.to_owned());
+        lock(&self.0.state).running.get(&key).cloned()
+    }
+
+    /// A volume.
+    #[must_use]
+    pub fn disk(&self, volume: &str) -> Option<Disk> {
+        lock(&self.0.state).disks.get(volume).cloned()
+    }
+
+    fn machine(&self, launch: &Launch, disk: &Disk, number: u64) -> Arc<Machine> {
+        self.0.fabric.plug(launch.ip);
+        Arc::new(Machine {
+            name: format!("{}/{}/{number}", launch.namespace, launch.pod),
+            ip: launch.ip,
+            fabric: self.0.fabric.clone(),
+            clock: self.0.clock,
+            skew: jiff::SignedDuration::ZERO,
+            files: Arc::new(disk.clone()),
+            tasks: Tasks::default(),
+        })
+    }
+}
+
+impl Runtime for Pods {
+    fn start(&mut self, launch: Launch) -> Box<dyn Process> {
+        let key = (launch.namespace.clone(), launch.pod.clone());
+        let (disk, number) = {
+            let mut state = lock(&self.0.state);
+            state.started += 1;
+            let disk = match &launch.volume {
+                Some(volume) => state.disks.entry(volume.clone()).or_default().clone(),
+                None => Disk::default(),
+            };
+            (disk, state.started)
+        };
+        let machine = self.machine(&launch, &disk, number);
+        let running = Running {
+            ip: launch.ip,
+            node: launch.node.clone(),
+            volume: launch.volume.clone(),
+            tasks: machine.tasks.clone(),
+            serves: Serves::default(),
+            script: launch.command.last().and_then(|word| word.rsplit('/').next()).unwrap_or_default().to_owned(),
+            exit: Arc::default(),
+            number,
+        };
+        let pod = scripts::Pod {
+            launch,
+            disk,
+            serves: running.serves.clone(),
+            bugs: self.0.bugs,
+        };
+        let (exit, changed, tasks) = (running.exit.clone(), self.0.changed.clone(), machine.tasks.clone());
+        host::within(machine, async move {
+            let code = pod.run().await;
+            lock(&exit).get_or_insert(code);
+            changed.notify_one();
+            // Whatever else the process began ends with it.
+            tasks.kill();
+        });
+        lock(&self.0.state).running.insert(key.clone(), running.clone());
+        let pods = self.clone();
+        Box::new(Container { pods, key, running })
+    }
+
+    fn delete_volume(&mut self, volume: &str) {
+        lock(&self.0.state).disks.remove(volume);
+    }
+}
+
+/// What the kubelet holds.
+struct Container {
+    pods: Pods,
+    key: (String, String),
+    running: Running,
+}
+
+impl Process for Container {
+    fn ended(&self) -> Option<Exit> {
+        lock(&self.running.exit).clone()
+    }
+
+    fn probe(&self, probe: &Value) -> bool {
+        let running = &self.running;
+        if self.ended().is_some() || running.tasks.is_frozen() {
+            return false;
+        }
+        if probe.get("tcpSocket").is_some() {
+            let port = match running.script.as_str() {
+                "server.sh" => ports::SERVER,
+                "sentinel.sh" => ports::SENTINEL,
+                _ => ports::FE,
+            };
+            return self.pods.0.fabric.listens(running.ip, port);
+        }
+        match running.serves.get() {
+            What::Dashboard(view) => view.is_online(),
+            What::Proxy(view) => view.is_online(),
+            What::Other => true,
+            _ => false,
+        }
+    }
+
+    fn terminate(&mut self, pre_stop: Option<&Value>) {
+        let serves = self.running.serves.clone();
+        let Some(drain) = pre_stop.and_then(|handler| handler["exec"]["command"].as_array().cloned()) else {
+            return self.running.end(&serves, &self.pods.0.changed);
+        };
+        let seconds = |index: usize| drain.get(index).and_then(|word| word.as_str()?.parse().ok()).unwrap_or(0);
+        let (lingers, patience) = (Duration::from_secs(seconds(2)), Duration::from_secs(seconds(3)));
+        let (running, changed) = (self.running.clone(), self.pods.0.changed.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(lingers).await;
+            let end = Instant::now() + patience;
+            while Instant::now() < end
+                && !running.tasks.is_dead()
+                && running.serves.as_proxy().is_some_and(|proxy| proxy.sessions() > 0)
+            {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            running.end(&serves, &changed);
+        });
+    }
+
+    fn kill(&mut self) {
+        self.running.kill();
+    }
+}
+
+impl Running {
+    /// SIGKILL.
+    pub fn kill(&self) {
+        lock(&self.exit).get_or_insert(Exit {
+            code: 137,
+            message: String::new(),
+        });
+        self.tasks.kill();
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        lock(&self.exit).is_none()
+    }
+
+    /// SIGTERM. Who serves nothing yet ends at once.
+    fn end(&self, serves: &Serves, changed: &Notify) {
+        if matches!(serves.get(), What::Nothing) {
+            lock(&self.exit).get_or_insert(Exit {
+                code: 143,
+                message: String::new(),
+            });
+            self.tasks.kill();
+            changed.notify_one();
+        } else {
+            serves.terminate();
+        }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // The pod is gone, if nothing newer runs in it.
+        let mut state = lock(&self.pods.0.state);
+        let is_last = state.running.get(&self.key).is_some_and(|last| last.number == self.running.number);
+        if is_last {
+            state.running.remove(&self.key);
+            drop(state);
+            self.running.kill();
+            self.pods.0.fabric.unplug(self.running.ip);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

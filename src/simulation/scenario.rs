@@ -1,0 +1,176 @@
+//! What a world goes through: wishes and faults, all of them from one seed.
+
+use std::{fmt, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{
+    faults::{Fault, Part},
+    pods::Bugs,
+    world::Plan,
+};
+
+/// Something that happens at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Counted from when the cluster was Ready first.
+    pub at: Duration,
+    /// What.
+    pub act: Act,
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// A person changes the wish.
+    Wish(Wish),
+    /// Something breaks.
+    Fault(Fault),
+}
+
+/// A change of the wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// So many groups.
+    Groups(u32),
+    /// So many proxies.
+    Proxies(u32),
+    /// A setting that servers read at their start: all are replaced, one after the other.
+    Roll(u32),
+    /// A setting that servers are told while they run.
+    Tune(u32),
+}
+
+impl Wish {
+    /// Its name, for tables.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Groups(_) => "groups",
+            Self::Proxies(_) => "proxies",
+            Self::Roll(_) => "rolling change",
+            Self::Tune(_) => "live setting",
+        }
+    }
+
+    /// The merge patch.
+    #[must_use]
+    pub fn patch(&self, plan: &Plan) -> Value {
+        let spec = match self {
+            Self::Groups(groups) => json!({"codisServer": {"replicas": groups * plan.replicas}}),
+            Self::Proxies(proxies) => json!({"codisProxy": {"replicas": proxies}}),
+            Self::Roll(number) => json!({"codisServer": {"config": {"databases": 16 + number}}}),
+            Self::Tune(number) => json!({"codisServer": {"config": {"maxclients": 5000 + number}}}),
+        };
+        json!({"spec": spec})
+    }
+}
+
+/// A world's plan and what happens in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// The seed of it all.
+    pub seed: u64,
+    /// Servers keep their data on volumes.
+    pub on_volumes: bool,
+    /// Groups at the beginning.
+    pub groups: u32,
+    /// In the order of their times.
+    pub events: Vec<Event>,
+}
+
+/// Scenarios that can be asked for by name.
+pub const NAMES: [&str; 5] = ["any", "calm", "faults", "grow", "roll"];
+
+impl Scenario {
+    /// The scenario of a seed; `name` narrows it.
+    #[must_use]
+    pub fn of(seed: u64, name: &str) -> Self {
+        let mut chance = fastrand::Rng::with_seed(seed ^ 0x5eed);
+        let groups = chance.u32(1..=2);
+        let mut scenario = Self {
+            seed,
+            on_volumes: chance.u8(..4) > 0,
+            groups,
+            events: Vec::new(),
+        };
+        let wish = match name {
+            "calm" | "faults" => None,
+            "grow" => Some(Wish::Groups(groups + 1)),
+            "roll" => Some(Wish::Roll(1)),
+            _ => match chance.u8(..6) {
+                0 => Some(Wish::Groups(groups + 1)),
+                1 if groups > 1 => Some(Wish::Groups(groups - 1)),
+                2 => Some(Wish::Roll(1)),
+                3 => Some(Wish::Proxies(chance.u32(1..=3))),
+                4 => Some(Wish::Tune(1)),
+                _ => None,
+            },
+        };
+        let mut at = |chance: &mut fastrand::Rng| Duration::from_millis(chance.u64(500..25_000));
+        if let Some(wish) = wish {
+            let act = Act::Wish(wish);
+            scenario.events.push(Event { at: at(&mut chance), act });
+        }
+        if name != "calm" {
+            for _ in 0..chance.u8(1..=3) {
+                let act = Act::Fault(fault(&mut chance));
+                scenario.events.push(Event { at: at(&mut chance), act });
+            }
+        }
+        scenario.events.sort_by_key(|event| event.at);
+        scenario
+    }
+
+    /// What the world is made of.
+    #[must_use]
+    pub fn plan(&self, bugs: Bugs) -> Plan {
+        Plan {
+            seed: self.seed,
+            on_volumes: self.on_volumes,
+            groups: self.groups,
+            replicas: 2,
+            bugs,
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let storage = if self.on_volumes { "volumes" } else { "emptyDir" };
+        write!(formatter, "{} groups on {storage}", self.groups)?;
+        for event in &self.events {
+            let act: &dyn fmt::Debug = match &event.act {
+                Act::Wish(wish) => wish,
+                Act::Fault(fault) => fault,
+            };
+            write!(formatter, "; +{:.1} s {act:?}", event.at.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
+
+fn fault(chance: &mut fastrand::Rng) -> Fault {
+    let parts = [
+        Part::Server,
+        Part::Server,
+        Part::Server,
+        Part::Sentinel,
+        Part::Dashboard,
+        Part::Proxy,
+    ];
+    let part = parts[chance.usize(..parts.len())];
+    let nth = chance.usize(..12);
+    let time = Duration::from_millis(chance.u64(500..20_000));
+    match chance.u8(..11) {
+        0 | 1 => Fault::KillProcess(part, nth),
+        2 | 3 => Fault::KillPod(part, nth),
+        4 => Fault::Freeze(part, nth, time),
+        5 => Fault::Isolate(part, nth, time),
+        6 => Fault::Mute(part, nth, time),
+        7 => Fault::NodeDown(nth, time + Duration::from_secs(20)),
+        8 => Fault::KillOperator(time),
+        9 => Fault::Blind(part, nth, time),
+        _ => Fault::SlowDisk(nth, time),
+    }
+}

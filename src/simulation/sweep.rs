@@ -1,0 +1,111 @@
+//! Many seeds on all cores, and a failing one made short.
+
+use std::{
+    collections::BTreeMap,
+    ops::RangeInclusive,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    pods::Bugs,
+    run::{Outcome, run},
+    scenario::Scenario,
+};
+
+/// A pass of an unoptimized build is deep.
+const STACK: usize = 16 << 20;
+
+/// What many seeds came to.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// How many were played.
+    pub seeds: u64,
+    /// Seeds with violations, by seed.
+    pub failed: BTreeMap<u64, Outcome>,
+    /// Faults × phases.
+    pub covered: BTreeMap<(&'static str, &'static str), usize>,
+    /// Writes that were acknowledged in all.
+    pub acknowledged: usize,
+    /// Effects in all.
+    pub effects: usize,
+    /// Virtual seconds in all.
+    pub seconds: f64,
+}
+
+/// Plays seeds on `threads` threads; stops after `most` failures.
+///
+/// # Errors
+/// When a world can't be made.
+pub fn sweep(seeds: &RangeInclusive<u64>, scenario: &str, bugs: Bugs, threads: usize, most: usize) -> Result<Swept> {
+    let next = AtomicU64::new(*seeds.start());
+    let swept = Mutex::new(Swept::default());
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1))
+            .map(|_| {
+                let work = || work(&next, seeds, scenario, bugs, most, &swept);
+                thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work)
+            })
+            .collect();
+        for worker in workers {
+            let done = worker.context("no thread")?.join();
+            done.map_err(|_| anyhow::anyhow!("a world panicked"))??;
+        }
+        anyhow::Ok(())
+    })?;
+    Ok(swept.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn work(
+    next: &AtomicU64,
+    seeds: &RangeInclusive<u64>,
+    scenario: &str,
+    bugs: Bugs,
+    most: usize,
+    swept: &Mutex<Swept>,
+) -> Result<()> {
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        let is_enough = swept.lock().unwrap_or_else(PoisonError::into_inner).failed.len() >= most;
+        if !seeds.contains(&seed) || is_enough {
+            return Ok(());
+        }
+        let mut outcome = run(&Scenario::of(seed, scenario), bugs)?;
+        let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
+        swept.seeds += 1;
+        swept.acknowledged += outcome.acknowledged;
+        swept.effects += outcome.effects;
+        swept.seconds += outcome.seconds;
+        for (place, count) in std::mem::take(&mut outcome.covered) {
+            *swept.covered.entry(place).or_default() += count;
+        }
+        if !outcome.violations.is_empty() {
+            swept.failed.insert(seed, outcome);
+        }
+    }
+}
+
+/// The shortest scenario that can be found that fails, too: events are left out as long as it does.
+///
+/// # Errors
+/// When a world can't be made.
+pub fn shrink(scenario: &Scenario, bugs: Bugs) -> Result<Outcome> {
+    let mut best = run(scenario, bugs)?;
+    let mut index = 0;
+    while index < best.scenario.events.len() {
+        let mut shorter = best.scenario.clone();
+        shorter.events.remove(index);
+        let outcome = run(&shorter, bugs)?;
+        if outcome.violations.is_empty() {
+            index += 1;
+        } else {
+            best = outcome;
+        }
+    }
+    Ok(best)
+}

@@ -1,0 +1,303 @@
+//! A world: Kubernetes, Codis, an operator and clients, under one clock and one seed.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    api::ApiServer,
+    clients::{Ledger, Way},
+    fabric::Fabric,
+    kube::{Kubernetes, Node},
+    operator::Operator,
+    pods::{Bugs, Pods, Running},
+    resolve::Services,
+    trace::Trace,
+};
+use crate::{api::CodisCluster, telemetry::Clock};
+
+/// The one namespace of a world, and the one cluster in it.
+pub const NAMESPACE: &str = "default";
+/// The cluster's name.
+pub const CLUSTER: &str = "c";
+/// Kubernetes is looked after at least this often.
+const TICK: Duration = Duration::from_millis(200);
+/// The password of clients.
+const SESSION: &str = "session";
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Decides every delay and every order.
+    pub seed: u64,
+    /// Whether servers keep their data on volumes.
+    pub on_volumes: bool,
+    /// Groups at the beginning.
+    pub groups: u32,
+    /// Servers of a group.
+    pub replicas: u32,
+    /// Built-in mistakes.
+    pub bugs: Bugs,
+}
+
+/// A world.
+pub struct World {
+    /// What it was made of.
+    pub plan: Plan,
+    /// Its API server.
+    pub api: ApiServer,
+    /// Its network.
+    pub fabric: Fabric,
+    /// Its pods.
+    pub pods: Pods,
+    /// Its operator.
+    pub operator: Operator,
+    /// What its clients know.
+    pub ledger: Ledger,
+    /// What happened.
+    pub trace: Trace,
+    clock: Clock,
+    kubernetes: Arc<Mutex<Option<Kubernetes>>>,
+    changed: Arc<Notify>,
+    seen: u64,
+    /// When a dead operator is started again.
+    revival: Option<Instant>,
+    clients: u8,
+}
+
+impl World {
+    /// A world with four nodes in two zones, an operator and the wish for a cluster. To be called within a runtime that has
+    /// one thread.
+    ///
+    /// # Errors
+    /// When its API server refuses the cluster.
+    pub async fn new(plan: Plan) -> Result<Self> {
+        let start: Timestamp = "2026-11-23T12:00:00Z".parse()?;
+        let clock = Clock::starting_at(start);
+        let api = ApiServer::new(move || clock.now());
+        let kubernetes = Arc::new(Mutex::new(None));
+        let fabric = Fabric::new(plan.seed, Services::resolver(api.clone(), kubernetes.clone()));
+        let changed = Arc::<Notify>::default();
+        let trace = Trace::default();
+        let pods = Pods::new(fabric.clone(), clock, plan.bugs, changed.clone());
+        let nodes: Vec<Node> = (0..4)
+            .map(|index| Node {
+                name: format!("node-{index}"),
+                zone: format!("zone-{}", index % 2),
+            })
+            .collect();
+        let made = Kubernetes::new(api.clone(), &nodes, Box::new(pods.clone()), plan.seed);
+        *kubernetes.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
+        let ip = Ipv4Addr::new(10, 245, 0, 1);
+        let operator = Operator::new(ip, api.clone(), fabric.clone(), clock, trace.clone());
+        let mut world = Self {
+            plan,
+            api,
+            fabric,
+            pods,
+            operator,
+            ledger: Ledger::default(),
+            trace,
+            clock,
+            kubernetes,
+            changed,
+            seen: 0,
+            revival: None,
+            clients: 0,
+        };
+        world.wish_for_a_cluster().await?;
+        world.operator.start(NAMESPACE, CLUSTER);
+        Ok(world)
+    }
+
+    async fn wish_for_a_cluster(&self) -> Result<()> {
+        let class = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+            "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+            "provisioner": "simulated", "volumeBindingMode": "WaitForFirstConsumer",
+        });
+        self.api.make("StorageClass", class).context("no storage class")?;
+        let cluster: CodisCluster = serde_json::from_value(self.spec())?;
+        self.clusters().create(&PostParams::default(), &cluster).await?;
+        Ok(())
+    }
+
+    fn spec(&self) -> Value {
+        let plan = &self.plan;
+        let mut server = json!({
+            "image": "codis", "replicas": plan.groups * plan.replicas, "groupReplicas": plan.replicas,
+        });
+        if plan.on_volumes {
+            server["volume"] = json!({"size": "1Gi"});
+        }
+        json!({
+            "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
+            "metadata": {"name": CLUSTER, "namespace": NAMESPACE},
+            "spec": {
+                "coordinatorName": "filesystem", "coordinatorAddr": "builtin",
+                "codisProxy": {"image": "codis", "replicas": 2, "sessionAuth": SESSION},
+                "codisServer": server,
+                "codisDashboard": {"image": "codis", "productAuth": "product"},
+                "sentinel": {"image": "codis", "replicas": 3},
+            },
+        })
+    }
+
+    fn clusters(&self) -> Api<CodisCluster> {
+        Api::namespaced(self.api.client(), NAMESPACE)
+    }
+
+    /// A person changes the cluster's wish by a merge patch.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub async fn wish(&self, patch: Value) -> Result<()> {
+        self.trace.tell(format!("wish: {patch}"));
+        let params = PatchParams::default();
+        self.clusters().patch(CLUSTER, &params, &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    /// The cluster as it is now.
+    #[must_use]
+    pub fn cluster(&self) -> Option<Arc<Value>> {
+        self.api.find("CodisCluster", NAMESPACE, CLUSTER)
+    }
+
+    /// Whether the present wish is said to be fulfilled; what is said otherwise.
+    ///
+    /// # Errors
+    /// What the status says.
+    pub fn ready(&self) -> Result<(), String> {
+        let cluster = self.cluster().ok_or("there is no cluster")?;
+        let none = Vec::new();
+        let conditions = cluster["status"]["conditions"].as_array().unwrap_or(&none);
+        let observed = &cluster["status"]["observedGeneration"];
+        let told = conditions.iter().find(|condition| condition["type"] == "Ready");
+        match told {
+            Some(told) if told["status"] == "True" && *observed == cluster["metadata"]["generation"] => Ok(()),
+            Some(told) => Err(format!("{}: {}", told["reason"], told["message"])),
+            None => Err("nothing was said yet".to_owned()),
+        }
+    }
+
+    /// A client begins to write.
+    pub fn client(&mut self, pace: Duration) {
+        self.clients += 1;
+        let name = format!("k{}", self.clients);
+        self.way().write(Ipv4Addr::new(10, 246, 0, self.clients), name, pace, &self.ledger);
+    }
+
+    /// How clients find the cluster.
+    #[must_use]
+    pub fn way(&self) -> Way {
+        Way {
+            fabric: self.fabric.clone(),
+            clock: self.clock,
+            address: format!("{CLUSTER}-proxy.{NAMESPACE}.svc:19000"),
+            password: SESSION.to_owned(),
+        }
+    }
+
+    /// Kubernetes, for faults.
+    ///
+    /// # Panics
+    /// Never: it is there from the beginning.
+    pub fn kubernetes<T>(&self, act: impl FnOnce(&mut Kubernetes) -> T) -> Option<T> {
+        self.open().as_mut().map(act)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<Kubernetes>> {
+        self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pods whose names contain this, in the order of their names.
+    #[must_use]
+    pub fn pods_like(&self, part: &str) -> Vec<(String, Running)> {
+        let all = self.pods.all().into_iter();
+        all.filter(|((_, name), _)| name.contains(part))
+            .map(|((_, name), running)| (name, running))
+            .collect()
+    }
+
+    /// Everything that is due now, and when something else may be.
+    fn turn(&mut self) -> Instant {
+        let now = self.clock.now();
+        let due = self.open().as_mut().and_then(|kubernetes| kubernetes.step(now));
+        self.tell_the_operator();
+        if self.operator.bury() {
+            self.revival = Some(Instant::now() + Operator::away());
+        }
+        if self.revival.is_some_and(|at| at <= Instant::now()) {
+            self.revival = None;
+            self.trace.tell("operator: starts");
+            self.operator.start(NAMESPACE, CLUSTER);
+        }
+        let pause = due.map_or(TICK, |due| {
+            let pause = Duration::try_from(due.duration_since(now)).unwrap_or(TICK);
+            // Timers have milliseconds: a shorter pause would never end.
+            pause.clamp(Duration::from_millis(1), TICK)
+        });
+        Instant::now() + pause
+    }
+
+    /// The operator dies, and comes back after this time.
+    pub fn kill_operator(&mut self, away: Duration) {
+        self.trace.tell("operator: killed");
+        self.operator.kill();
+        self.revival = Some(Instant::now() + away);
+    }
+
+    /// Watches: what the operator owns has changed.
+    fn tell_the_operator(&mut self) {
+        let version = self.api.version();
+        if version == self.seen {
+            return;
+        }
+        let changes = self.api.changes_since(self.seen).unwrap_or_default();
+        self.seen = version;
+        let is_watched = |kind: &str| matches!(kind, "CodisCluster" | "StatefulSet" | "Deployment" | "Service");
+        if changes.iter().any(|change| is_watched(change.kind())) {
+            self.operator.wake();
+        }
+    }
+
+    /// Lets time pass until a moment.
+    pub async fn run_until(&mut self, until: Instant) {
+        while Instant::now() < until {
+            let next = self.turn().min(until);
+            tokio::select! {
+                biased;
+                () = self.operator.dying() => {}
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Lets time pass until the wish is fulfilled.
+    ///
+    /// # Errors
+    /// What the status says when the limit is reached.
+    pub async fn until_ready(&mut self, limit: Duration) -> Result<(), String> {
+        let end = Instant::now() + limit;
+        loop {
+            let said = self.ready();
+            if said.is_ok() || Instant::now() >= end {
+                return said;
+            }
+            self.run_until(Instant::now() + TICK).await;
+        }
+    }
+}

@@ -22,7 +22,7 @@ pub struct State {
     pub next_look: Option<Instant>,
     /// Index = slot; changed by [`State::set_slot`].
     pub slots: Vec<SlotMapping>,
-    told_slots: Rows,
+    pub(super) told_slots: Rows,
     /// By id.
     pub groups: BTreeMap<i64, Group>,
     /// By token.

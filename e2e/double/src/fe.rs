@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
-use axum::http::{Method, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use serde::Deserialize;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::exchange::exchange;
+use crate::host;
+use crate::http::{pretty, serve_with, whole};
 use crate::stop::Stop;
 use crate::store::Coordinator;
 
@@ -74,7 +77,8 @@ struct Entry {
 
 struct Fe {
     options: Options,
-    http: reqwest::Client,
+    /// None on a made-up host.
+    http: Option<reqwest::Client>,
     routes: tokio::sync::Mutex<Routes>,
 }
 
@@ -87,36 +91,34 @@ struct Routes {
 /// Opens the port.
 pub async fn start(options: Options) -> Result<Handle> {
     ensure!(
-        options.assets.join("index.html").is_file(),
+        host::read(&options.assets.join("index.html").to_string_lossy()).is_ok(),
         "no index.html in {}",
         options.assets.display()
     );
-    let listener = TcpListener::bind(&options.listen)
+    let listener = host::listen(&options.listen)
         .await
         .with_context(|| format!("listen {}", options.listen))?;
-    let addr = listener.local_addr()?;
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .connect_timeout(DIAL)
-        .redirect(reqwest::redirect::Policy::none());
+    let addr = listener.local();
+    let http = match host::current() {
+        None => {
+            let builder = reqwest::Client::builder().no_proxy().connect_timeout(DIAL);
+            Some(builder.redirect(reqwest::redirect::Policy::none()).build()?)
+        }
+        Some(_) => None,
+    };
     let fe = Arc::new(Fe {
         options,
-        http: http.build()?,
+        http,
         routes: Default::default(),
     });
     let stop = Stop::default();
-    let raised = stop.clone();
-    let router = Router::new().fallback(answer).with_state(fe);
-    let task = tokio::spawn(async move {
-        tokio::select! {
-            _ = axum::serve(listener, router).into_future() => {}
-            () = raised.raised() => {}
-        }
-    });
+    let task = serve_with(listener, stop.clone(), move |_, request| answer(fe.clone(), request));
     Ok(Handle { addr, stop, task })
 }
 
-async fn answer(State(fe): State<Arc<Fe>>, request: Request) -> Response<Body> {
+type Answer = Response<Full<Bytes>>;
+
+async fn answer(fe: Arc<Fe>, request: Request<Incoming>) -> Answer {
     let query = request.uri().query().unwrap_or_default();
     let product = query
         .split('&')
@@ -135,7 +137,7 @@ async fn answer(State(fe): State<Arc<Fe>>, request: Request) -> Response<Body> {
 
 impl Fe {
     /// The products; the only thing that loads routes.
-    async fn list(&self) -> Response<Body> {
+    async fn list(&self) -> Answer {
         let mut routes = self.routes.lock().await;
         if routes.loaded.is_none_or(|loaded| loaded.elapsed() >= RELOAD) {
             match self.discover().await {
@@ -148,7 +150,7 @@ impl Fe {
         let told = if names.is_empty() {
             Ok(b"null".to_vec())
         } else {
-            crate::http::pretty(&names)
+            pretty(&names)
         };
         plain(200, told.unwrap_or_default())
     }
@@ -156,7 +158,7 @@ impl Fe {
     async fn discover(&self) -> Result<BTreeMap<String, String>> {
         let found = match &self.options.discovery {
             Discovery::File(path) => {
-                let entries: Vec<Entry> = serde_json::from_slice(&std::fs::read(path)?)?;
+                let entries: Vec<Entry> = serde_json::from_slice(&host::read(&path.to_string_lossy())?)?;
                 entries
                     .into_iter()
                     .map(|entry| (entry.name, entry.dashboard))
@@ -174,31 +176,45 @@ impl Fe {
         self.routes.lock().await.dashboards.get(product).cloned()
     }
 
-    async fn forward(&self, dashboard: &str, request: Request) -> Response<Body> {
+    async fn forward(&self, dashboard: &str, request: Request<Incoming>) -> Answer {
         let (parts, body) = request.into_parts();
         let target = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-        let mut forwarded = self
-            .http
-            .request(parts.method, format!("http://{dashboard}{target}"))
-            .body(body);
+        let mut forwarded = Request::builder().method(parts.method);
         if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
             forwarded = forwarded.header(header::CONTENT_TYPE, kind);
         }
-        let Ok(answered) = forwarded.send().await else {
+        let Some(answered) = self.ask(dashboard, target, forwarded, whole(body).await).await else {
             return plain(502, Vec::new());
         };
-        let status = answered.status();
-        let kind = answered.headers().get(header::CONTENT_TYPE).cloned();
-        let mut response = Response::new(Body::from(answered.bytes().await.unwrap_or_default()));
-        *response.status_mut() = status;
-        if let Some(kind) = kind {
-            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        let mut response = Response::new(Full::from(answered.body().clone()));
+        *response.status_mut() = answered.status();
+        if let Some(kind) = answered.headers().get(header::CONTENT_TYPE) {
+            response.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
         }
         response
     }
 
-    fn asset(&self, path: &str) -> Option<Response<Body>> {
+    async fn ask(
+        &self,
+        dashboard: &str,
+        target: &str,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Option<Response<Bytes>> {
+        let Some(http) = &self.http else {
+            let request = request.uri(target).body(Full::from(body)).ok()?;
+            return exchange(dashboard, request, DIAL).await.ok();
+        };
+        let request = request.uri(format!("http://{dashboard}{target}")).body(body).ok()?;
+        let answered = http.execute(request.try_into().ok()?).await.ok()?;
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = answered.status();
+        *response.headers_mut() = answered.headers().clone();
+        *response.body_mut() = answered.bytes().await.unwrap_or_default();
+        Some(response)
+    }
+
+    fn asset(&self, path: &str) -> Option<Answer> {
         let inner = path.trim_start_matches('/');
         // Never out of the folder.
         if inner.split('/').any(|part| part == "..") {
@@ -208,9 +224,9 @@ impl Fe {
             .options
             .assets
             .join(if inner.is_empty() { "index.html" } else { inner });
-        let text = std::fs::read(&file).ok()?;
+        let text = host::read(&file.to_string_lossy()).ok()?;
         let mut response = plain(200, text);
-        if let Ok(kind) = header::HeaderValue::from_str(kind(&file)) {
+        if let Ok(kind) = HeaderValue::from_str(kind(&file)) {
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
         }
         Some(response)
@@ -226,12 +242,12 @@ fn kind(file: &Path) -> &'static str {
     }
 }
 
-fn plain(status: u16, body: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
+fn plain(status: u16, body: Vec<u8>) -> Answer {
+    let mut response = Response::new(Full::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(
         header::CONTENT_TYPE,
-        header::HeaderValue::from_static("text/plain; charset=utf-8"),
+        HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     response
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 /// A connection's two directions.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -31,11 +31,17 @@ pub struct Socket {
     pub peer: SocketAddr,
 }
 
+impl Debug for Socket {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}->{}", self.local, self.peer)
+    }
+}
+
 /// A port that is listened on, until it is dropped.
 pub trait Listener: Send {
     /// Where it listens.
     fn local(&self) -> SocketAddr;
-    /// The next connection.
+    /// The next connection; none is lost when the future is dropped before it ends.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Socket>>;
 }
 
@@ -65,7 +71,8 @@ pub trait Files: Send + Sync {
 
 /// A machine that somebody made up, as one process sees it.
 pub trait Host: Send + Sync {
-    /// Opens a connection to `host:port`.
+    /// Opens a connection to `host:port`, for as long as it takes. An error of the kind `NotFound` says that there is no
+    /// such name.
     fn connect(&self, addr: &str) -> BoxFuture<'static, io::Result<Socket>>;
     /// Listens on `ip:port`.
     ///
@@ -80,6 +87,10 @@ pub trait Host: Send + Sync {
     fn tasks(&self) -> &Tasks;
     /// What identifies the process, as hardware addresses and a process id do elsewhere.
     fn name(&self) -> String;
+    /// The address of a name; by default there are no names but addresses.
+    fn resolve(&self, name: &str) -> Option<IpAddr> {
+        name.parse().ok()
+    }
 }
 
 tokio::task_local! {
@@ -96,8 +107,7 @@ pub fn within<F>(host: Arc<dyn Host>, task: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    let gated = host.tasks().gate(task);
-    let spawned = tokio::spawn(HOST.scope(host.clone(), gated));
+    let spawned = tokio::spawn(HOST.scope(host.clone(), host.tasks().gate(task)));
     host.tasks().add(spawned.abort_handle());
     spawned
 }
@@ -110,6 +120,33 @@ where
     match current() {
         Some(host) => within(host, task),
         None => tokio::spawn(task),
+    }
+}
+
+/// Spawns on the host of the current task, as a member of a set.
+pub fn join_in<F>(set: &mut JoinSet<F::Output>, task: F)
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    match current() {
+        Some(host) => {
+            let spawned = set.spawn(HOST.scope(host.clone(), host.tasks().gate(task)));
+            host.tasks().add(spawned);
+        }
+        None => {
+            set.spawn(task);
+        }
+    }
+}
+
+/// The content of a file.
+///
+/// # Errors
+/// What the disk says, and `NotFound`.
+pub fn read(path: &str) -> io::Result<Vec<u8>> {
+    match current() {
+        Some(host) => host.files().read(path)?.ok_or(io::ErrorKind::NotFound.into()),
+        None => std::fs::read(path),
     }
 }
 
@@ -170,6 +207,8 @@ pub struct Tasks(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     running: Vec<AbortHandle>,
+    /// How many of them were found running when last looked at.
+    alive: usize,
     waiting: Vec<Waker>,
     frozen: bool,
     dead: bool,
@@ -204,8 +243,10 @@ impl Tasks {
             task.abort();
             return;
         }
-        if inner.running.len() > 64 {
+        // At half at least, so that looking costs each task the same.
+        if inner.running.len() > 64.max(2 * inner.alive) {
             inner.running.retain(|task| !task.is_finished());
+            inner.alive = inner.running.len();
         }
         inner.running.push(task);
     }
@@ -235,11 +276,20 @@ impl<F: Future> Future for Gated<F> {
         {
             let mut inner = self.tasks.inner();
             if inner.frozen || inner.dead {
-                inner.waiting.push(context.waker().clone());
+                if !inner.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                    inner.waiting.push(context.waker().clone());
+                }
                 return Poll::Pending;
             }
         }
         self.task.as_mut().poll(context)
+    }
+}
+
+impl Debug for Tasks {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let inner = self.inner();
+        write!(formatter, "Tasks(frozen: {}, dead: {})", inner.frozen, inner.dead)
     }
 }
 

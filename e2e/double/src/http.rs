@@ -1,22 +1,28 @@
 //! The HTTP conventions of dashboard and proxy (§2): path segments, `"OK"`, status 800, 404 for the rest.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
-use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{Method, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
+use crate::host::{self, Listener, Socket};
 use crate::stop::Stop;
 use crate::wire::RemoteError;
 
+/// How long open answers may take when the server is to end.
+const GRACE: Duration = Duration::from_millis(500);
 /// The status of every application error (§2).
 const APPLICATION_ERROR: u16 = 800;
 
@@ -68,7 +74,7 @@ impl From<Refusal> for RemoteError {
 #[derive(Debug)]
 pub enum Answer {
     /// 200 and this JSON text.
-    Json(Vec<u8>),
+    Json(Bytes),
     /// 302 to this path.
     Redirect(&'static str),
     /// 404, text.
@@ -79,7 +85,7 @@ impl Answer {
     /// 4-space indented JSON.
     pub fn json(value: &impl Serialize) -> Result<Self, Refusal> {
         pretty(value)
-            .map(Self::Json)
+            .map(|text| Self::Json(text.into()))
             .map_err(|error| Refusal(error.to_string()))
     }
 
@@ -109,29 +115,63 @@ pub trait Handler: Send + Sync + 'static {
     fn call(self: Arc<Self>, call: Call) -> impl Future<Output = Result<Answer, Refusal>> + Send;
 }
 
-/// Serves a handler until the signal is raised; open answers get a second to end.
-pub fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, stop: Stop) -> JoinHandle<()> {
-    let router = Router::new().fallback(answer::<H>).with_state(handler);
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move {
-        let drained = stop.clone();
-        let server = axum::serve(listener, service).with_graceful_shutdown(async move { drained.raised().await });
-        let grace = async {
-            stop.raised().await;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        };
-        tokio::select! {
-            _ = server.into_future() => {}
-            () = grace => {}
+/// Serves a handler until the signal is raised; open answers get half a second to end.
+pub fn serve<H: Handler>(listener: Box<dyn Listener>, handler: Arc<H>, stop: Stop) -> JoinHandle<()> {
+    serve_with(listener, stop, move |peer, request| answer(handler.clone(), peer, request))
+}
+
+/// The same for what is no [`Handler`].
+pub(crate) fn serve_with<S, F>(mut listener: Box<dyn Listener>, stop: Stop, respond: S) -> JoinHandle<()>
+where
+    S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    host::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.raised() => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok(socket) => host::join_in(&mut connections, converse(socket, stop.clone(), respond.clone())),
+                    // Out of descriptors, most likely: some connection has to end first.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                },
+            }
         }
+        drop(listener);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        // Connections that take longer go with the set.
+        let _ = tokio::time::timeout(GRACE, drained).await;
     })
 }
 
-async fn answer<H: Handler>(
-    State(handler): State<Arc<H>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-) -> Response<Body> {
+async fn converse<S, F>(socket: Socket, stop: Stop, respond: S)
+where
+    S: Fn(SocketAddr, Request<Incoming>) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let peer = socket.peer;
+    let service = service_fn(|request| {
+        let answered = respond(peer, request);
+        async { Ok::<_, Infallible>(answered.await) }
+    });
+    let mut server = http1::Builder::new();
+    // The date would come from the wall clock.
+    server.auto_date_header(host::current().is_none());
+    let mut connection = pin!(server.serve_connection(TokioIo::new(socket.stream), service));
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = stop.raised() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    // The client may have gone, and then no one is left to be told.
+    let _ = connection.await;
+}
+
+async fn answer<H: Handler>(handler: Arc<H>, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     if parts.method == Method::PUT {
         // The suites count mutations by this line; like Codis's own it tells the whole path.
@@ -140,15 +180,20 @@ async fn answer<H: Handler>(
     let Some(path) = segments(parts.uri.path()) else {
         return respond(Ok(Answer::NotFound));
     };
-    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let body = whole(body).await;
     let method = if parts.method == Method::HEAD {
         Method::GET
     } else {
         parts.method
     };
     // A task of its own: what a handler began is finished even if the caller hangs up.
-    let answered = tokio::spawn(handler.call(Call { method, path, body })).await;
+    let answered = host::spawn(handler.call(Call { method, path, body })).await;
     respond(answered.unwrap_or_else(|_| Err("handler ended".into())))
+}
+
+/// All of a body; nothing if it breaks off.
+pub(crate) async fn whole(body: Incoming) -> Bytes {
+    body.collect().await.map(|body| body.to_bytes()).unwrap_or_default()
 }
 
 fn segments(path: &str) -> Option<Vec<String>> {
@@ -181,31 +226,31 @@ fn decode(segment: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-fn respond(answered: Result<Answer, Refusal>) -> Response<Body> {
+fn respond(answered: Result<Answer, Refusal>) -> Response<Full<Bytes>> {
     let (status, kind, body) = match answered {
         Ok(Answer::Json(text)) => (200, "application/json; charset=utf-8", text),
         Ok(Answer::Redirect(path)) => return redirect(path),
-        Ok(Answer::NotFound) => (404, "text/plain", b"404 page not found".to_vec()),
+        Ok(Answer::NotFound) => (404, "text/plain", Bytes::from_static(b"404 page not found")),
         Err(refusal) => {
-            let text = pretty(&RemoteError::from(refusal)).unwrap_or_default();
+            let text = pretty(&RemoteError::from(refusal)).unwrap_or_default().into();
             (APPLICATION_ERROR, "application/json; charset=utf-8", text)
         }
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response
         .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
-fn redirect(path: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
+fn redirect(path: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::FOUND;
     response
         .headers_mut()
-        .insert(header::LOCATION, header::HeaderValue::from_static(path));
+        .insert(header::LOCATION, HeaderValue::from_static(path));
     response
 }
 

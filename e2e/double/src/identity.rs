@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
+use crate::host;
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -24,8 +26,11 @@ pub fn token(macs: &[String], parts: &[&str]) -> String {
     hex(&Md5::digest(text))
 }
 
-/// All hardware addresses that are not empty or zero, sorted.
+/// All hardware addresses that are not empty or zero, sorted; the name of a made-up host in their place.
 pub fn macs() -> Vec<String> {
+    if let Some(host) = host::current() {
+        return vec![host.name()];
+    }
     let interfaces = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let mut macs: Vec<String> = interfaces
         .filter_map(|interface| std::fs::read_to_string(interface.path().join("address")).ok())
@@ -45,17 +50,28 @@ fn kernel(what: &str) -> String {
 
 /// The host's name.
 pub fn hostname() -> String {
-    kernel("hostname")
+    host::current().map_or_else(|| kernel("hostname"), |host| host.name())
+}
+
+/// The process id; every process of a made-up host is its first.
+pub fn pid() -> u32 {
+    host::current().map_or_else(std::process::id, |_| 1)
 }
 
 /// `uname -a`.
 pub fn sys() -> String {
+    if let Some(host) = host::current() {
+        return format!("Linux {} made-up x86_64 GNU/Linux", host.name());
+    }
     let words = [kernel("ostype"), hostname(), kernel("osrelease"), kernel("version")];
     format!("{} {} GNU/Linux", words.join(" "), std::env::consts::ARCH)
 }
 
 /// The working directory.
 pub fn pwd() -> String {
+    if host::current().is_some() {
+        return "/".into();
+    }
     std::env::current_dir()
         .map(|path| path.display().to_string())
         .unwrap_or_default()
@@ -63,13 +79,16 @@ pub fn pwd() -> String {
 
 /// Go's print form of now.
 pub fn start_time() -> String {
-    jiff::Timestamp::now()
+    host::now()
         .strftime("%Y-%m-%d %H:%M:%S.%9f +0000 UTC m=+0.01")
         .to_string()
 }
 
 /// The address to tell others: the flag if given, else what we listen on, else the host's name, else its address.
 pub fn advertise(flag: Option<&str>, listen: SocketAddr) -> Result<String> {
+    if let Some(host) = host::current() {
+        return Ok(advertise_made_up(flag, listen, &host.name()));
+    }
     if let Some(flag) = flag {
         let resolved = flag
             .to_socket_addrs()
@@ -98,6 +117,15 @@ pub fn advertise(flag: Option<&str>, listen: SocketAddr) -> Result<String> {
     outbound()
         .map(|ip| SocketAddr::new(ip, port).to_string())
         .context("no address to advertise")
+}
+
+/// Nothing is looked up on a made-up host.
+fn advertise_made_up(flag: Option<&str>, listen: SocketAddr, name: &str) -> String {
+    match flag {
+        Some(flag) => flag.to_string(),
+        None if listen.ip().is_unspecified() => format!("{name}:{}", listen.port()),
+        None => listen.to_string(),
+    }
 }
 
 fn global(ip: IpAddr) -> bool {

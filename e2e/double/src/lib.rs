@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod config;
 pub mod dashboard;
+mod exchange;
 pub mod fe;
 pub mod flags;
 pub mod host;
@@ -22,6 +23,7 @@ pub mod migrate;
 pub mod proxy;
 pub mod redis;
 pub mod resp;
+mod rows;
 pub mod rpc;
 pub mod scalar;
 pub mod sentinel;

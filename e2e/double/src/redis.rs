@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use crate::host::{self, Socket};
 use crate::resp::{self, Value};
 
 /// What the network or redis said.
@@ -24,36 +24,50 @@ impl From<RedisError> for crate::http::Refusal {
 type Result<T> = std::result::Result<T, RedisError>;
 
 /// Resolves an address and connects; the error is Go's dial text (§7).
-pub async fn dial(addr: &str, timeout: Duration) -> Result<TcpStream> {
+pub async fn dial(addr: &str, timeout: Duration) -> Result<Socket> {
     if !addr.contains(':') {
         return Err(RedisError(format!("dial tcp: address {addr}: missing port in address")));
     }
     let mut target = addr.to_string();
     let connect = async {
-        let resolved = resolve(addr).await?;
-        target = resolved.to_string();
-        TcpStream::connect(resolved)
-            .await
-            .map_err(|error| RedisError(format!("dial tcp {resolved}: {}", go(&error))))
+        // A made-up host knows names of its own, and tells those that it does not know when it connects.
+        match resolve(addr).await {
+            Ok(resolved) => target = resolved.to_string(),
+            Err(unknown) if host::current().is_none() => return Err(unknown),
+            Err(_) => {}
+        }
+        host::connect(&target).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => no_such_host(addr),
+            _ => RedisError(format!("dial tcp {target}: {}", go(&error))),
+        })
     };
     let connected = tokio::time::timeout(timeout, connect).await;
-    let stream = connected.unwrap_or_else(|_| Err(RedisError(format!("dial tcp {target}: i/o timeout"))))?;
-    // Small pipelined commands: waiting to fill packets would only add delay.
-    let _ = stream.set_nodelay(true);
-    Ok(stream)
+    connected.unwrap_or_else(|_| Err(RedisError(format!("dial tcp {target}: i/o timeout"))))
+}
+
+fn no_such_host(addr: &str) -> RedisError {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    RedisError(format!("dial tcp: lookup {host}: no such host"))
 }
 
 /// The first address of a name, v4 before v6 as Go's dialer has it.
 pub async fn resolve(addr: &str) -> Result<SocketAddr> {
-    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
-    let unknown = || RedisError(format!("dial tcp: lookup {host}: no such host"));
-    let found: Vec<SocketAddr> = tokio::net::lookup_host(addr).await.map_err(|_| unknown())?.collect();
+    if let Ok(numeric) = addr.parse() {
+        return Ok(numeric);
+    }
+    if let Some(host) = host::current() {
+        let parts = addr.rsplit_once(':');
+        let resolved = parts.and_then(|(name, port)| Some(SocketAddr::new(host.resolve(name)?, port.parse().ok()?)));
+        return resolved.ok_or_else(|| no_such_host(addr));
+    }
+    let found = tokio::net::lookup_host(addr).await;
+    let found: Vec<SocketAddr> = found.map_err(|_| no_such_host(addr))?.collect();
     found
         .iter()
         .find(|address| address.is_ipv4())
         .or(found.first())
         .copied()
-        .ok_or_else(unknown)
+        .ok_or_else(|| no_such_host(addr))
 }
 
 /// Go's words for an error of the network.
@@ -86,7 +100,7 @@ pub fn old_words(text: &str) -> String {
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    socket: Socket,
     buffer: BytesMut,
     timeout: Duration,
 }
@@ -94,9 +108,9 @@ pub struct Connection {
 impl Connection {
     /// Connects and, with a password, authenticates; `timeout` bounds each step and each later reply.
     pub async fn open(addr: &str, auth: &str, timeout: Duration) -> Result<Self> {
-        let stream = dial(addr, timeout).await?;
+        let socket = dial(addr, timeout).await?;
         let mut connection = Self {
-            stream,
+            socket,
             buffer: BytesMut::new(),
             timeout,
         };
@@ -116,15 +130,13 @@ impl Connection {
 
     /// Sends encoded bytes.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream
-            .write_all(bytes)
-            .await
-            .map_err(|error| RedisError(go(&error)))
+        let written = self.socket.stream.write_all(bytes).await;
+        written.map_err(|error| RedisError(go(&error)))
     }
 
     /// Waits for one reply; an error reply is an error.
     pub async fn reply(&mut self) -> Result<Value> {
-        let ends = self.ends();
+        let ends = format!("{:?}", self.socket);
         let waited = tokio::time::timeout(self.timeout, self.next()).await;
         waited.unwrap_or_else(|_| Err(RedisError(format!("read tcp {ends}: i/o timeout"))))
     }
@@ -137,17 +149,12 @@ impl Connection {
                 Some(value) => return Ok(value),
                 None => {}
             }
-            match self.stream.read_buf(&mut self.buffer).await {
+            match self.socket.stream.read_buf(&mut self.buffer).await {
                 Ok(0) => return Err(RedisError("EOF".into())),
                 Ok(_) => {}
                 Err(error) => return Err(RedisError(go(&error))),
             }
         }
-    }
-
-    fn ends(&self) -> String {
-        let side = |address: std::io::Result<SocketAddr>| address.map_or_else(|_| "?".into(), |a| a.to_string());
-        format!("{}->{}", side(self.stream.local_addr()), side(self.stream.peer_addr()))
     }
 
     /// `INFO`, flattened, without synthesized keys.

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
+use bytes::Bytes;
+use http::{Method, Request, header};
+use http_body_util::Full;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::exchange::{exchange, innermost};
+use crate::host;
 use crate::timings::Timings;
 use crate::wire::{Proxy, RemoteError, Sentinel, Slot};
 
@@ -17,18 +21,26 @@ pub struct RpcError(pub String);
 /// A client without proxies or retries.
 #[derive(Debug, Clone)]
 pub struct Rpc {
-    http: reqwest::Client,
+    /// None on a made-up host.
+    http: Option<reqwest::Client>,
+    dial: Duration,
+    request: Duration,
 }
 
 impl Rpc {
-    /// A client with the timeouts of Codis.
+    /// A client with the timeouts of Codis, for the host of the current task.
     pub fn new(timings: &Timings) -> Self {
-        let builder = reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(timings.dial)
-            .timeout(timings.request);
+        let real = || {
+            let builder = reqwest::Client::builder()
+                .no_proxy()
+                .connect_timeout(timings.dial)
+                .timeout(timings.request);
+            builder.build().unwrap_or_default()
+        };
         Self {
-            http: builder.build().unwrap_or_default(),
+            http: host::current().is_none().then(real),
+            dial: timings.dial,
+            request: timings.request,
         }
     }
 
@@ -63,21 +75,58 @@ impl Rpc {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, RpcError> {
-        let mut request = self.http.request(method.clone(), format!("http://{addr}{path}"));
-        request = match body {
-            Some(body) => request.json(body),
-            None if method == Method::PUT => request.header("content-length", "0"),
-            None => request,
+        let body = match body {
+            Some(body) => Some(serde_json::to_vec(body).map_err(|error| RpcError(error.to_string()))?),
+            None => None,
         };
-        let answer = request.send().await.map_err(|error| told(addr, &error))?;
-        let status = answer.status().as_u16();
-        let body = answer.bytes().await.map_err(|error| told(addr, &error))?;
+        let (status, answer) = match &self.http {
+            Some(http) => over_sockets(http, method, addr, path, body).await?,
+            None => self.over_host(method, addr, path, body).await?,
+        };
         match status {
-            200 => serde_json::from_slice(&body).map_err(|error| RpcError(error.to_string())),
-            800 | 1500 => Err(remote(&body)),
+            200 => serde_json::from_slice(&answer).map_err(|error| RpcError(error.to_string())),
+            800 | 1500 => Err(remote(&answer)),
             other => Err(RpcError(format!("[Remote Error] unexpected status {other}"))),
         }
     }
+
+    async fn over_host(&self, method: Method, addr: &str, path: &str, body: Option<Vec<u8>>) -> Answered {
+        let failed = |text: &str| RpcError(format!("dial tcp {addr}: {text}"));
+        let mut request = Request::builder().method(&method).uri(path);
+        request = match &body {
+            Some(_) => request.header(header::CONTENT_TYPE, "application/json"),
+            None if method == Method::PUT => request.header(header::CONTENT_LENGTH, "0"),
+            None => request,
+        };
+        let request = request.body(Full::from(body.unwrap_or_default()));
+        let request = request.map_err(|error| failed(&error.to_string()))?;
+        let answer = tokio::time::timeout(self.request, exchange(addr, request, self.dial)).await;
+        let answer = answer.map_err(|_| failed("i/o timeout"))?;
+        let answer = answer.map_err(|text| failed(&text))?;
+        Ok((answer.status().as_u16(), answer.into_body()))
+    }
+}
+
+/// Status and body.
+type Answered = Result<(u16, Bytes), RpcError>;
+
+async fn over_sockets(
+    http: &reqwest::Client,
+    method: Method,
+    addr: &str,
+    path: &str,
+    body: Option<Vec<u8>>,
+) -> Answered {
+    let mut request = http.request(method.clone(), format!("http://{addr}{path}"));
+    request = match body {
+        Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(body),
+        None if method == Method::PUT => request.header(header::CONTENT_LENGTH, "0"),
+        None => request,
+    };
+    let answer = request.send().await.map_err(|error| told(addr, &error))?;
+    let status = answer.status().as_u16();
+    let body = answer.bytes().await.map_err(|error| told(addr, &error))?;
+    Ok((status, body))
 }
 
 fn remote(body: &[u8]) -> RpcError {
@@ -87,11 +136,7 @@ fn remote(body: &[u8]) -> RpcError {
 
 /// What the network said; never the URL, which holds the xauth.
 fn told(addr: &str, error: &reqwest::Error) -> RpcError {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    let text = cause.to_string();
+    let text = innermost(error);
     if error.is_timeout() {
         RpcError(format!("dial tcp {addr}: i/o timeout"))
     } else if text.contains("refused") {

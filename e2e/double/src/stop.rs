@@ -36,8 +36,9 @@ impl Stop {
     /// Runs a future until it ends or the signal is raised.
     pub async fn unless<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
-            done = work => Some(done),
+            biased;
             () = self.raised() => None,
+            done = work => Some(done),
         }
     }
 }

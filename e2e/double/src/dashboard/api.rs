@@ -1,13 +1,20 @@
 //! The dashboard's routes (§5). Order of checks: closed, xauth, parameters left to right, then the rest (§2).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::http::Method;
-use serde_json::{Value, json};
+use http::Method;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Dashboard;
+use super::looks::Looks;
 use super::state::State;
+use crate::config::DashboardConfig;
 use crate::http::{Answer, Call, Handler, Refusal, integer};
+use crate::sentinel::watch::Masters;
+use crate::wire::{Group, Proxy, ProxyStats, RedisStats, Sentinel, Topom};
 use crate::{COMPILE, VERSION};
 
 type Answered = Result<Answer, Refusal>;
@@ -28,9 +35,9 @@ impl Handler for Dashboard {
 impl Dashboard {
     async fn read(&self, path: &[&str]) -> Answered {
         match path {
-            [] => Answer::json(&self.overview().await?),
+            [] => self.overview().await,
             ["model"] => Answer::json(&self.model),
-            ["stats"] => Answer::json(&self.stats(&*self.open().await?)),
+            ["stats"] => self.told_stats().await,
             ["slots"] => self.told_slots().await,
             _ => Ok(Answer::NotFound),
         }
@@ -42,7 +49,7 @@ impl Dashboard {
             ["xping", xauth] => self.check(xauth).and_then(|()| Answer::ok()),
             ["stats", xauth] => {
                 self.check(xauth)?;
-                Answer::json(&self.stats(&*self.open().await?))
+                self.told_stats().await
             }
             ["slots", xauth] => {
                 self.check(xauth)?;
@@ -223,29 +230,77 @@ impl Dashboard {
         )
     }
 
-    async fn overview(&self) -> Result<Value, Refusal> {
-        let state = self.open().await?;
-        Ok(json!({
-            "version": VERSION,
-            "compile": COMPILE,
-            "config": self.config,
-            "model": self.model,
-            "stats": self.stats(&state),
-        }))
-    }
-
-    /// `Stats` (§4).
-    fn stats(&self, state: &State) -> Value {
-        let mut proxies: Vec<_> = state.proxies.values().collect();
-        proxies.sort_by_key(|proxy| proxy.id);
-        let looks = self.looks();
-        json!({
-            "closed": self.stop.is_raised(),
-            "slots": state.slots,
-            "group": { "models": state.groups.values().collect::<Vec<_>>(), "stats": looks.servers },
-            "proxy": { "models": proxies, "stats": looks.proxies },
-            "slot_action": self.mover.stats(),
-            "sentinels": { "model": state.sentinel, "stats": looks.sentinels, "masters": looks.masters },
+    async fn overview(&self) -> Answered {
+        let mut state = self.open().await?;
+        let slots = state.slots_text()?;
+        Answer::json(&Overview {
+            version: VERSION,
+            compile: COMPILE,
+            config: &self.config,
+            model: &self.model,
+            stats: self.stats(&state, &self.looks(), &*slots),
         })
     }
+
+    async fn told_stats(&self) -> Answered {
+        let state = self.open().await?;
+        Answer::json(&self.stats(&state, &self.looks(), &state.slots))
+    }
+
+    fn stats<'a, S>(&'a self, state: &'a State, looks: &'a Looks, slots: S) -> Stats<'a, S> {
+        let mut proxies: Vec<_> = state.proxies.values().collect();
+        proxies.sort_by_key(|proxy| proxy.id);
+        Stats {
+            closed: self.stop.is_raised(),
+            slots,
+            group: Seen {
+                models: state.groups.values().collect(),
+                stats: &looks.servers,
+            },
+            proxy: Seen {
+                models: proxies,
+                stats: &looks.proxies,
+            },
+            slot_action: self.mover.stats(),
+            sentinels: SeenSentinels {
+                model: &state.sentinel,
+                stats: &looks.sentinels,
+                masters: &looks.masters,
+            },
+        }
+    }
+}
+
+/// What `/topom` tells (§4).
+#[derive(Serialize)]
+struct Overview<'a> {
+    version: &'static str,
+    compile: &'static str,
+    config: &'a DashboardConfig,
+    model: &'a Topom,
+    stats: Stats<'a, &'a RawValue>,
+}
+
+/// `Stats` (§4).
+#[derive(Serialize)]
+struct Stats<'a, S> {
+    closed: bool,
+    slots: S,
+    group: Seen<'a, Group, RedisStats>,
+    proxy: Seen<'a, Proxy, ProxyStats>,
+    slot_action: Value,
+    sentinels: SeenSentinels<'a>,
+}
+
+#[derive(Serialize)]
+struct Seen<'a, M, L> {
+    models: Vec<&'a M>,
+    stats: &'a BTreeMap<String, L>,
+}
+
+#[derive(Serialize)]
+struct SeenSentinels<'a> {
+    model: &'a Sentinel,
+    stats: &'a BTreeMap<String, RedisStats>,
+    masters: &'a Masters,
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 
 use super::Dashboard;
+use crate::host;
 use crate::sentinel::watch::Masters;
 use crate::wire::{Proxy, ProxyStats, RedisStats, RemoteError};
 
@@ -119,5 +120,5 @@ fn waits(look: &ProxyStats) -> bool {
 }
 
 fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
+    host::now().as_second()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::Dashboard;
+use crate::host;
 use crate::sentinel::watch::Learnt;
 
 impl Dashboard {
@@ -19,25 +20,25 @@ impl Dashboard {
             }
         };
         let dashboard = self.clone();
-        loops.spawn(async move { dashboard.follow(learnt).await });
+        host::join_in(&mut loops, async move { dashboard.follow(learnt).await });
         let dashboard = self.clone();
-        loops.spawn(async move {
+        host::join_in(&mut loops, async move {
             loop {
                 dashboard.look_at_redis().await;
                 tokio::time::sleep(dashboard.timings.loop_pause).await;
             }
         });
         let dashboard = self.clone();
-        loops.spawn(async move {
+        host::join_in(&mut loops, async move {
             loop {
                 dashboard.look_at_proxies().await;
                 tokio::time::sleep(dashboard.timings.loop_pause).await;
             }
         });
         let dashboard = self.clone();
-        loops.spawn(async move { dashboard.move_slots().await });
+        host::join_in(&mut loops, async move { dashboard.move_slots().await });
         let dashboard = self.clone();
-        loops.spawn(async move { dashboard.sync_servers().await });
+        host::join_in(&mut loops, async move { dashboard.sync_servers().await });
         self.watch(&sentinels);
         loops
     }

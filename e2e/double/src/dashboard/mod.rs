@@ -20,12 +20,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
-use tokio::net::TcpListener;
 use tokio::sync::MutexGuard;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::DashboardConfig;
+use crate::host;
 use crate::http::{self, Refusal};
 use crate::identity;
 use crate::logging::LogLevel;
@@ -98,16 +98,16 @@ pub async fn start(options: Options) -> Result<Handle> {
         &config.coordinator_addr,
         &config.coordinator_auth,
     )?;
-    let listener = TcpListener::bind(&config.admin_addr)
+    let listener = host::listen(&config.admin_addr)
         .await
         .with_context(|| format!("listen {}", config.admin_addr))?;
-    let addr = listener.local_addr()?;
+    let addr = listener.local();
     let model = Topom {
         token: identity::token(&identity::macs(), &[&config.product_name, &addr.to_string()]),
         start_time: identity::start_time(),
         admin_addr: identity::advertise(options.host_admin.as_deref(), addr)?,
         product_name: config.product_name.clone(),
-        pid: std::process::id(),
+        pid: identity::pid(),
         pwd: identity::pwd(),
         sys: identity::sys(),
     };
@@ -129,7 +129,7 @@ pub async fn start(options: Options) -> Result<Handle> {
         watcher,
     });
     let server = http::serve(listener, dashboard.clone(), stop.clone());
-    let task = tokio::spawn(dashboard.run(server, options.remove_lock, learnt));
+    let task = host::spawn(dashboard.run(server, options.remove_lock, learnt));
     Ok(Handle {
         addr,
         model,

@@ -13,7 +13,7 @@
 //!   nothing, and the keys of one tag do not necessarily move together;
 //! * redis 7 keeps no index of slots: each move scans the whole source, so moves get slower the more keys there are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::Dashboard;
 use super::state::State;
+use crate::host;
 use crate::http::Refusal;
 use crate::wire::{SlotAction, SlotMapping};
 
@@ -110,7 +111,7 @@ struct Rest {
 struct Moves {
     tasks: JoinSet<(i64, Done)>,
     active: BTreeSet<i64>,
-    resting: HashMap<i64, Rest>,
+    resting: BTreeMap<i64, Rest>,
 }
 
 impl Moves {
@@ -137,8 +138,9 @@ impl Dashboard {
                 Ok(false) => {
                     let pause = tokio::time::sleep(self.timings.loop_pause);
                     tokio::select! {
-                        () = pause => {}
+                        biased;
                         Some(ended) = moves.tasks.join_next() => self.note(&mut moves, ended.ok()),
+                        () = pause => {}
                     }
                 }
                 Err(error) => {
@@ -175,7 +177,7 @@ impl Dashboard {
             self.prepare(*sid).await?;
             let (dashboard, sid) = (self.clone(), *sid);
             moves.active.insert(sid);
-            moves.tasks.spawn(async move { (sid, dashboard.carry(sid).await) });
+            host::join_in(&mut moves.tasks, async move { (sid, dashboard.carry(sid).await) });
         }
         Ok(!picked.is_empty())
     }

@@ -67,10 +67,10 @@ impl Dashboard {
     }
 
     async fn queue(&self, state: &mut State, moves: impl IntoIterator<Item = (i64, i64)>) -> Done {
-        for (sid, target_id) in moves {
+        for (index, (sid, target_id)) in (state.next_slot_index()..).zip(moves) {
             let mut slot = state.slot(sid)?.clone();
             slot.action = SlotAction {
-                index: state.next_slot_index(),
+                index,
                 state: "pending".into(),
                 target_id,
             };

@@ -1,12 +1,15 @@
 //! The dashboard's picture of its product: groups, slots, proxies, sentinels, and what proxies are told of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::viewer::Viewer;
 use crate::SLOTS;
 use crate::http::Refusal;
+use crate::rows::Rows;
 use crate::store::Store;
 use crate::wire::{Group, Proxy, Sentinel, Slot, SlotMapping};
 
@@ -17,8 +20,9 @@ pub struct State {
     pub loaded: bool,
     /// When a doubtful store may be read again, if not at once.
     pub next_look: Option<Instant>,
-    /// Index = slot.
+    /// Index = slot; changed by [`State::set_slot`].
     pub slots: Vec<SlotMapping>,
+    pub(super) told_slots: Rows,
     /// By id.
     pub groups: BTreeMap<i64, Group>,
     /// By token.
@@ -34,6 +38,7 @@ impl State {
             loaded: true,
             next_look: None,
             slots: store.slots().await?,
+            told_slots: Rows::default(),
             groups: store
                 .groups()
                 .await?
@@ -92,12 +97,18 @@ impl State {
 
     /// Replaces a slot.
     pub fn set_slot(&mut self, slot: SlotMapping) {
-        if let Some(place) = usize::try_from(slot.id)
-            .ok()
-            .and_then(|index| self.slots.get_mut(index))
-        {
+        let index = usize::try_from(slot.id).unwrap_or(usize::MAX);
+        if let Some(place) = self.slots.get_mut(index) {
             *place = slot;
+            self.told_slots.forget(index);
         }
+    }
+
+    /// The slots as JSON, for a place two levels deep.
+    pub fn slots_text(&mut self) -> Result<Arc<RawValue>, Refusal> {
+        let slots = &self.slots;
+        let text = self.told_slots.text(2, slots.len(), |index| &slots[index]);
+        text.map_err(|error| Refusal(error.to_string()))
     }
 
     /// The slots that live in a group or go there.

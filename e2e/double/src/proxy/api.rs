@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::http::Method;
+use bytes::Bytes;
+use http::Method;
 use serde_json::{Value, json};
 
 use super::Inner;
@@ -45,7 +46,7 @@ impl Inner {
             })),
             ["model"] => Answer::json(&self.model),
             ["stats"] => Answer::json(&self.told_stats(COMMANDS | RUNTIME)),
-            ["slots"] => Answer::json(&self.router.slots()),
+            ["slots"] => self.told_slots(),
             _ => Ok(Answer::NotFound),
         }
     }
@@ -58,7 +59,7 @@ impl Inner {
         self.check(xauth)?;
         match (verb, rest) {
             ("xping", _) => Answer::ok(),
-            ("slots", _) => Answer::json(&self.router.slots()),
+            ("slots", _) => self.told_slots(),
             (_, [flags]) => {
                 let bad = |_| Refusal(format!("strconv.Atoi: parsing \"{flags}\": invalid syntax"));
                 Answer::json(&self.told_stats(flags.parse().map_err(bad)?))
@@ -87,6 +88,11 @@ impl Inner {
             _ => {}
         }
         Answer::ok()
+    }
+
+    fn told_slots(&self) -> Answered {
+        let text = self.router.text().map_err(|error| Refusal(error.to_string()))?;
+        Ok(Answer::Json(Bytes::copy_from_slice(text.get().as_bytes())))
     }
 
     fn check(&self, xauth: &str) -> Result<(), Refusal> {

@@ -1,17 +1,17 @@
 //! Connections to redis: one per address and database, pipelined, authenticated with `product_auth`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::replicas::Health;
 use super::router::Route;
+use crate::host::{self, Socket, Stream};
 use crate::redis::{dial, go, old_words};
 use crate::resp::{self, Value};
 
@@ -62,7 +62,7 @@ impl Request {
 #[derive(Debug)]
 pub struct Pool {
     settings: Settings,
-    backends: Mutex<HashMap<String, Weak<Backend>>>,
+    backends: Mutex<BTreeMap<String, Weak<Backend>>>,
 }
 
 impl Pool {
@@ -106,7 +106,7 @@ impl Pool {
 pub struct Backend {
     addr: String,
     settings: Settings,
-    links: Mutex<HashMap<u32, Sender>>,
+    links: Mutex<BTreeMap<u32, Sender>>,
 }
 
 /// The near end of a connection.
@@ -179,7 +179,7 @@ impl Backend {
                 requests,
                 health: health.clone(),
             };
-            tokio::spawn(link.run());
+            host::spawn(link.run());
             Sender {
                 requests: sender,
                 health,
@@ -202,9 +202,9 @@ impl Link {
     async fn run(mut self) {
         while let Some(first) = self.requests.recv().await {
             match self.connect().await {
-                Ok((stream, buffer)) => {
+                Ok((socket, buffer)) => {
                     Conversation::new(&self.settings, &self.health)
-                        .run(stream, buffer, first, &mut self.requests)
+                        .run(socket, buffer, first, &mut self.requests)
                         .await;
                     self.health.lose();
                 }
@@ -218,23 +218,23 @@ impl Link {
     }
 
     /// Connects, authenticates and selects; one budget for all of it.
-    async fn connect(&self) -> Result<(TcpStream, BytesMut), String> {
-        let mut stream = dial(&self.addr, self.settings.dial)
+    async fn connect(&self) -> Result<(Socket, BytesMut), String> {
+        let mut socket = dial(&self.addr, self.settings.dial)
             .await
             .map_err(|error| error.to_string())?;
         let mut buffer = BytesMut::new();
         let greet = async {
             if !self.settings.auth.is_empty() {
-                exchange(&mut stream, &mut buffer, &["AUTH", &self.settings.auth]).await?;
+                exchange(&mut socket.stream, &mut buffer, &["AUTH", &self.settings.auth]).await?;
             }
             if self.database != 0 {
-                exchange(&mut stream, &mut buffer, &["SELECT", &self.database.to_string()]).await?;
+                exchange(&mut socket.stream, &mut buffer, &["SELECT", &self.database.to_string()]).await?;
             }
             Ok::<(), String>(())
         };
         let greeted = tokio::time::timeout(self.settings.dial, greet).await;
         greeted.unwrap_or_else(|_| Err("i/o timeout".into()))?;
-        Ok((stream, buffer))
+        Ok((socket, buffer))
     }
 
     /// Fails what arrives for a moment, so that a dead redis is not dialed for each command.
@@ -246,7 +246,7 @@ impl Link {
     }
 }
 
-async fn exchange(stream: &mut TcpStream, buffer: &mut BytesMut, words: &[&str]) -> Result<(), String> {
+async fn exchange(stream: &mut dyn Stream, buffer: &mut BytesMut, words: &[&str]) -> Result<(), String> {
     let mut out = BytesMut::new();
     resp::encode_command(words, &mut out);
     stream.write_all(&out).await.map_err(|error| go(&error))?;
@@ -286,13 +286,13 @@ impl<'a> Conversation<'a> {
 
     async fn run(
         mut self,
-        mut stream: TcpStream,
+        mut socket: Socket,
         buffer: BytesMut,
         first: Request,
         requests: &mut mpsc::Receiver<Request>,
     ) {
         self.take(first);
-        let ended = self.talk(&mut stream, buffer, requests).await;
+        let ended = self.talk(&mut socket.stream, buffer, requests).await;
         if let Err(why) = ended {
             let why = format!("failure, {why}");
             self.waiting.drain(..).for_each(|(_, request)| request.fail(&why));
@@ -315,21 +315,24 @@ impl<'a> Conversation<'a> {
 
     async fn talk(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &mut dyn Stream,
         mut buffer: BytesMut,
         requests: &mut mpsc::Receiver<Request>,
     ) -> Result<(), String> {
-        let (mut read, mut write) = stream.split();
+        let (mut read, mut write) = tokio::io::split(stream);
         let mut open = true;
         while open || !self.waiting.is_empty() {
             let room = open && self.waiting.len() < self.settings.max_pipeline && self.out.len() < UNWRITTEN;
             let deadline = self.deadline();
             tokio::select! {
+                biased;
                 got = read.read_buf(&mut buffer) => match got {
                     Ok(0) => return Err("EOF".into()),
                     Ok(_) => self.replies(&mut buffer)?,
                     Err(error) => return Err(go(&error)),
                 },
+                // Before what may always be ready, or an overdue reply would never be missed.
+                () = tokio::time::sleep_until(deadline) => self.overdue()?,
                 wrote = write.write_buf(&mut self.out), if !self.out.is_empty() => {
                     wrote.map_err(|error| go(&error))?;
                 }
@@ -337,7 +340,6 @@ impl<'a> Conversation<'a> {
                     Some(request) => self.take_all(request, requests),
                     None => open = false,
                 },
-                () = tokio::time::sleep_until(deadline) => self.overdue()?,
             }
         }
         Ok(())

@@ -13,15 +13,15 @@ mod stats;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::config::ProxyConfig;
+use crate::host::{self, Listener, Socket};
 use crate::logging::LogLevel;
 use crate::rpc::Rpc;
 use crate::sentinel::watch::{Learnt, Masters, Watch, Watcher};
@@ -123,13 +123,13 @@ struct Watched {
 pub async fn start(options: Options) -> Result<Handle> {
     let config = &options.config;
     config.validate()?;
-    let clients = TcpListener::bind(&config.proxy_addr)
+    let clients = host::listen(&config.proxy_addr)
         .await
         .with_context(|| format!("listen {}", config.proxy_addr))?;
-    let admin = TcpListener::bind(&config.admin_addr)
+    let admin = host::listen(&config.admin_addr)
         .await
         .with_context(|| format!("listen {}", config.admin_addr))?;
-    let (admin_addr, proxy_addr) = (admin.local_addr()?, clients.local_addr()?);
+    let (admin_addr, proxy_addr) = (admin.local(), clients.local());
     let model = model(&options, admin_addr, proxy_addr)?;
     let jodis = Jodis::of(config, &model, options.timings.jodis_pause)?;
     let stop = Stop::default();
@@ -151,8 +151,8 @@ pub async fn start(options: Options) -> Result<Handle> {
         watched: Mutex::default(),
     });
     let server = http::serve(admin, inner.clone(), stop.clone());
-    let announced = tokio::spawn(inner.clone().announce(jodis));
-    let task = tokio::spawn(inner.run(options, clients, server, learnt, announced));
+    let announced = host::spawn(inner.clone().announce(jodis));
+    let task = host::spawn(inner.run(options, clients, server, learnt, announced));
     Ok(Handle {
         admin_addr,
         proxy_addr,
@@ -179,7 +179,7 @@ fn model(options: &Options, admin_addr: SocketAddr, proxy_addr: SocketAddr) -> R
         proto_type: config.proto_type.clone(),
         proxy_addr: identity::advertise(options.host_proxy.as_deref(), proxy_addr)?,
         product_name: config.product_name.clone(),
-        pid: std::process::id(),
+        pid: identity::pid(),
         pwd: identity::pwd(),
         sys: identity::sys(),
         hostname: identity::hostname(),
@@ -202,18 +202,16 @@ impl Inner {
     async fn run(
         self: Arc<Self>,
         mut options: Options,
-        clients: TcpListener,
+        clients: Box<dyn Listener>,
         server: JoinHandle<()>,
         learnt: Learnt,
         announced: JoinHandle<()>,
     ) -> Result<()> {
         let mut tasks = JoinSet::new();
         let inner = self.clone();
-        tasks.spawn(async move { inner.accept(clients).await });
+        host::join_in(&mut tasks, async move { inner.accept(clients).await });
         let inner = self.clone();
-        tasks.spawn(async move { inner.follow(learnt).await });
-        let inner = self.clone();
-        tasks.spawn(async move { inner.stats.sample().await });
+        host::join_in(&mut tasks, async move { inner.follow(learnt).await });
         if let Some(slots) = options.slots.take() {
             self.router.fill(slots).await?;
             self.go_online();
@@ -326,35 +324,33 @@ impl Inner {
         bail!("online proxy failed")
     }
 
-    async fn accept(self: Arc<Self>, clients: TcpListener) {
+    async fn accept(self: Arc<Self>, mut clients: Box<dyn Listener>) {
         let mut sessions = JoinSet::new();
         loop {
             tokio::select! {
+                biased;
+                Some(_) = sessions.join_next() => {}
                 accepted = clients.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        let inner = self.clone();
-                        sessions.spawn(async move { inner.admit(stream).await });
-                    }
+                    Ok(socket) => host::join_in(&mut sessions, self.clone().admit(socket)),
                     // Out of descriptors, most likely: some session has to end first.
                     Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
                 },
-                Some(_) = sessions.join_next() => {}
             }
         }
     }
 
-    async fn admit(self: Arc<Self>, mut stream: TcpStream) {
+    async fn admit(self: Arc<Self>, mut socket: Socket) {
         let _alive = Alive::new(&self.stats);
         let refusal = if !self.is_online() {
             "-ERR router is not online\r\n"
         } else if self.stats.alive.load(Ordering::Relaxed) > self.config.proxy_max_clients {
             "-ERR max number of clients reached\r\n"
         } else {
-            return session::serve(self.clone(), stream).await;
+            return session::serve(self.clone(), socket).await;
         };
         // The connection is closed next, whether or not this arrives.
-        let _ = stream.write_all(refusal.as_bytes()).await;
-        let _ = stream.shutdown().await;
+        let _ = socket.stream.write_all(refusal.as_bytes()).await;
+        let _ = socket.stream.shutdown().await;
     }
 }
 

@@ -1,11 +1,12 @@
 //! The slot table: commands pass a slot's gate, fills close it, swap the backend and open it again (§8.1).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, oneshot};
 
 use super::backend::{Backend, Pool, Settings};
@@ -14,6 +15,7 @@ use crate::SLOTS;
 use crate::http::Refusal;
 use crate::redis::run_id;
 use crate::resp::{Value, slot_of};
+use crate::rows::Rows;
 use crate::sentinel::watch::Masters;
 use crate::wire::Slot;
 
@@ -51,7 +53,7 @@ struct Cell {
     told: Mutex<Told>,
 }
 
-type Closed = HashMap<usize, OwnedRwLockWriteGuard<Route>>;
+type Closed = BTreeMap<usize, OwnedRwLockWriteGuard<Route>>;
 
 /// All slots of a proxy.
 pub struct Router {
@@ -62,6 +64,9 @@ pub struct Router {
     /// `backend_primary_only`.
     primary_only: bool,
     turn: AtomicUsize,
+    /// How many slots follow a sentinel.
+    switched: AtomicUsize,
+    told: Mutex<Rows>,
 }
 
 /// The text of a command to a slot without a backend (§8.6).
@@ -86,6 +91,8 @@ impl Router {
             pool: Pool::new(settings),
             primary_only,
             turn: AtomicUsize::new(0),
+            switched: AtomicUsize::new(0),
+            told: Mutex::default(),
         }
     }
 
@@ -104,7 +111,13 @@ impl Router {
 
     /// Whether any slot follows a sentinel instead of the dashboard.
     pub fn switched(&self) -> bool {
-        (0..SLOTS).any(|index| self.told(index).switched)
+        self.switched.load(Ordering::Relaxed) > 0
+    }
+
+    /// The table as JSON.
+    pub fn text(&self) -> serde_json::Result<Arc<RawValue>> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.text(0, SLOTS, |index| self.told(index).slot)
     }
 
     /// Replaces slots in order; a bad one ends it, the ones before stay replaced.
@@ -135,7 +148,10 @@ impl Router {
         if told.slot.locked {
             closed.insert(index, route);
         }
-        *cell.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        self.switched.fetch_add(usize::from(told.switched), Ordering::Relaxed);
+        let older = std::mem::replace(&mut *cell.told.lock().unwrap_or_else(PoisonError::into_inner), told);
+        self.switched.fetch_sub(usize::from(older.switched), Ordering::Relaxed);
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).forget(index);
     }
 
     fn replicas(&self, slot: &Slot) -> Vec<Vec<Arc<Backend>>> {
@@ -185,7 +201,7 @@ impl Router {
         let mut differ = Differ {
             auth,
             timeout,
-            known: HashMap::new(),
+            known: BTreeMap::new(),
         };
         let mut closed = self.closed.lock().await;
         for index in 0..SLOTS {
@@ -213,7 +229,7 @@ impl Router {
 struct Differ<'a> {
     auth: &'a str,
     timeout: Duration,
-    known: HashMap<(String, String), bool>,
+    known: BTreeMap<(String, String), bool>,
 }
 
 impl Differ<'_> {

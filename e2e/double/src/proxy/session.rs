@@ -3,21 +3,20 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::Inner;
 use super::keys::keys_of;
 use super::replicas::is_read;
 use super::stats::Outcome;
 use crate::SLOTS;
+use crate::host::{Socket, Stream};
 use crate::resp::{self, Value, slot_of};
 
 /// What the proxy refuses (§8.6).
@@ -109,12 +108,11 @@ struct Session {
 }
 
 /// Serves a client until it goes or the proxy ends.
-pub(crate) async fn serve(proxy: Arc<Inner>, stream: TcpStream) {
-    let _ = stream.set_nodelay(true);
+pub(crate) async fn serve(proxy: Arc<Inner>, socket: Socket) {
     let depth = usize::try_from(proxy.config.session_max_pipeline)
         .unwrap_or(1)
         .clamp(1, 10_000);
-    let (read, write) = stream.into_split();
+    let (read, write) = tokio::io::split(socket.stream);
     let (pending, replies) = mpsc::channel(depth);
     let authorized = proxy.config.session_auth.is_empty();
     let session = Session {
@@ -126,7 +124,7 @@ pub(crate) async fn serve(proxy: Arc<Inner>, stream: TcpStream) {
     tokio::join!(session.read(read, pending), write_replies(proxy, write, replies));
 }
 
-async fn write_replies(proxy: Arc<Inner>, mut write: OwnedWriteHalf, mut replies: mpsc::Receiver<Pending>) {
+async fn write_replies(proxy: Arc<Inner>, mut write: WriteHalf<Box<dyn Stream>>, mut replies: mpsc::Receiver<Pending>) {
     let mut out = BytesMut::new();
     loop {
         let mut pending = match replies.try_recv() {
@@ -167,7 +165,7 @@ fn outcome(value: &Value) -> Outcome {
 
 impl Session {
     /// Reads until the client goes, misbehaves or is silent for too long; ends when replies can't be sent.
-    async fn read(mut self, mut read: OwnedReadHalf, pending: mpsc::Sender<Pending>) {
+    async fn read(mut self, mut read: ReadHalf<Box<dyn Stream>>, pending: mpsc::Sender<Pending>) {
         let mut buffer = BytesMut::new();
         let patience = self.proxy.config.session_recv_timeout.0;
         while !self.quit {
@@ -183,8 +181,9 @@ impl Session {
                 Err(_) => return,
             }
             let got = tokio::select! {
-                got = tokio::time::timeout(patience, read.read_buf(&mut buffer)) => got,
+                biased;
                 () = pending.closed() => return,
+                got = tokio::time::timeout(patience, read.read_buf(&mut buffer)) => got,
             };
             if !matches!(got, Ok(Ok(1..))) {
                 return;

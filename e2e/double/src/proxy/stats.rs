@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::identity;
+use crate::{host, identity};
 
 /// Linux counts processor time in hundredths of a second.
 const TICK: i64 = 10_000_000;
@@ -20,18 +21,62 @@ struct Command {
     errors: i64,
 }
 
-/// Counters of commands and sessions.
+/// The commands of this second and of the one before it.
 #[derive(Debug, Default)]
+struct Rate {
+    second: u64,
+    now: i64,
+    before: i64,
+}
+
+impl Rate {
+    fn turn(&mut self, second: u64) {
+        if second != self.second {
+            self.before = if second == self.second + 1 { self.now } else { 0 };
+            (self.second, self.now) = (second, 0);
+        }
+    }
+
+    fn count(&mut self, second: u64) {
+        self.turn(second);
+        self.now += 1;
+    }
+
+    /// The commands of the last whole second.
+    fn at(&mut self, second: u64) -> i64 {
+        self.turn(second);
+        self.before
+    }
+}
+
+/// Counters of commands and sessions.
+#[derive(Debug)]
 pub struct Stats {
+    started: Instant,
     total: AtomicI64,
     fails: AtomicI64,
     errors: AtomicI64,
-    qps: AtomicI64,
+    rate: Mutex<Rate>,
     /// Sessions ever.
     pub sessions: AtomicI64,
     /// Sessions now.
     pub alive: AtomicI64,
     commands: Mutex<BTreeMap<String, Command>>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            total: AtomicI64::default(),
+            fails: AtomicI64::default(),
+            errors: AtomicI64::default(),
+            rate: Mutex::default(),
+            sessions: AtomicI64::default(),
+            alive: AtomicI64::default(),
+            commands: Mutex::default(),
+        }
+    }
 }
 
 /// How a command ended.
@@ -53,6 +98,7 @@ impl Stats {
             .fetch_add(i64::from(outcome == Outcome::Failed), Ordering::Relaxed);
         self.errors
             .fetch_add(i64::from(outcome == Outcome::Error), Ordering::Relaxed);
+        self.rate().count(self.second());
         let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         if !commands.contains_key(name) {
             commands.insert(name.to_string(), Command::default());
@@ -65,23 +111,21 @@ impl Stats {
         }
     }
 
-    /// Zeroes the counters of commands.
-    pub fn reset(&self) {
-        for counter in [&self.total, &self.fails, &self.errors, &self.qps, &self.sessions] {
-            counter.store(0, Ordering::Relaxed);
-        }
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    fn rate(&self) -> MutexGuard<'_, Rate> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps `qps` the commands of the last second; never ends.
-    pub async fn sample(&self) {
-        let mut last = self.total.load(Ordering::Relaxed);
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let total = self.total.load(Ordering::Relaxed);
-            self.qps.store((total - last).max(0), Ordering::Relaxed);
-            last = total;
+    fn second(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    /// Zeroes the counters of commands.
+    pub fn reset(&self) {
+        for counter in [&self.total, &self.fails, &self.errors, &self.sessions] {
+            counter.store(0, Ordering::Relaxed);
         }
+        *self.rate() = Rate::default();
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The `ops` part.
@@ -90,7 +134,7 @@ impl Stats {
             "total": self.total.load(Ordering::Relaxed),
             "fails": self.fails.load(Ordering::Relaxed),
             "redis": { "errors": self.errors.load(Ordering::Relaxed) },
-            "qps": self.qps.load(Ordering::Relaxed),
+            "qps": self.rate().at(self.second()),
         });
         let counted = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         if commands && !counted.is_empty() {
@@ -111,9 +155,12 @@ fn told(name: &str, command: &Command) -> Value {
     })
 }
 
-/// The `rusage` part, from `/proc/self/stat`.
+/// The `rusage` part, from `/proc/self/stat`; zeros on a made-up host.
 pub fn rusage(up: Duration) -> Value {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let text = match host::current() {
+        None => std::fs::read_to_string("/proc/self/stat").unwrap_or_default(),
+        Some(_) => String::new(),
+    };
     // Fields are counted after the name, which may hold spaces; the first one here is the third of proc(5).
     let after = text.rsplit_once(')').map_or("", |(_, after)| after);
     let fields: Vec<i64> = after

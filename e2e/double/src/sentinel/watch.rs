@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::{Client, group_of};
+use crate::host;
 use crate::redis::{Connection, RedisError};
 use crate::stop::Stop;
 use crate::timings::Timings;
@@ -70,7 +71,7 @@ impl Watcher {
             older.raise();
         }
         let (report, learnt) = mpsc::channel(1);
-        tokio::spawn(async move { owner.unless(watch.run(stop, report)).await });
+        host::spawn(async move { owner.unless(watch.run(stop, report)).await });
         // Without a receiver the owner is ending.
         let _ = self.reports.send(learnt);
     }
@@ -135,17 +136,19 @@ impl Watch {
         for addr in &self.servers {
             let (addr, product, events) = (addr.clone(), self.product.clone(), events.clone());
             let timeout = self.timings.masters_timeout;
-            subscribers.spawn(async move {
+            let subscriber = async move {
                 let ended = listen(&addr, &product, timeout, events).await;
                 tracing::warn!(
                     "sentinel-[{addr}] subscribe ended: {}",
                     ended.err().unwrap_or(RedisError("EOF".into()))
                 );
-            });
+            };
+            host::join_in(&mut subscribers, subscriber);
         }
         let mut subscribed = 0;
         loop {
             tokio::select! {
+                biased;
                 Some(event) = heard.recv() => {
                     subscribed += usize::from(matches!(event, Event::Subscribed));
                     let first = matches!(event, Event::Subscribed) && subscribed == self.majority();

@@ -10,6 +10,7 @@ mod moving;
 mod programs;
 mod reads;
 mod routing;
+mod simulated;
 mod state_machines;
 mod stores;
 mod support;

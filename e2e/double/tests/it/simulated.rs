@@ -1,0 +1,200 @@
+//! A product on made-up machines, in virtual time and in one thread: nothing here opens a socket or a file.
+
+mod machines;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codis_double::config::{DashboardConfig, ProxyConfig};
+use codis_double::host::{self, Host};
+use codis_double::redis::Connection;
+use codis_double::rpc::Rpc;
+use codis_double::store::Coordinator;
+use codis_double::timings::Timings;
+use codis_double::{dashboard, fe, proxy};
+use serde_json::{Value, json};
+
+use super::support::say;
+use machines::{Machine, World, redis};
+
+const DASHBOARD: &str = "10.0.0.1:18080";
+const PROXIES: [&str; 2] = ["10.0.0.2", "10.0.0.3"];
+const SERVERS: [&str; 2] = ["10.0.1.1", "10.0.1.2"];
+/// The credential of product demo.
+const X: &str = "c32db19baf104a834a2d07a99c55a19a";
+
+async fn start_dashboard(machine: &Arc<Machine>, remove_lock: bool) -> dashboard::Handle {
+    let config = DashboardConfig {
+        coordinator_addr: "/codis".into(),
+        admin_addr: DASHBOARD.into(),
+        product_name: "demo".into(),
+        ..Default::default()
+    };
+    let options = dashboard::Options {
+        config,
+        remove_lock,
+        ..Default::default()
+    };
+    machine.run(dashboard::start(options)).await.unwrap()
+}
+
+async fn start_proxy(world: &Arc<World>, ip: &'static str) -> Arc<Machine> {
+    let machine = Machine::new(world, ip);
+    let config = ProxyConfig {
+        admin_addr: format!("{ip}:11080"),
+        proxy_addr: format!("{ip}:19000"),
+        product_name: "demo".into(),
+        ..Default::default()
+    };
+    let options = proxy::Options {
+        config,
+        dashboard: Some(DASHBOARD.into()),
+        ..Default::default()
+    };
+    let started = machine.run(proxy::start(options)).await.unwrap();
+    assert_eq!(started.model.sys, format!("Linux machine-{ip} made-up x86_64 GNU/Linux"));
+    machine
+}
+
+async fn sleep(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// Somebody who asks and tells.
+struct Operator(Rpc);
+
+impl Operator {
+    async fn put(&self, path: &str) {
+        self.0.put(DASHBOARD, &format!("/api/topom/{path}")).await.unwrap();
+    }
+
+    async fn topom(&self) -> Result<Value, String> {
+        let told = self.0.get::<Value>(DASHBOARD, "/topom").await;
+        told.map(|told| told["stats"].clone()).map_err(|error| error.0)
+    }
+
+    async fn bootstrap(&self) {
+        for (server, gid) in SERVERS.iter().zip(1..) {
+            self.put(&format!("group/create/{X}/{gid}")).await;
+            self.put(&format!("group/add/{X}/{gid}/{server}:6379")).await;
+        }
+        let slots: Vec<_> = (0..1024)
+            .map(|id| json!({"id": id, "group_id": 1 + id / 512}))
+            .collect();
+        let path = format!("/api/topom/slots/assign/{X}");
+        self.0.put_json(DASHBOARD, &path, &slots).await.unwrap();
+    }
+}
+
+async fn client(ip: &str) -> Connection {
+    let addr = format!("{ip}:19000");
+    Connection::open(&addr, "", Duration::from_secs(5)).await.unwrap()
+}
+
+/// All of it; the answer is every connection that was tried, and when.
+async fn scenario() -> Vec<String> {
+    let world = World::new();
+    for ip in SERVERS {
+        redis(&world, ip).await;
+    }
+    let machine = Machine::new(&world, "10.0.0.1");
+    start_dashboard(&machine, false).await;
+    let mut proxies = Vec::new();
+    for ip in PROXIES {
+        proxies.push(start_proxy(&world, ip).await);
+    }
+    let operator = Machine::new(&world, "10.0.0.9");
+    operator
+        .run(async move {
+            let operator = Operator(Rpc::new(&Timings::default()));
+            sleep(2).await;
+            operator.bootstrap().await;
+            commands_pass().await;
+            a_frozen_proxy_answers_later(&operator, &proxies[0]).await;
+            a_killed_dashboard_leaves_its_lock(&operator, machine).await;
+        })
+        .await;
+    world.trace()
+}
+
+async fn commands_pass() {
+    let (mut one, mut other) = (client(PROXIES[0]).await, client(PROXIES[1]).await);
+    for key in ["a", "b", "c", "foo", "bar"] {
+        assert_eq!(say(&mut one, &format!("SET {key} {key}!")).await, "OK");
+        assert_eq!(say(&mut other, &format!("GET {key}")).await, format!("{key}!"));
+    }
+}
+
+async fn a_frozen_proxy_answers_later(operator: &Operator, proxy: &Machine) {
+    let mut client = client(PROXIES[0]).await;
+    proxy.tasks().freeze(true);
+    let late = say(&mut client, "GET a").await;
+    assert!(late.ends_with("10.0.0.2:19000: i/o timeout"), "{late}");
+    let looks = operator.topom().await.unwrap()["proxy"]["stats"].clone();
+    let silent = looks.as_object().unwrap().values().filter(|look| look["timeout"] == true);
+    assert_eq!(silent.count(), 1);
+    proxy.tasks().freeze(false);
+    assert_eq!(client.reply().await.unwrap().text(), Some("a!".into()));
+}
+
+async fn a_killed_dashboard_leaves_its_lock(operator: &Operator, machine: Arc<Machine>) {
+    machine.tasks().kill();
+    let gone = operator.topom().await.unwrap_err();
+    assert_eq!(gone, format!("dial tcp {DASHBOARD}: connect: connection refused"));
+    let machine = machine.again();
+    start_dashboard(&machine, false).await;
+    sleep(5).await;
+    assert_eq!(operator.topom().await, Err("[Remote Error] topom is not online".into()));
+    machine.tasks().kill();
+    sleep(1).await;
+    start_dashboard(&machine.again(), true).await;
+    sleep(2).await;
+    let stats = operator.topom().await.unwrap();
+    let slots = stats["slots"].as_array().unwrap();
+    assert_eq!(slots.iter().filter(|slot| slot["group_id"] == 2).count(), 512);
+    let looks = stats["proxy"]["stats"].as_object().unwrap();
+    assert!(looks.len() == 2 && looks.values().all(|look| look["stats"]["online"] == true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_product_lives_on_made_up_machines() {
+    scenario().await;
+}
+
+#[test]
+fn the_same_happens_twice() {
+    let run = || {
+        // Without a driver for sockets, and with another seed each time.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
+        runtime.unwrap().block_on(scenario())
+    };
+    let trace = run();
+    assert!(trace.len() > 50, "{trace:#?}");
+    assert_eq!(trace, run());
+}
+
+#[tokio::test(start_paused = true)]
+async fn fe_finds_a_dashboard_in_the_files_of_its_host() {
+    let world = World::new();
+    let machine = Machine::new(&world, "10.0.0.1");
+    start_dashboard(&machine, false).await;
+    machine.files().write("/assets/index.html", b"hello").unwrap();
+    let options = fe::Options {
+        listen: "10.0.0.1:80".into(),
+        assets: "/assets".into(),
+        discovery: fe::Discovery::Store(Coordinator::open("filesystem", "/codis", "").unwrap()),
+    };
+    machine.run(fe::start(options)).await.unwrap();
+    let asked = async {
+        assert_eq!(host::current().unwrap().name(), "machine-10.0.0.9");
+        let rpc = Rpc::new(&Timings::default());
+        let list: Vec<String> = rpc.get("10.0.0.1:80", "/list").await.unwrap();
+        let model: Value = rpc.get("10.0.0.1:80", "/topom/model?forward=demo").await.unwrap();
+        (list, model["admin_addr"].clone())
+    };
+    let told = Machine::new(&world, "10.0.0.9").run(asked).await;
+    assert_eq!(told, (vec!["demo".to_string()], json!(DASHBOARD)));
+}

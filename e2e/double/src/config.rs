@@ -226,8 +226,13 @@ impl ProxyConfig {
 pub fn load<T: DeserializeOwned + Default>(file: Option<&str>) -> Result<T> {
     let Some(file) = file else { return Ok(T::default()) };
     let text = std::fs::read_to_string(Path::new(file)).with_context(|| format!("load config {file} failed"))?;
+    parse(&text).with_context(|| format!("load config {file} failed"))
+}
+
+/// Reads a file's text over the defaults.
+pub fn parse<T: DeserializeOwned + Default>(text: &str) -> Result<T> {
     // The parser's message quotes the line it stumbles over, and that may be the one with the password.
-    toml::from_str(&text).map_err(|error| anyhow::anyhow!("load config {file} failed: {}", error.message()))
+    toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", error.message()))
 }
 
 fn product_name(name: &str) -> Result<()> {

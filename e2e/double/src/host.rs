@@ -232,6 +232,11 @@ impl Tasks {
         }
     }
 
+    /// Whether it is frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.inner().frozen
+    }
+
     /// Whether it was killed.
     pub fn is_dead(&self) -> bool {
         self.inner().dead

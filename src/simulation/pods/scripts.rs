@@ -162,7 +162,7 @@ impl Pod {
         match dashboard::start(options).await {
             Err(error) => Exit::error(1, format!("{error:#}")),
             Ok(handle) => {
-                self.serves.dashboard(handle.view());
+                self.serves.dashboard(handle.view.clone());
                 Exit::of(handle.wait().await)
             }
         }
@@ -193,7 +193,7 @@ impl Pod {
         match proxy::start(options).await {
             Err(error) => Exit::error(1, format!("{error:#}")),
             Ok(handle) => {
-                self.serves.proxy(handle.view());
+                self.serves.proxy(handle.view.clone());
                 Exit::of(handle.wait().await)
             }
         }

@@ -61,8 +61,38 @@ pub struct Handle {
     pub addr: SocketAddr,
     /// What it tells of itself.
     pub model: Topom,
+    /// Its insides, for those who run it in their own process.
+    pub view: View,
     stop: Stop,
     task: JoinHandle<Result<()>>,
+}
+
+/// A look into a dashboard.
+#[derive(Clone)]
+pub struct View(Arc<Dashboard>);
+
+impl View {
+    /// Whether it holds its lock.
+    pub fn is_online(&self) -> bool {
+        self.0.online.load(Ordering::Acquire) && !self.0.stop.is_raised()
+    }
+
+    /// SIGTERM: the lock is released.
+    pub fn shutdown(&self) {
+        self.0.stop.raise();
+    }
+
+    /// The group of each slot, 0 for none; nothing while it is busy or has read nothing yet.
+    pub fn slot_owners(&self) -> Option<Vec<i64>> {
+        let state = self.0.state.try_lock().ok()?;
+        state.loaded.then(|| state.slots.iter().map(|slot| slot.group_id).collect())
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0.model.admin_addr)
+    }
 }
 
 impl Handle {
@@ -128,11 +158,13 @@ pub async fn start(options: Options) -> Result<Handle> {
         mover: Mover::default(),
         watcher,
     });
+    let view = View(dashboard.clone());
     let server = http::serve(listener, dashboard.clone(), stop.clone());
     let task = host::spawn(dashboard.run(server, options.remove_lock, learnt));
     Ok(Handle {
         addr,
         model,
+        view,
         stop,
         task,
     })

@@ -74,8 +74,37 @@ pub struct Handle {
     pub proxy_addr: SocketAddr,
     /// What it tells of itself.
     pub model: wire::Proxy,
+    /// Its insides, for those who run it in their own process.
+    pub view: View,
     stop: Stop,
     task: JoinHandle<Result<()>>,
+}
+
+/// A look into a proxy.
+#[derive(Clone)]
+pub struct View(Arc<Inner>);
+
+impl View {
+    /// Whether it serves clients.
+    pub fn is_online(&self) -> bool {
+        self.0.is_online() && !self.0.stop.is_raised()
+    }
+
+    /// SIGTERM: all clients are cut off.
+    pub fn shutdown(&self) {
+        self.0.stop.raise();
+    }
+
+    /// Clients that are connected.
+    pub fn sessions(&self) -> i64 {
+        self.0.stats.alive.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0.model.admin_addr)
+    }
 }
 
 impl Handle {
@@ -150,6 +179,7 @@ pub async fn start(options: Options) -> Result<Handle> {
         watcher,
         watched: Mutex::default(),
     });
+    let view = View(inner.clone());
     let server = http::serve(admin, inner.clone(), stop.clone());
     let announced = host::spawn(inner.clone().announce(jodis));
     let task = host::spawn(inner.run(options, clients, server, learnt, announced));
@@ -157,6 +187,7 @@ pub async fn start(options: Options) -> Result<Handle> {
         admin_addr,
         proxy_addr,
         model,
+        view,
         stop,
         task,
     })

@@ -109,13 +109,7 @@ impl Rpc {
 /// Status and body.
 type Answered = Result<(u16, Bytes), RpcError>;
 
-async fn over_sockets(
-    http: &reqwest::Client,
-    method: Method,
-    addr: &str,
-    path: &str,
-    body: Option<Bytes>,
-) -> Answered {
+async fn over_sockets(http: &reqwest::Client, method: Method, addr: &str, path: &str, body: Option<Bytes>) -> Answered {
     let mut request = http.request(method.clone(), format!("http://{addr}{path}"));
     request = match body {
         Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(body),

@@ -32,7 +32,12 @@ impl Dashboard {
                 texts.push((viewer, self.views(state, viewer, slots)?));
             }
         }
-        let text = |viewer| texts.iter().find(|(known, _)| *known == viewer).map(|(_, text)| text.clone());
+        let text = |viewer| {
+            texts
+                .iter()
+                .find(|(known, _)| *known == viewer)
+                .map(|(_, text)| text.clone())
+        };
         let pushes = state.proxies.values().zip(&viewers).map(|(proxy, viewer)| {
             let text = text(viewer).unwrap_or_default();
             async move {

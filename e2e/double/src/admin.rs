@@ -326,7 +326,7 @@ async fn store(flags: &Flags) -> Result<String> {
         return dump(product, &store).await;
     }
     if let Some(file) = flags.get("config-restore") {
-        return restore(&store, &std::fs::read(file)?, flags.has("confirm")).await;
+        return restore(&store, &crate::host::read(file)?, flags.has("confirm")).await;
     }
     bail!("{}", SPEC.usage)
 }

@@ -15,12 +15,18 @@ use crate::redis::go;
 
 /// Sends a request on a connection of its own and reads the whole answer; an error is what the network said, in Go's
 /// words.
-pub async fn exchange(addr: &str, mut request: Request<Full<Bytes>>, dial: Duration) -> Result<Response<Bytes>, String> {
+pub async fn exchange(
+    addr: &str,
+    mut request: Request<Full<Bytes>>,
+    dial: Duration,
+) -> Result<Response<Bytes>, String> {
     let opened = tokio::time::timeout(dial, host::connect(addr)).await;
     let socket = opened.map_err(|_| "i/o timeout")?.map_err(|error| go(&error))?;
     let named = HeaderValue::try_from(addr).map_err(|error| error.to_string())?;
     request.headers_mut().insert(header::HOST, named);
-    converse(socket.stream, request).await.map_err(|error| innermost(&error))
+    converse(socket.stream, request)
+        .await
+        .map_err(|error| innermost(&error))
 }
 
 async fn converse(stream: Box<dyn Stream>, request: Request<Full<Bytes>>) -> hyper::Result<Response<Bytes>> {

@@ -215,21 +215,29 @@ struct Inner {
 }
 
 impl Tasks {
-    /// SIGKILL: nothing of it runs any more, its sockets close.
+    /// SIGKILL: nothing of it runs any more, its sockets close as soon as the runtime gets to them.
     pub fn kill(&self) {
-        let mut inner = self.inner();
-        inner.dead = true;
-        inner.running.drain(..).for_each(|task| task.abort());
-        inner.waiting.clear();
+        let running = {
+            let mut inner = self.inner();
+            inner.dead = true;
+            inner.waiting.clear();
+            std::mem::take(&mut inner.running)
+        };
+        // Without the lock: what is dropped may come back here.
+        running.iter().for_each(AbortHandle::abort);
     }
 
     /// SIGSTOP or SIGCONT: a frozen process keeps its sockets and does nothing.
     pub fn freeze(&self, frozen: bool) {
-        let mut inner = self.inner();
-        inner.frozen = frozen;
-        if !frozen {
-            inner.waiting.drain(..).for_each(Waker::wake);
-        }
+        let waiting = {
+            let mut inner = self.inner();
+            inner.frozen = frozen;
+            match frozen {
+                true => Vec::new(),
+                false => std::mem::take(&mut inner.waiting),
+            }
+        };
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// Whether it is frozen.
@@ -245,8 +253,8 @@ impl Tasks {
     fn add(&self, task: AbortHandle) {
         let mut inner = self.inner();
         if inner.dead {
-            task.abort();
-            return;
+            drop(inner);
+            return task.abort();
         }
         // At half at least, so that looking costs each task the same.
         if inner.running.len() > 64.max(2 * inner.alive) {
@@ -280,7 +288,10 @@ impl<F: Future> Future for Gated<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         {
             let mut inner = self.tasks.inner();
-            if inner.frozen || inner.dead {
+            if inner.dead {
+                return Poll::Pending;
+            }
+            if inner.frozen {
                 if !inner.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
                     inner.waiting.push(context.waker().clone());
                 }

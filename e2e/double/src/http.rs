@@ -117,7 +117,9 @@ pub trait Handler: Send + Sync + 'static {
 
 /// Serves a handler until the signal is raised; open answers get half a second to end.
 pub fn serve<H: Handler>(listener: Box<dyn Listener>, handler: Arc<H>, stop: Stop) -> JoinHandle<()> {
-    serve_with(listener, stop, move |peer, request| answer(handler.clone(), peer, request))
+    serve_with(listener, stop, move |peer, request| {
+        answer(handler.clone(), peer, request)
+    })
 }
 
 /// The same for what is no [`Handler`].

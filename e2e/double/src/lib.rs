@@ -2,7 +2,8 @@
 //!
 //! It answers as the wire contract of Codis 3.2 (`codis-contract.md`, cited here as "§n") says and as recorded
 //! exchanges of a real Codis show. Everything can be started in-process: nothing here is global and nothing exits the
-//! process; a start function gives a handle with the local addresses, a shutdown and a wait.
+//! process; a start function gives a handle with the local addresses, a shutdown and a wait. Inside a task of a made-up
+//! [`host`] all of it happens there: no socket, no file and no clock is real, and the same happens twice.
 //!
 //! Keys move between groups with redis's own `MIGRATE`; [`migrate`] and `dashboard/moves.rs` say how that differs from
 //! Codis.

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::Full;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::exchange::{exchange, innermost};
 use crate::host;
 use crate::timings::Timings;
-use crate::wire::{Proxy, RemoteError, Sentinel, Slot};
+use crate::wire::{Proxy, RemoteError, Sentinel};
 
 /// Why a call failed, in Codis's words: `[Remote Error] ...` or what the network said.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -46,26 +46,29 @@ impl Rpc {
 
     /// GET an answer.
     pub async fn get<T: DeserializeOwned>(&self, addr: &str, path: &str) -> Result<T, RpcError> {
-        self.call(Method::GET, addr, path, None::<&()>).await
+        self.call(Method::GET, addr, path, None).await
     }
 
     /// PUT without a body.
     pub async fn put(&self, addr: &str, path: &str) -> Result<(), RpcError> {
-        self.call::<serde_json::Value>(Method::PUT, addr, path, None::<&()>)
-            .await
-            .map(drop)
+        self.call::<IgnoredAny>(Method::PUT, addr, path, None).await.map(drop)
     }
 
     /// PUT without a body, for what it answers.
     pub async fn put_for<T: DeserializeOwned>(&self, addr: &str, path: &str) -> Result<T, RpcError> {
-        self.call(Method::PUT, addr, path, None::<&()>).await
+        self.call(Method::PUT, addr, path, None).await
     }
 
     /// PUT a body.
     pub async fn put_json(&self, addr: &str, path: &str, body: &impl Serialize) -> Result<(), RpcError> {
-        self.call::<serde_json::Value>(Method::PUT, addr, path, Some(body))
-            .await
-            .map(drop)
+        let body = serde_json::to_vec(body).map_err(|error| RpcError(error.to_string()))?;
+        self.put_text(addr, path, body.into()).await
+    }
+
+    /// PUT a body that is JSON already.
+    pub async fn put_text(&self, addr: &str, path: &str, body: Bytes) -> Result<(), RpcError> {
+        let answer = self.call::<IgnoredAny>(Method::PUT, addr, path, Some(body)).await;
+        answer.map(drop)
     }
 
     async fn call<T: DeserializeOwned>(
@@ -73,12 +76,8 @@ impl Rpc {
         method: Method,
         addr: &str,
         path: &str,
-        body: Option<&impl Serialize>,
+        body: Option<Bytes>,
     ) -> Result<T, RpcError> {
-        let body = match body {
-            Some(body) => Some(serde_json::to_vec(body).map_err(|error| RpcError(error.to_string()))?),
-            None => None,
-        };
         let (status, answer) = match &self.http {
             Some(http) => over_sockets(http, method, addr, path, body).await?,
             None => self.over_host(method, addr, path, body).await?,
@@ -90,7 +89,7 @@ impl Rpc {
         }
     }
 
-    async fn over_host(&self, method: Method, addr: &str, path: &str, body: Option<Vec<u8>>) -> Answered {
+    async fn over_host(&self, method: Method, addr: &str, path: &str, body: Option<Bytes>) -> Answered {
         let failed = |text: &str| RpcError(format!("dial tcp {addr}: {text}"));
         let mut request = Request::builder().method(&method).uri(path);
         request = match &body {
@@ -98,7 +97,7 @@ impl Rpc {
             None if method == Method::PUT => request.header(header::CONTENT_LENGTH, "0"),
             None => request,
         };
-        let request = request.body(Full::from(body.unwrap_or_default()));
+        let request = request.body(Full::new(body.unwrap_or_default()));
         let request = request.map_err(|error| failed(&error.to_string()))?;
         let answer = tokio::time::timeout(self.request, exchange(addr, request, self.dial)).await;
         let answer = answer.map_err(|_| failed("i/o timeout"))?;
@@ -110,13 +109,7 @@ impl Rpc {
 /// Status and body.
 type Answered = Result<(u16, Bytes), RpcError>;
 
-async fn over_sockets(
-    http: &reqwest::Client,
-    method: Method,
-    addr: &str,
-    path: &str,
-    body: Option<Vec<u8>>,
-) -> Answered {
+async fn over_sockets(http: &reqwest::Client, method: Method, addr: &str, path: &str, body: Option<Bytes>) -> Answered {
     let mut request = http.request(method.clone(), format!("http://{addr}{path}"));
     request = match body {
         Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(body),
@@ -186,9 +179,9 @@ impl ProxyClient {
             .ok()
     }
 
-    /// Replaces slots.
-    pub async fn fill_slots(&self, slots: &[Slot]) -> Result<(), RpcError> {
-        self.rpc.put_json(&self.addr, &self.path("fillslots"), &slots).await
+    /// Replaces slots; they are JSON already.
+    pub async fn fill_slots(&self, slots: Bytes) -> Result<(), RpcError> {
+        self.rpc.put_text(&self.addr, &self.path("fillslots"), slots).await
     }
 
     /// Goes online.

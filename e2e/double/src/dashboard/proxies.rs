@@ -1,5 +1,6 @@
 //! Proxies (§5.3): their records, and the pushes that one dead record blocks.
 
+use bytes::Bytes;
 use futures::future::join_all;
 
 use super::Dashboard;
@@ -23,22 +24,40 @@ impl Dashboard {
         if slots.is_empty() {
             return Ok(());
         }
-        let pushes = state.proxies.values().map(|proxy| async move {
-            let outcome = self.fill(state, proxy, slots).await;
-            outcome.map_err(|error| {
-                tracing::warn!("proxy-[{}] resync slots failed: {error}", proxy.token);
-                Refusal(format!("proxy-[{}] resync slots failed", proxy.token))
-            })
+        let viewers = join_all(state.proxies.values().map(|proxy| Viewer::of(state, proxy))).await;
+        // Proxies that see the same are told the same text; to render it costs more than all the rest.
+        let mut texts: Vec<(&Viewer, Bytes)> = Vec::new();
+        for viewer in &viewers {
+            if !texts.iter().any(|(known, _)| *known == viewer) {
+                texts.push((viewer, self.views(state, viewer, slots)?));
+            }
+        }
+        let text = |viewer| {
+            texts
+                .iter()
+                .find(|(known, _)| *known == viewer)
+                .map(|(_, text)| text.clone())
+        };
+        let pushes = state.proxies.values().zip(&viewers).map(|(proxy, viewer)| {
+            let text = text(viewer).unwrap_or_default();
+            async move {
+                let outcome = self.client(proxy).fill_slots(text).await;
+                outcome.map_err(|error| {
+                    tracing::warn!("proxy-[{}] resync slots failed: {error}", proxy.token);
+                    Refusal(format!("proxy-[{}] resync slots failed", proxy.token))
+                })
+            }
         });
         join_all(pushes).await.into_iter().collect()
     }
 
-    async fn fill(&self, state: &State, proxy: &Proxy, slots: &[SlotMapping]) -> Result<(), crate::rpc::RpcError> {
+    /// What a proxy is told of slots.
+    fn views(&self, state: &State, viewer: &Viewer, slots: &[SlotMapping]) -> Result<Bytes, Refusal> {
         let method = self.config.forward_method();
-        let viewer = Viewer::of(state, proxy).await;
-        let view = |slot| state.view(slot, method, Some(&viewer));
+        let view = |slot| state.view(slot, method, Some(viewer));
         let views: Vec<_> = slots.iter().map(view).collect();
-        self.client(proxy).fill_slots(&views).await
+        let text = serde_json::to_vec(&views).map_err(|error| Refusal(error.to_string()))?;
+        Ok(text.into())
     }
 
     /// `proxy/create` and `proxy/online`: the record is stored before reinit, so a failing reinit leaves it behind.
@@ -78,9 +97,9 @@ impl Dashboard {
             tracing::warn!("proxy-[{}] {what} failed: {error}", proxy.token);
             Refusal(format!("proxy-[{}] {what} failed", proxy.token))
         };
-        self.fill(state, proxy, &state.slots)
-            .await
-            .map_err(|error| failed("fillslots", error))?;
+        let viewer = Viewer::of(state, proxy).await;
+        let told = client.fill_slots(self.views(state, &viewer, &state.slots)?).await;
+        told.map_err(|error| failed("fillslots", error))?;
         client.start().await.map_err(|error| failed("start", error))?;
         client
             .set_sentinels(&state.sentinel)

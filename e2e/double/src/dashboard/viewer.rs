@@ -14,7 +14,7 @@ use crate::wire::Proxy;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A proxy that is told of slots.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Viewer {
     /// `proxy_datacenter`.
     pub datacenter: String,

@@ -41,7 +41,7 @@ impl Route {
 }
 
 /// What was last told of a slot.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Told {
     slot: Slot,
     /// A sentinel's word, not the dashboard's.
@@ -137,6 +137,14 @@ impl Router {
     /// Closes the gate (which waits for commands under way), swaps, and opens it unless the slot is locked.
     async fn replace(&self, closed: &mut Closed, index: usize, told: Told) {
         let cell = &self.cells[index];
+        let same = *cell.told.lock().unwrap_or_else(PoisonError::into_inner) == told;
+        if same {
+            // Nothing to swap, but commands under way are waited for nevertheless.
+            if !closed.contains_key(&index) {
+                drop(cell.gate.write().await);
+            }
+            return;
+        }
         let mut route = match closed.remove(&index) {
             Some(held) => held,
             None => cell.gate.clone().write_owned().await,

@@ -20,7 +20,11 @@ impl Filesystem {
     }
 
     fn file(&self, path: &str) -> String {
-        format!("{}/data/{}", self.root.trim_end_matches('/'), path.trim_start_matches('/'))
+        format!(
+            "{}/data/{}",
+            self.root.trim_end_matches('/'),
+            path.trim_start_matches('/')
+        )
     }
 
     /// The files of the current task's host, for one operation; real ones under the root's file lock.

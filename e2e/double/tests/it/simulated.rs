@@ -52,7 +52,10 @@ async fn start_proxy(world: &Arc<World>, ip: &'static str) -> Arc<Machine> {
         ..Default::default()
     };
     let started = machine.run(proxy::start(options)).await.unwrap();
-    assert_eq!(started.model.sys, format!("Linux machine-{ip} made-up x86_64 GNU/Linux"));
+    assert_eq!(
+        started.model.sys,
+        format!("Linux machine-{ip} made-up x86_64 GNU/Linux")
+    );
     machine
 }
 
@@ -131,7 +134,11 @@ async fn a_frozen_proxy_answers_later(operator: &Operator, proxy: &Machine) {
     let late = say(&mut client, "GET a").await;
     assert!(late.ends_with("10.0.0.2:19000: i/o timeout"), "{late}");
     let looks = operator.topom().await.unwrap()["proxy"]["stats"].clone();
-    let silent = looks.as_object().unwrap().values().filter(|look| look["timeout"] == true);
+    let silent = looks
+        .as_object()
+        .unwrap()
+        .values()
+        .filter(|look| look["timeout"] == true);
     assert_eq!(silent.count(), 1);
     proxy.tasks().freeze(false);
     assert_eq!(client.reply().await.unwrap().text(), Some("a!".into()));

@@ -186,7 +186,9 @@ impl Files for Disk {
         let below = format!("{folder}/");
         let files = self.0.lock().unwrap();
         let inner = files.keys().filter_map(|path| path.strip_prefix(&below));
-        let mut names: Vec<_> = inner.filter_map(|path| Some(path.split('/').next()?.to_string())).collect();
+        let mut names: Vec<_> = inner
+            .filter_map(|path| Some(path.split('/').next()?.to_string()))
+            .collect();
         names.dedup();
         Ok(names)
     }

@@ -3,6 +3,7 @@
 //! May enter: everything, from outside. Stays out: being needed in production.
 
 pub mod api;
+pub mod kube;
 
 #[cfg(test)]
 mod tests;

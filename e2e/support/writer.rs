@@ -112,8 +112,11 @@ impl Writer {
         });
         let tasks = tasks.collect();
         let writer = Self { stop, tasks, pulses };
-        wait_for("a first write in every group", secs(20), async || {
-            writer.all_since(began)
+        wait_for("the first writes in every group", secs(30), async || {
+            let pulses = lock(&writer.pulses);
+            let few: Vec<_> = pulses.iter().filter(|(_, pulse)| pulse.count < BASE).collect();
+            ensure!(few.is_empty(), "fewer than {BASE} writes in {} groups", few.len());
+            Ok(())
         })
         .await?;
         // What came before the first write is no gap of the cluster's.

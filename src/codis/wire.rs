@@ -1,6 +1,6 @@
 //! HTTP as dashboards and proxies speak it (contract §2).
 
-use std::{error::Error as StdError, time::Duration};
+use std::{error::Error as StdError, sync::OnceLock, time::Duration};
 
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
@@ -64,9 +64,13 @@ struct RemoteError {
 
 /// A client that does nothing by itself: no retries, redirects, proxies or compression, and no connection kept:
 /// an idle one may lead to a process that is gone, and that would be found out by a lost effect. It serves any peer;
-/// `peer` is whom an error names.
+/// `peer` is whom an error names. All doors share one: making it reads the trusted certificates, which isn't cheap.
 pub(super) fn client(peer: &Address) -> Result<Client, Error> {
-    Client::builder()
+    static SHARED: OnceLock<Client> = OnceLock::new();
+    if let Some(client) = SHARED.get() {
+        return Ok(client.clone());
+    }
+    let made = Client::builder()
         .http1_only()
         .no_proxy()
         .redirect(redirect::Policy::none())
@@ -77,7 +81,8 @@ pub(super) fn client(peer: &Address) -> Result<Client, Error> {
         .map_err(|error| Error::Unexpected {
             peer: peer.clone(),
             cause: innermost(&error),
-        })
+        })?;
+    Ok(SHARED.get_or_init(|| made).clone())
 }
 
 /// Status and body.

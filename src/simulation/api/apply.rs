@@ -190,7 +190,7 @@ impl Store {
         prune_nulls(&mut body);
         let place = Place::root(request.kind);
         let fields = fields_of(&place, &written_by(request, manageable(&body)));
-        let Some(old) = self.objects.get(&Self::key(request)).cloned() else {
+        let Some(old) = self.objects.get(&Self::key(request)).map(|old| Value::clone(old)) else {
             return match request.subresource {
                 None => self.apply_new(request, body, fields, now),
                 Some(_) => Err(Refusal::not_found(request.kind, &request.name)),

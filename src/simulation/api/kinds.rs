@@ -106,6 +106,11 @@ const KINDS: [Kind; 20] = [
 ];
 
 impl Kind {
+    /// The kind of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        KINDS.into_iter().find(|kind| kind.kind == name)
+    }
+
     /// The kind that a path names.
     pub(super) fn find(group: &str, version: &str, plural: &str) -> Option<Self> {
         let mut all = KINDS.into_iter();

@@ -11,6 +11,7 @@ mod answer;
 mod apply;
 mod defaults;
 mod fields;
+mod inside;
 mod kinds;
 mod objects;
 mod request;
@@ -29,8 +30,12 @@ use k8s_openapi::jiff::Timestamp;
 use kube::client::Body;
 
 use answer::{Answer, Refusal};
+pub(in crate::simulation) use inside::Change;
+pub(in crate::simulation) use objects::{is_going, text, texts};
 use request::Request;
+use serde_json::Value;
 use store::Store;
+pub(in crate::simulation) use store::seconds;
 
 /// The server. Cheap to clone: all clones are the same one.
 #[derive(Clone)]
@@ -58,8 +63,14 @@ impl ApiServer {
 
     /// Everything that exists, by kind, namespace and name.
     #[must_use]
-    pub fn snapshot(&self) -> Vec<serde_json::Value> {
-        self.store().objects.values().cloned().collect()
+    pub fn snapshot(&self) -> Vec<Value> {
+        let store = self.store();
+        store.objects.values().map(|object| Value::clone(object)).collect()
+    }
+
+    /// The time by its clock.
+    pub(in crate::simulation) fn now(&self) -> Timestamp {
+        (self.0.now)()
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {

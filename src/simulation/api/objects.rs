@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::kinds::Kind;
 
 /// The text at a pointer; empty where there is none.
-pub(super) fn text<'o>(object: &'o Value, pointer: &str) -> &'o str {
+pub(in crate::simulation) fn text<'o>(object: &'o Value, pointer: &str) -> &'o str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -21,13 +21,13 @@ pub(super) fn meta(object: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// The entries of a list of texts.
-pub(super) fn texts(object: &Value, pointer: &str) -> Vec<String> {
+pub(in crate::simulation) fn texts(object: &Value, pointer: &str) -> Vec<String> {
     let list = object.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
     list.filter_map(|entry| entry.as_str().map(str::to_owned)).collect()
 }
 
 /// Whether it is being deleted.
-pub(super) fn is_going(object: &Value) -> bool {
+pub(in crate::simulation) fn is_going(object: &Value) -> bool {
     object
         .pointer("/metadata/deletionTimestamp")
         .is_some_and(|time| !time.is_null())

@@ -1,12 +1,16 @@
 //! Everything that exists, and the verbs on it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
     answer::{Answer, Refusal},
+    inside::{Change, HISTORY},
     kinds::Kind,
     objects::text,
     request::{Request, Subresource, Verb},
@@ -17,9 +21,11 @@ pub(super) type Key = (Kind, String, String);
 
 /// Everything that exists.
 pub(super) struct Store {
-    pub(super) objects: BTreeMap<Key, Value>,
+    pub(super) objects: BTreeMap<Key, Arc<Value>>,
     /// The version of the last write.
-    version: u64,
+    pub(super) version: u64,
+    /// The last writes, the oldest first.
+    pub(super) history: VecDeque<Change>,
     uids: u64,
     addresses: u32,
     node_ports: u16,
@@ -31,6 +37,7 @@ impl Store {
         let mut store = Self {
             objects: BTreeMap::new(),
             version: 1,
+            history: VecDeque::new(),
             uids: 0,
             addresses: 0,
             node_ports: 0,
@@ -46,7 +53,7 @@ impl Store {
                 "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
             });
             if let Some(kind) = Kind::find("", "v1", "namespaces") {
-                store.objects.insert((kind, String::new(), name.to_owned()), namespace);
+                store.write((kind, String::new(), name.to_owned()), Some(namespace));
             }
         }
         store
@@ -55,7 +62,7 @@ impl Store {
     pub(super) fn answer(&mut self, request: &Request, now: Timestamp) -> Result<Answer, Refusal> {
         match (request.verb, request.subresource) {
             (Verb::Get, None | Some(Subresource::Status)) => {
-                self.existing(request).map(|found| Answer::ok(found.clone()))
+                self.existing(request).map(|found| Answer::ok(Value::clone(found)))
             }
             (Verb::List, None) => self.list(request),
             (Verb::Create, None) => self.create(request, now),
@@ -74,7 +81,7 @@ impl Store {
         (request.kind, request.namespace.clone(), request.name.clone())
     }
 
-    pub(super) fn existing(&self, request: &Request) -> Result<&Value, Refusal> {
+    pub(super) fn existing(&self, request: &Request) -> Result<&Arc<Value>, Refusal> {
         let found = self.objects.get(&Self::key(request));
         found.ok_or_else(|| Refusal::not_found(request.kind, &request.name))
     }
@@ -95,7 +102,7 @@ impl Store {
         let items: Vec<Value> = all
             .filter(|(_, object)| selects.iter().all(|selects| selects(object)))
             .map(|(_, object)| {
-                let mut item = object.clone();
+                let mut item = Value::clone(object);
                 // As in real lists: the list says what its items are. Those of custom resources say it themselves.
                 if let (Value::Object(item), false) = (&mut item, request.kind.is_custom()) {
                     item.remove("apiVersion");
@@ -112,6 +119,20 @@ impl Store {
             list["metadata"]["continue"] = json!("");
         }
         Ok(Answer::ok(list))
+    }
+
+    /// Stores an object, or takes it away, under the last version; and remembers what was.
+    pub(super) fn write(&mut self, key: Key, new: Option<Value>) {
+        let new = new.map(Arc::new);
+        let old = match &new {
+            Some(new) => self.objects.insert(key.clone(), new.clone()),
+            None => self.objects.remove(&key),
+        };
+        let version = self.version;
+        self.history.push_back(Change { version, key, old, new });
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
     }
 
     /// The next resource version.
@@ -164,7 +185,7 @@ impl Store {
 }
 
 /// As Kubernetes writes times: in whole seconds.
-pub(super) fn seconds(time: Timestamp) -> String {
+pub(in crate::simulation) fn seconds(time: Timestamp) -> String {
     let seconds = Timestamp::from_second(time.as_second()).unwrap_or(time);
     seconds.to_string()
 }

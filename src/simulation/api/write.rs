@@ -145,7 +145,7 @@ impl Store {
 
     /// PUT and merge patches, of an object or of its status.
     pub(super) fn update(&mut self, request: &Request, now: Timestamp) -> Result<Answer, Refusal> {
-        let old = self.existing(request)?.clone();
+        let old = Value::clone(self.existing(request)?);
         let mut wished = match request.verb {
             Verb::MergePatch => {
                 let mut patched = old.clone();
@@ -237,7 +237,7 @@ impl Store {
         let is_done = is_going(&new) && texts(&new, "/metadata/finalizers").is_empty() && is_free(request.kind, &new);
         if is_done && !request.is_rehearsal() {
             self.next_version();
-            self.objects.remove(&Self::key(request));
+            self.write(Self::key(request), None);
             let mut gone = new;
             gone["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
             return Ok(gone);
@@ -253,12 +253,12 @@ impl Store {
         meta(&mut object).insert("resourceVersion".to_owned(), json!(version));
         let name = text(&object, "/metadata/name").to_owned();
         let key: Key = (request.kind, request.namespace.clone(), name);
-        self.objects.insert(key, object.clone());
+        self.write(key, Some(object.clone()));
         Ok(object)
     }
 
     pub(super) fn delete(&mut self, request: &Request, now: Timestamp) -> Result<Answer, Refusal> {
-        let old = self.existing(request)?.clone();
+        let old = Value::clone(self.existing(request)?);
         let options = &request.body;
         let name = &request.name;
         for (field, pointer, what) in [
@@ -287,7 +287,7 @@ impl Store {
             let mut old = old;
             if !request.is_rehearsal() {
                 old["metadata"]["resourceVersion"] = json!(self.next_version());
-                self.objects.remove(&Self::key(request));
+                self.write(Self::key(request), None);
             }
             if request.kind.kind == "Pod" {
                 let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;

@@ -28,6 +28,7 @@ mod rows;
 pub mod rpc;
 pub mod scalar;
 pub mod sentinel;
+pub mod simulated;
 pub mod stop;
 pub mod store;
 pub mod timings;

@@ -120,6 +120,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// The bare connection, and what was read of it beyond the last reply.
+    pub fn into_parts(self) -> (Box<dyn host::Stream>, BytesMut) {
+        (self.socket.stream, self.buffer)
+    }
+
     /// Sends a command and waits for its reply; an error reply is an error.
     pub async fn command<T: AsRef<[u8]>>(&mut self, words: &[T]) -> Result<Value> {
         let mut out = BytesMut::new();

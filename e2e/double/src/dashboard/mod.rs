@@ -85,7 +85,9 @@ impl View {
     /// The group of each slot, 0 for none; nothing while it is busy or has read nothing yet.
     pub fn slot_owners(&self) -> Option<Vec<i64>> {
         let state = self.0.state.try_lock().ok()?;
-        state.loaded.then(|| state.slots.iter().map(|slot| slot.group_id).collect())
+        state
+            .loaded
+            .then(|| state.slots.iter().map(|slot| slot.group_id).collect())
     }
 }
 

@@ -83,7 +83,11 @@ impl Disk {
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
         let inner = self.inner();
         let log = inner.log.as_ref()?;
-        let last = log.tail.iter().rev().find(|(_, _, change)| change.0 == 0 && change.1 == key);
+        let last = log
+            .tail
+            .iter()
+            .rev()
+            .find(|(_, _, change)| change.0 == 0 && change.1 == key);
         match last {
             Some((_, _, (_, _, value))) => value.clone(),
             None => log.base.get(&0)?.get(key).cloned(),

@@ -28,7 +28,8 @@ const DEFAULTS: [(&str, &str); 12] = [
 ];
 
 const WRITES: [&str; 13] = [
-    "SET", "MSET", "DEL", "UNLINK", "INCR", "INCRBY", "APPEND", "FLUSHALL", "FLUSHDB", "RESTORE", "SETNX", "GETSET", "SETEX",
+    "SET", "MSET", "DEL", "UNLINK", "INCR", "INCRBY", "APPEND", "FLUSHALL", "FLUSHDB", "RESTORE", "SETNX", "GETSET",
+    "SETEX",
 ];
 
 fn text(word: &Bytes) -> String {
@@ -36,7 +37,10 @@ fn text(word: &Bytes) -> String {
 }
 
 fn arity(name: &str) -> Value {
-    Value::error(format!("ERR wrong number of arguments for '{}' command", name.to_lowercase()))
+    Value::error(format!(
+        "ERR wrong number of arguments for '{}' command",
+        name.to_lowercase()
+    ))
 }
 
 impl Server {
@@ -97,7 +101,9 @@ impl Server {
         }
         let reply = match name {
             "PING" => Value::Simple("PONG".into()),
-            "ECHO" => words.get(1).map_or_else(|| arity(name), |word| Value::Bulk(Some(word.clone()))),
+            "ECHO" => words
+                .get(1)
+                .map_or_else(|| arity(name), |word| Value::Bulk(Some(word.clone()))),
             "SELECT" => self.select(session, words),
             "QUIT" => {
                 session.is_over = true;
@@ -198,7 +204,11 @@ impl Server {
             && ack == "ACK"
         {
             let mut state = self.state();
-            if let Some(replica) = state.clients.get_mut(&session.id).and_then(|client| client.replica.as_mut()) {
+            if let Some(replica) = state
+                .clients
+                .get_mut(&session.id)
+                .and_then(|client| client.replica.as_mut())
+            {
                 replica.acknowledged = offset.parse().unwrap_or(replica.acknowledged);
                 replica.heard = Instant::now();
             }
@@ -215,11 +225,15 @@ impl Server {
     }
 
     fn psync(&self, session: &mut Session, words: &[Bytes]) -> Option<Value> {
-        let [_, id, offset] = words else { return Some(arity("psync")) };
+        let [_, id, offset] = words else {
+            return Some(arity("psync"));
+        };
         {
             let state = self.state();
             if state.master.is_some() && !state.link_up {
-                return Some(Value::error("NOMASTERLINK Can't SYNC while not connected with my master"));
+                return Some(Value::error(
+                    "NOMASTERLINK Can't SYNC while not connected with my master",
+                ));
             }
         }
         let address = session.announced.0.clone().filter(|ip| !ip.is_empty());
@@ -267,15 +281,23 @@ impl Server {
     }
 
     fn publish(&self, words: &[Bytes]) -> Value {
-        let [_, channel, message] = words else { return arity("publish") };
+        let [_, channel, message] = words else {
+            return arity("publish");
+        };
         let name = text(channel);
-        let parts = [Value::bulk("message"), Value::Bulk(Some(channel.clone())), Value::Bulk(Some(message.clone()))];
+        let parts = [
+            Value::bulk("message"),
+            Value::Bulk(Some(channel.clone())),
+            Value::Bulk(Some(message.clone())),
+        ];
         let mut bytes = BytesMut::new();
         Value::Array(Some(parts.to_vec())).encode(&mut bytes);
         let bytes = bytes.freeze();
         let state = self.state();
         let hearers = state.clients.values().filter(|client| client.channels.contains(&name));
-        let heard = hearers.filter(|client| client.out.send(Out::Bytes(bytes.clone())).is_ok()).count();
+        let heard = hearers
+            .filter(|client| client.out.send(Out::Bytes(bytes.clone())).is_ok())
+            .count();
         Value::Integer(heard as i64)
     }
 
@@ -378,11 +400,15 @@ impl Server {
             return arity("migrate");
         };
         let database = said[4].clone();
-        let password = at("AUTH").and_then(|index| said.get(index + 1).cloned()).unwrap_or_default();
+        let password = at("AUTH")
+            .and_then(|index| said.get(index + 1).cloned())
+            .unwrap_or_default();
         let found: Vec<(Bytes, Bytes)> = {
             let mut state = self.state();
             let there = state.data.get(&from);
-            let found = words[keys + 1..].iter().filter_map(|key| Some((key.clone(), there?.get(key)?.clone())));
+            let found = words[keys + 1..]
+                .iter()
+                .filter_map(|key| Some((key.clone(), there?.get(key)?.clone())));
             let found: Vec<_> = found.collect();
             state.migrating = !found.is_empty();
             found

@@ -49,7 +49,12 @@ async fn beat(server: Server) {
         number += 1;
         let mut state = server.state();
         let patience = Duration::from_secs(u64::try_from(state.number("repl-timeout", 60)).unwrap_or(60));
-        let silent = |client: &&Client| client.replica.as_ref().is_some_and(|replica| replica.heard.elapsed() > patience);
+        let silent = |client: &&Client| {
+            client
+                .replica
+                .as_ref()
+                .is_some_and(|replica| replica.heard.elapsed() > patience)
+        };
         for client in state.clients.values().filter(silent) {
             let _ = client.out.send(Out::Close);
         }

@@ -21,7 +21,9 @@ const KEYS_A_SECOND: usize = 100_000;
 /// Follows the master of this generation, until there is another one.
 pub(super) async fn follow(server: Server, generation: u64) {
     loop {
-        let Some(master) = server.present_master(generation) else { return };
+        let Some(master) = server.present_master(generation) else {
+            return;
+        };
         let patience = server.repl_timeout();
         // Whatever ends the link, it is tried again.
         let _ = link(&server, generation, &master, patience).await;
@@ -41,12 +43,20 @@ async fn link(server: &Server, generation: u64, master: &Master, patience: Durat
     let announce = ["REPLCONF", "listening-port", &port, "ip-address", &ip];
     connection.command(&announce).await.map_err(drop)?;
     let psync = ["PSYNC", &id, &(offset + 1).to_string()];
-    let said = connection.command(&psync).await.map_err(drop)?.text().unwrap_or_default();
+    let said = connection
+        .command(&psync)
+        .await
+        .map_err(drop)?
+        .text()
+        .unwrap_or_default();
     let words: Vec<&str> = said.split(' ').collect();
     match words.as_slice() {
         ["FULLRESYNC", id, offset] => {
             server.begin_sync(generation);
-            let payload = timeout(patience * 4, connection.next()).await.map_err(drop)?.map_err(drop)?;
+            let payload = timeout(patience * 4, connection.next())
+                .await
+                .map_err(drop)?
+                .map_err(drop)?;
             sleep(SYNC + SECOND * u32::try_from(payload.items().len() / 3 / KEYS_A_SECOND).unwrap_or(0)).await;
             server.take_over(generation, id, offset.parse().map_err(drop)?, &payload)?;
         }
@@ -94,7 +104,11 @@ impl Server {
     }
 
     fn repl_timeout(&self) -> Duration {
-        Duration::from_secs(u64::try_from(self.state().number("repl-timeout", 60)).unwrap_or(60).max(1))
+        Duration::from_secs(
+            u64::try_from(self.state().number("repl-timeout", 60))
+                .unwrap_or(60)
+                .max(1),
+        )
     }
 
     /// Address, port, history and offset, for the master.
@@ -129,10 +143,19 @@ impl Server {
     fn take_over(&self, generation: u64, id: &str, offset: i64, payload: &Value) -> Result<(), ()> {
         let mut data = Data::default();
         for row in payload.items().chunks_exact(3) {
-            let [Value::Integer(database), Value::Bulk(Some(key)), Value::Bulk(Some(value))] = row else {
+            let [
+                Value::Integer(database),
+                Value::Bulk(Some(key)),
+                Value::Bulk(Some(value)),
+            ] = row
+            else {
                 return Err(());
             };
-            let change = (u32::try_from(*database).map_err(drop)?, key.clone(), Some(value.clone()));
+            let change = (
+                u32::try_from(*database).map_err(drop)?,
+                key.clone(),
+                Some(value.clone()),
+            );
             apply(&mut data, change);
         }
         let mut state = self.state();
@@ -192,7 +215,10 @@ impl Server {
         let begin = state.offset - state.backlog.len() as i64;
         let (history, next) = asked;
         let is_same = history == state.replication_id
-            || state.former_id.as_ref().is_some_and(|(former, until)| history == former && next <= until + 1);
+            || state
+                .former_id
+                .as_ref()
+                .is_some_and(|(former, until)| history == former && next <= until + 1);
         let replies = if is_same && next > begin && next <= state.offset + 1 {
             let skip = usize::try_from(next - 1 - begin).unwrap_or(0);
             let missed: Vec<u8> = state.backlog.iter().skip(skip).copied().collect();

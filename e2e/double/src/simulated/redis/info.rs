@@ -8,7 +8,11 @@ impl State {
     /// All sections, or one.
     pub(super) fn info(&self, section: Option<&str>) -> String {
         let section = section.map(str::to_lowercase);
-        let has = |name: &str| section.as_deref().is_none_or(|wanted| [name, "all", "default", "everything"].contains(&wanted));
+        let has = |name: &str| {
+            section
+                .as_deref()
+                .is_none_or(|wanted| [name, "all", "default", "everything"].contains(&wanted))
+        };
         let mut text = String::new();
         if has("server") {
             let _ = write!(
@@ -68,7 +72,11 @@ impl State {
                 let _ = write!(text, "slave_priority:{priority}\r\nslave_read_only:1\r\n");
             }
         }
-        let replicas: Vec<_> = self.clients.values().filter_map(|client| client.replica.as_ref()).collect();
+        let replicas: Vec<_> = self
+            .clients
+            .values()
+            .filter_map(|client| client.replica.as_ref())
+            .collect();
         let _ = write!(text, "connected_slaves:{}\r\n", replicas.len());
         if self.is_fenced() {
             let _ = write!(text, "min_slaves_good_slaves:{}\r\n", self.good_replicas());

@@ -157,7 +157,11 @@ impl State {
 pub fn start(disk: Disk, conf_path: &str) -> Server {
     let conf = read_conf(&disk, conf_path);
     let run_id = identity::token(&[host_name()], &["redis", &format!("{:?}", host::now())]) + "00000000";
-    let is_kept = conf.iter().rev().find(|(key, _)| key == "appendonly").is_some_and(|(_, value)| value == "yes");
+    let is_kept = conf
+        .iter()
+        .rev()
+        .find(|(key, _)| key == "appendonly")
+        .is_some_and(|(_, value)| value == "yes");
     let loaded = if is_kept { disk.load() } else { None };
     if is_kept && loaded.is_none() {
         disk.rewrite(Data::default());
@@ -219,7 +223,10 @@ fn read_conf(disk: &Disk, path: &str) -> Vec<(String, String)> {
         let (key, value) = line.trim().split_once(' ')?;
         Some((canonical(key), value.trim().trim_matches('"').to_owned()))
     };
-    text.lines().filter(|line| !line.trim().starts_with('#')).filter_map(pair).collect()
+    text.lines()
+        .filter(|line| !line.trim().starts_with('#'))
+        .filter_map(pair)
+        .collect()
 }
 
 impl Server {
@@ -292,7 +299,8 @@ impl Server {
             None => {
                 state.conf.retain(|(key, _)| key != "slaveof");
                 if was_replica {
-                    let id = identity::token(&[state.run_id.clone()], &["promoted", &state.generation.to_string()]) + "00000000";
+                    let id = identity::token(&[state.run_id.clone()], &["promoted", &state.generation.to_string()])
+                        + "00000000";
                     state.begin_history(id);
                     // Replicas of it learn the new id by a partial resync.
                     state.cut(true);
@@ -304,8 +312,18 @@ impl Server {
     /// Writes its configuration to the disk.
     fn rewrite_conf(&self) {
         let state = self.state();
-        let quoted = |value: &str| if value.is_empty() { "\"\"".to_owned() } else { value.to_owned() };
-        let lines: Vec<String> = state.conf.iter().map(|(key, value)| format!("{key} {}\n", quoted(value))).collect();
+        let quoted = |value: &str| {
+            if value.is_empty() {
+                "\"\"".to_owned()
+            } else {
+                value.to_owned()
+            }
+        };
+        let lines: Vec<String> = state
+            .conf
+            .iter()
+            .map(|(key, value)| format!("{key} {}\n", quoted(value)))
+            .collect();
         drop(state);
         // A made-up volume takes everything.
         let _ = self.0.disk.write(&self.0.conf_path, lines.concat().as_bytes());

@@ -53,7 +53,9 @@ impl State {
         // Sentinels don't all stand for election at the same moment.
         let desynchronized = Duration::from_millis(self.chance.u64(..1000));
         let my_id = self.my_id.clone();
-        let Some(master) = self.masters.get_mut(name) else { return };
+        let Some(master) = self.masters.get_mut(name) else {
+            return;
+        };
         if !master.is_objectively_down {
             return;
         }
@@ -80,7 +82,9 @@ impl State {
     /// Other sentinels are asked each second while the master is down for us.
     fn ask_peers(&mut self, name: &str, tasks: &mut Vec<Task>) {
         let (my_id, epoch) = (self.my_id.clone(), self.epoch);
-        let Some(master) = self.masters.get_mut(name) else { return };
+        let Some(master) = self.masters.get_mut(name) else {
+            return;
+        };
         if !master.instance.is_down {
             for peer in master.peers.values_mut() {
                 peer.agrees_at = None;
@@ -109,9 +113,16 @@ impl State {
 
     fn count(&mut self, name: &str, epoch: u64, since: Instant, tasks: &mut Vec<Task>) {
         let my_id = self.my_id.clone();
-        let Some(master) = self.masters.get_mut(name) else { return };
+        let Some(master) = self.masters.get_mut(name) else {
+            return;
+        };
         let mine = |vote: &(String, u64)| vote.0 == my_id && vote.1 == epoch;
-        let votes = usize::from(mine(&master.vote)) + master.peers.values().filter(|peer| peer.vote.as_ref().is_some_and(mine)).count();
+        let votes = usize::from(mine(&master.vote))
+            + master
+                .peers
+                .values()
+                .filter(|peer| peer.vote.as_ref().is_some_and(mine))
+                .count();
         let needed = master.quorum.max((1 + master.peers.len()) / 2 + 1);
         let limit = ELECTION.min(master.failover_timeout);
         if votes < needed {
@@ -141,10 +152,13 @@ impl State {
     }
 
     fn promoted(&mut self, name: &str, epoch: u64, to: &str, since: Instant) {
-        let Some(master) = self.masters.get_mut(name) else { return };
-        let is_master = master.replicas.get(to).is_some_and(|chosen| {
-            chosen.reports_master && chosen.info_at.is_some_and(|at| at > since)
-        });
+        let Some(master) = self.masters.get_mut(name) else {
+            return;
+        };
+        let is_master = master
+            .replicas
+            .get(to)
+            .is_some_and(|chosen| chosen.reports_master && chosen.info_at.is_some_and(|at| at > since));
         if is_master {
             master.config_epoch = epoch;
             master.failover = Failover::Repointing {
@@ -157,10 +171,17 @@ impl State {
     }
 
     fn repoint(&mut self, name: &str, to: &str, since: Instant, tasks: &mut Vec<Task>) {
-        let Some(master) = self.masters.get_mut(name) else { return };
+        let Some(master) = self.masters.get_mut(name) else {
+            return;
+        };
         let password = master.password.clone();
-        let follows = |instance: &super::state::Instance| !instance.reports_master && instance.follows == to && instance.link_up;
-        let under_way = master.replicas.values().filter(|replica| replica.is_told && !follows(replica)).count();
+        let follows =
+            |instance: &super::state::Instance| !instance.reports_master && instance.follows == to && instance.link_up;
+        let under_way = master
+            .replicas
+            .values()
+            .filter(|replica| replica.is_told && !follows(replica))
+            .count();
         let mut free = master.parallel_syncs.saturating_sub(under_way);
         let is_late = since.elapsed() > master.failover_timeout;
         let mut left = 0;
@@ -186,7 +207,9 @@ impl State {
 
     /// The master is another one.
     pub(super) fn switch(&mut self, name: &str, to: &str) {
-        let Some(master) = self.masters.get_mut(name) else { return };
+        let Some(master) = self.masters.get_mut(name) else {
+            return;
+        };
         let line = format!("{name} {} {}", master.address.replace(':', " "), to.replace(':', " "));
         master.turn_to(to);
         self.event("+switch-master", &line);
@@ -206,7 +229,9 @@ impl State {
         };
         self.epoch = self.epoch.max(epoch);
         let (from, told) = (format!("{ip}:{port}"), format!("{host}:{master_port}"));
-        let Some(master) = self.masters.get_mut(*name) else { return };
+        let Some(master) = self.masters.get_mut(*name) else {
+            return;
+        };
         master.meet(id, from);
         if config_epoch > master.config_epoch {
             master.config_epoch = config_epoch;
@@ -225,7 +250,9 @@ fn select(master: &Master) -> Option<String> {
         !replica.is_down
             && !replica.reports_master
             && replica.last_ok.elapsed() <= 5 * PING
-            && replica.info_at.is_some_and(|at| at.elapsed() <= 5 * PING.max(INFO / 10))
+            && replica
+                .info_at
+                .is_some_and(|at| at.elapsed() <= 5 * PING.max(INFO / 10))
             && replica.priority > 0
             && replica.link_down <= longest
     });

@@ -1,6 +1,6 @@
 //! What a sentinel knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -113,6 +113,8 @@ pub(super) struct State {
     pub my_ip: String,
     pub epoch: u64,
     pub masters: BTreeMap<String, Master>,
+    /// Servers whose hellos are heard, by their masters' names.
+    pub heard: BTreeSet<(String, String)>,
     pub subscribers: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
     /// Draws that look like chance.
     pub chance: fastrand::Rng,
@@ -137,7 +139,11 @@ pub(super) enum Task {
         password: String,
     },
     /// PING another sentinel.
-    Peer { master: String, id: String, address: String },
+    Peer {
+        master: String,
+        id: String,
+        address: String,
+    },
     /// Ask it whether the master is down, and for its vote if there is an election.
     Ask {
         master: String,
@@ -155,12 +161,15 @@ pub(super) enum Task {
 
 impl State {
     pub(super) fn new(id: &str, ip: &str) -> Self {
-        let seed = id.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        let seed = id
+            .bytes()
+            .fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         Self {
             my_id: id.to_owned(),
             my_ip: ip.to_owned(),
             epoch: 0,
             masters: BTreeMap::new(),
+            heard: BTreeSet::new(),
             subscribers: Vec::new(),
             chance: fastrand::Rng::with_seed(seed),
             exit: None,
@@ -169,11 +178,16 @@ impl State {
 
     /// Tells subscribers.
     pub(super) fn event(&mut self, channel: &str, text: &str) {
-        let parts = [Value::bulk("message"), Value::bulk(channel.to_owned()), Value::bulk(text.to_owned())];
+        let parts = [
+            Value::bulk("message"),
+            Value::bulk(channel.to_owned()),
+            Value::bulk(text.to_owned()),
+        ];
         let mut bytes = BytesMut::new();
         Value::Array(Some(parts.to_vec())).encode(&mut bytes);
         let bytes = bytes.freeze();
-        self.subscribers.retain(|(name, out)| name != channel || out.send(bytes.clone()).is_ok());
+        self.subscribers
+            .retain(|(name, out)| name != channel || out.send(bytes.clone()).is_ok());
     }
 
     /// Everything that is due.
@@ -192,7 +206,9 @@ impl State {
     fn look(&mut self, name: &str, tasks: &mut Vec<Task>) {
         let now = Instant::now();
         let (id, ip, epoch) = (self.my_id.clone(), self.my_ip.clone(), self.epoch);
-        let Some(master) = self.masters.get_mut(name) else { return };
+        let Some(master) = self.masters.get_mut(name) else {
+            return;
+        };
         let hello = |address: &str, config_epoch: u64| {
             let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
             format!("{ip},26379,{id},{epoch},{name},{host},{port},{config_epoch}")
@@ -203,8 +219,12 @@ impl State {
         let info = |is_master: bool| if is_restless && !is_master { PING } else { INFO };
         let address = master.address.clone();
         let password = master.password.clone();
-        let all = std::iter::once((address, true, &mut master.instance))
-            .chain(master.replicas.iter_mut().map(|(address, replica)| (address.clone(), false, replica)));
+        let all = std::iter::once((address, true, &mut master.instance)).chain(
+            master
+                .replicas
+                .iter_mut()
+                .map(|(address, replica)| (address.clone(), false, replica)),
+        );
         for (address, is_master, instance) in all {
             instance.next_info = instance.next_info.min(now + info(is_master));
             if instance.is_busy || instance.next_ping > now {
@@ -219,6 +239,13 @@ impl State {
             }
             if is_hello {
                 instance.next_hello = now + HELLO;
+            }
+            if self.heard.insert((name.to_owned(), address.clone())) {
+                tasks.push(Task::Subscribe {
+                    master: name.to_owned(),
+                    address: address.clone(),
+                    password: password.clone(),
+                });
             }
             tasks.push(Task::Look {
                 master: name.to_owned(),
@@ -243,7 +270,9 @@ impl State {
 
     /// Who is down, as far as this sentinel can tell, and whether enough others say the same.
     fn judge(&mut self, name: &str) {
-        let Some(master) = self.masters.get_mut(name) else { return };
+        let Some(master) = self.masters.get_mut(name) else {
+            return;
+        };
         let down_after = master.down_after;
         let is_silent = |instance: &Instance| instance.last_ok.elapsed() > down_after;
         for replica in master.replicas.values_mut() {
@@ -270,7 +299,9 @@ impl State {
 
     /// Servers that have another role than they should.
     fn mend_roles(&mut self, name: &str, tasks: &mut Vec<Task>) {
-        let Some(master) = self.masters.get_mut(name) else { return };
+        let Some(master) = self.masters.get_mut(name) else {
+            return;
+        };
         let is_sane = !master.instance.is_down
             && master.instance.reports_master
             && master.instance.info_at.is_some_and(|at| at.elapsed() < 2 * INFO);
@@ -282,7 +313,8 @@ impl State {
         let since = master.since;
         for (replica, instance) in &mut master.replicas {
             let is_fresh = instance.info_at.is_some_and(|at| at.elapsed() < INFO + 2 * PING);
-            let is_stray = instance.reports_master && instance.role_since.elapsed() > 4 * HELLO && since.elapsed() > 4 * HELLO;
+            let is_stray =
+                instance.reports_master && instance.role_since.elapsed() > 4 * HELLO && since.elapsed() > 4 * HELLO;
             let is_lost = !instance.reports_master
                 && instance.follows != address
                 && instance.follows_since.elapsed() > patience

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::SLOTS;
 use crate::flags::Flags;
+use crate::host;
 use crate::http::{Refusal, pretty};
 use crate::wire::{Group, Proxy, Sentinel, SlotMapping, Topom};
 use etcd::Etcd;
@@ -48,6 +49,8 @@ impl Coordinator {
     pub fn open_for(name: &str, addr: &str, auth: &str, session: Duration) -> anyhow::Result<Self> {
         let medium = match name {
             "fs" | "filesystem" => Medium::Filesystem(Filesystem::new(addr)),
+            // The clients of the others open their own sockets.
+            _ if host::current().is_some() => bail!("coordinator {name} on a made-up host"),
             "etcd" => Medium::Etcd(Etcd::new(addr, auth)?),
             "zk" | "zookeeper" => Medium::Zookeeper(Zookeeper::new(addr, auth, session)?),
             other => bail!("invalid coordinator name = {other}"),

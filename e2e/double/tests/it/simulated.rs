@@ -184,6 +184,18 @@ fn the_same_happens_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_made_up_host_knows_its_own_names_and_opens_no_real_socket() {
+    let asked = async {
+        let unknown = Connection::open("nowhere:1", "", Duration::from_secs(1)).await.err();
+        let etcd = Coordinator::open("etcd", "127.0.0.1:2379", "").err();
+        (unknown.map(|error| error.0), etcd.map(|error| error.to_string()))
+    };
+    let (unknown, etcd) = Machine::new(&World::new(), "10.0.0.9").run(asked).await;
+    assert_eq!(unknown, Some("dial tcp: lookup nowhere: no such host".into()));
+    assert_eq!(etcd, Some("coordinator etcd on a made-up host".into()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn fe_finds_a_dashboard_in_the_files_of_its_host() {
     let world = World::new();
     let machine = Machine::new(&world, "10.0.0.1");

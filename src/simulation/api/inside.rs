@@ -80,6 +80,13 @@ impl ApiServer {
         all.map(made).collect()
     }
 
+    /// All objects of a kind, by namespace and name.
+    pub(in crate::simulation) fn of_kind(&self, kind: &str) -> Vec<Arc<Value>> {
+        let store = self.store();
+        let all = store.objects.iter().filter(|(key, _)| key.0.kind == kind);
+        all.map(|(_, object)| object.clone()).collect()
+    }
+
     /// An object, where it exists.
     pub(in crate::simulation) fn find(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let key = (Kind::named(kind)?, namespace.to_owned(), name.to_owned());

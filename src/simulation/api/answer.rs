@@ -1,9 +1,10 @@
 //! Answers and refusals, as the real server words them.
 
-use kube::client::Body;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
 use serde_json::{Value, json};
 
-use super::kinds::Kind;
+use super::{kinds::Kind, watch::Body};
 
 /// A body with its status.
 #[derive(Debug)]
@@ -130,8 +131,14 @@ pub(super) fn response(answer: Result<Answer, Refusal>) -> http::Response<Body> 
         let code = refusal.code;
         Answer { code, body }
     });
-    let mut response = http::Response::new(Body::from(body.to_string().into_bytes()));
+    let body = Full::new(Bytes::from(body.to_string().into_bytes())).boxed_unsync();
+    let mut response = http::Response::new(body);
     *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    json(response)
+}
+
+/// Says that an answer is JSON.
+pub(super) fn json<B>(mut response: http::Response<B>) -> http::Response<B> {
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);
     response

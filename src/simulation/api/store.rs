@@ -26,6 +26,10 @@ pub(super) struct Store {
     pub(super) version: u64,
     /// The last writes, the oldest first.
     pub(super) history: VecDeque<Change>,
+    /// Rung at every write, for watches.
+    pub(super) bell: tokio::sync::watch::Sender<u64>,
+    /// Watches that began in another one are broken.
+    pub(super) epoch: u64,
     uids: u64,
     addresses: u32,
     node_ports: u16,
@@ -38,6 +42,8 @@ impl Store {
             objects: BTreeMap::new(),
             version: 1,
             history: VecDeque::new(),
+            bell: tokio::sync::watch::Sender::new(1),
+            epoch: 0,
             uids: 0,
             addresses: 0,
             node_ports: 0,
@@ -69,6 +75,8 @@ impl Store {
             (Verb::Update | Verb::MergePatch, None | Some(Subresource::Status)) => self.update(request, now),
             (Verb::Apply, None | Some(Subresource::Status)) => self.apply(request, now),
             (Verb::Delete, None) => self.delete(request, now),
+            (Verb::Get | Verb::Update | Verb::MergePatch, Some(Subresource::Scale)) => self.scale(request, now),
+            (Verb::Create, Some(Subresource::Eviction)) => self.evict(request, now),
             (verb, subresource) => Err(Refusal::unknown(format!(
                 "{verb:?} of {}{}",
                 request.kind.resource(),
@@ -86,21 +94,11 @@ impl Store {
         found.ok_or_else(|| Refusal::not_found(request.kind, &request.name))
     }
 
-    fn list(&self, request: &Request) -> Result<Answer, Refusal> {
-        let selects = selector(request.query.get("labelSelector").map_or("", String::as_str))?;
-        let named = match request.query.get("fieldSelector").map(|text| text.split_once('=')) {
-            None => None,
-            Some(Some(("metadata.name", name))) => Some(name.to_owned()),
-            Some(_) => return Err(Refusal::unknown("this field selector")),
-        };
-        let is_asked = |(kind, namespace, name): &Key| {
-            *kind == request.kind
-                && (request.namespace.is_empty() || *namespace == request.namespace)
-                && named.as_ref().is_none_or(|named| named == name)
-        };
-        let all = self.objects.iter().filter(|(key, _)| is_asked(key));
+    pub(super) fn list(&self, request: &Request) -> Result<Answer, Refusal> {
+        let wanted = Wanted::of(request)?;
+        let all = self.objects.iter();
         let items: Vec<Value> = all
-            .filter(|(_, object)| selects.iter().all(|selects| selects(object)))
+            .filter(|(key, object)| wanted.has(key, object))
             .map(|(_, object)| {
                 let mut item = Value::clone(object);
                 // As in real lists: the list says what its items are. Those of custom resources say it themselves.
@@ -133,6 +131,7 @@ impl Store {
         if self.history.len() > HISTORY {
             self.history.pop_front();
         }
+        self.ring();
     }
 
     /// The next resource version.
@@ -190,7 +189,38 @@ pub(in crate::simulation) fn seconds(time: Timestamp) -> String {
     seconds.to_string()
 }
 
-type Selects = Box<dyn Fn(&Value) -> bool>;
+/// What a list or a watch is about.
+pub(super) struct Wanted {
+    kind: Kind,
+    namespace: String,
+    named: Option<String>,
+    selects: Vec<Selects>,
+}
+
+impl Wanted {
+    pub(super) fn of(request: &Request) -> Result<Self, Refusal> {
+        let named = match request.query.get("fieldSelector").map(|text| text.split_once('=')) {
+            None => None,
+            Some(Some(("metadata.name", name))) => Some(name.trim_start_matches('=').to_owned()),
+            Some(_) => return Err(Refusal::unknown("this field selector")),
+        };
+        Ok(Self {
+            kind: request.kind,
+            namespace: request.namespace.clone(),
+            named,
+            selects: selector(request.query.get("labelSelector").map_or("", String::as_str))?,
+        })
+    }
+
+    pub(super) fn has(&self, (kind, namespace, name): &Key, object: &Value) -> bool {
+        *kind == self.kind
+            && (self.namespace.is_empty() || *namespace == self.namespace)
+            && self.named.as_ref().is_none_or(|named| named == name)
+            && self.selects.iter().all(|selects| selects(object))
+    }
+}
+
+type Selects = Box<dyn Fn(&Value) -> bool + Send + Sync>;
 
 /// The requirements of a label selector.
 fn selector(text: &str) -> Result<Vec<Selects>, Refusal> {

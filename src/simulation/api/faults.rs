@@ -64,10 +64,16 @@ impl Refusal {
     pub(super) fn trouble(code: u16) -> Self {
         let (reason, message) = match code {
             403 => ("Forbidden", "forbidden by a simulated fault"),
-            409 => ("Conflict", "the object has been modified; please apply your changes to the latest version and try again"),
+            409 => (
+                "Conflict",
+                "the object has been modified; please apply your changes to the latest version and try again",
+            ),
             410 => ("Expired", "The resourceVersion is too old."),
             429 => ("TooManyRequests", "Too many requests, please try again later."),
-            503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
+            503 => (
+                "ServiceUnavailable",
+                "the server is currently unable to handle the request",
+            ),
             504 => ("Timeout", "Timeout: request did not complete within requested timeout"),
             _ => ("InternalError", "Internal error occurred: a simulated fault"),
         };

@@ -125,7 +125,11 @@ impl ApiServer {
         }
         let answer = match (request.verb, fate) {
             (Verb::Watch, Some(Fault::LoseReply)) => return Err(faults::broken()),
-            (Verb::Watch, _) => return self.watch(request).or_else(|refusal| Ok(answer::response(Err(refusal)))),
+            (Verb::Watch, _) => {
+                return self
+                    .watch(request)
+                    .or_else(|refusal| Ok(answer::response(Err(refusal))));
+            }
             (Verb::List | Verb::Get, Some(Fault::StaleList(age))) => self.store().answer_stale(&request, age),
             _ => self.answer(&request),
         };

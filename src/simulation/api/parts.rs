@@ -70,15 +70,21 @@ impl Store {
         let Some(kind) = Kind::named("PodDisruptionBudget") else {
             return Ok(());
         };
-        let all = self.objects.iter().filter(|((of, within, _), _)| *of == kind && within == namespace);
-        let selects = |budget: &Value| super::super::kube::selects(&budget["spec"]["selector"], &pod["metadata"]["labels"]);
+        let all = self
+            .objects
+            .iter()
+            .filter(|((of, within, _), _)| *of == kind && within == namespace);
+        let selects =
+            |budget: &Value| super::super::kube::selects(&budget["spec"]["selector"], &pod["metadata"]["labels"]);
         let mut found = all.filter(|(_, budget)| selects(budget));
         let Some((key, budget)) = found.next() else {
             return Ok(());
         };
         if found.next().is_some() {
             let mut refusal = Refusal::trouble(500);
-            refusal.message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.".to_owned();
+            refusal.message =
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+                    .to_owned();
             return Err(refusal);
         }
         let (key, mut budget) = (key.clone(), Value::clone(budget));
@@ -90,7 +96,9 @@ impl Store {
             return Ok(());
         }
         if of("observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
-            return Err(too_many("The disruption budget is still being processed by the server.".to_owned()));
+            return Err(too_many(
+                "The disruption budget is still being processed by the server.".to_owned(),
+            ));
         }
         if allowed <= 0 {
             let name = &key.2;
@@ -121,8 +129,13 @@ fn too_many(why: String) -> Refusal {
 
 fn scale_of(object: &Value) -> Value {
     let meta = &object["metadata"];
-    let labels = object["spec"]["selector"]["matchLabels"].as_object().into_iter().flatten();
-    let pairs: Vec<String> = labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let labels = object["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten();
+    let pairs: Vec<String> = labels
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {

@@ -61,7 +61,9 @@ impl ApiServer {
                 }
                 store.version
             }
-            asked => asked.parse().map_err(|_| Refusal::bad_request("invalid resource version"))?,
+            asked => asked
+                .parse()
+                .map_err(|_| Refusal::bad_request("invalid resource version"))?,
         };
         let seconds = request.query.get("timeoutSeconds").and_then(|text| text.parse().ok());
         let watch = Watch {
@@ -128,7 +130,9 @@ impl Watch {
             return;
         }
         match self.server.changes_since(self.version) {
-            Some(changes) => self.told.extend(changes.iter().filter_map(|change| told_of(&self.wanted, change))),
+            Some(changes) => self
+                .told
+                .extend(changes.iter().filter_map(|change| told_of(&self.wanted, change))),
             None => {
                 let expired = json!({
                     "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired",
@@ -151,7 +155,12 @@ async fn at(time: Option<Instant>) {
 
 /// What a watch tells of a change: what it doesn't want any more is deleted for it.
 fn told_of(wanted: &Wanted, change: &Change) -> Option<Value> {
-    let has = |object: &Option<Arc<Value>>| object.as_ref().filter(|object| wanted.has(&change.key, object)).cloned();
+    let has = |object: &Option<Arc<Value>>| {
+        object
+            .as_ref()
+            .filter(|object| wanted.has(&change.key, object))
+            .cloned()
+    };
     match (has(&change.old), has(&change.new)) {
         (None, Some(new)) => Some(event("ADDED", &new)),
         (Some(_), Some(new)) => Some(event("MODIFIED", &new)),
@@ -200,13 +209,17 @@ impl Store {
     /// Answers a list or a get from the state of so many versions ago.
     pub(super) fn answer_stale(&mut self, request: &Request, age: u64) -> Result<answer::Answer, Refusal> {
         let version = self.version;
-        let then = version.saturating_sub(age).max(self.history.front().map_or(0, |first| first.version));
+        let then = version
+            .saturating_sub(age)
+            .max(self.history.front().map_or(0, |first| first.version));
         let old = self.at(then);
         let present = std::mem::replace(&mut self.objects, old);
         self.version = then;
         let answer = match request.name.as_str() {
             "" => self.list(request),
-            _ => self.existing(request).map(|found| answer::Answer::ok(Value::clone(found))),
+            _ => self
+                .existing(request)
+                .map(|found| answer::Answer::ok(Value::clone(found))),
         };
         (self.objects, self.version) = (present, version);
         answer

@@ -1,5 +1,7 @@
 //! The simulated Kubernetes, with processes that do nothing but run.
 
+mod clients;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -97,7 +99,8 @@ impl World {
             world.make(
                 "StorageClass",
                 json!({
-                    "metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode,
+                    "metadata": {"name": name, "annotations": {"storageclass.kubernetes.io/is-default-class": (name == "net").to_string()}},
+                    "provisioner": provisioner, "volumeBindingMode": mode,
                 }),
             );
         }

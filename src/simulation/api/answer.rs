@@ -1,24 +1,44 @@
 //! Answers and refusals, as the real server words them.
 
-use kube::client::Body;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
 use serde_json::{Value, json};
 
-use super::kinds::Kind;
+use super::{kinds::Kind, watch::Body};
 
 /// A body with its status.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub code: u16,
     pub body: Value,
+    /// The body as text, where it was written already.
+    pub text: Option<String>,
 }
 
 impl Answer {
     pub(super) fn ok(body: Value) -> Self {
-        Self { code: 200, body }
+        Self {
+            code: 200,
+            body,
+            text: None,
+        }
     }
 
     pub(super) fn created(body: Value) -> Self {
-        Self { code: 201, body }
+        Self {
+            code: 201,
+            body,
+            text: None,
+        }
+    }
+
+    /// An answer whose body is written already.
+    pub(super) fn written(text: String) -> Self {
+        Self {
+            code: 200,
+            body: Value::Null,
+            text: Some(text),
+        }
     }
 }
 
@@ -119,7 +139,7 @@ pub(super) fn details(kind: Kind, of: &str, name: &str) -> Value {
 }
 
 pub(super) fn response(answer: Result<Answer, Refusal>) -> http::Response<Body> {
-    let Answer { code, body } = answer.unwrap_or_else(|refusal| {
+    let Answer { code, body, text } = answer.unwrap_or_else(|refusal| {
         let mut body = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": refusal.message, "reason": refusal.reason, "code": refusal.code,
@@ -128,10 +148,16 @@ pub(super) fn response(answer: Result<Answer, Refusal>) -> http::Response<Body> 
             body["details"] = details;
         }
         let code = refusal.code;
-        Answer { code, body }
+        Answer { code, body, text: None }
     });
-    let mut response = http::Response::new(Body::from(body.to_string().into_bytes()));
+    let body = Full::new(Bytes::from(text.unwrap_or_else(|| body.to_string()).into_bytes())).boxed_unsync();
+    let mut response = http::Response::new(body);
     *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    json(response)
+}
+
+/// Says that an answer is JSON.
+pub(super) fn json<B>(mut response: http::Response<B>) -> http::Response<B> {
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);
     response

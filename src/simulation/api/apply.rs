@@ -95,6 +95,7 @@ impl Managed {
 fn subresource(request: &Request) -> &'static str {
     match request.subresource {
         Some(Subresource::Status) => "status",
+        Some(Subresource::Scale) => "scale",
         _ => "",
     }
 }

@@ -8,7 +8,7 @@ use super::{
     ApiServer,
     kinds::Kind,
     objects::{is_going, meta, text, texts},
-    request::{Request, Verb},
+    request::{Request, Subresource, Verb},
     store::Key,
 };
 
@@ -140,7 +140,9 @@ impl ApiServer {
     pub(in crate::simulation) fn set_scale(&self, kind: &str, namespace: &str, name: &str, replicas: i64) {
         if let Some(kind) = Kind::named(kind) {
             let body = json!({"spec": {"replicas": replicas}});
-            drop(self.answer(&request(Verb::MergePatch, kind, namespace, name, body)));
+            let mut request = request(Verb::MergePatch, kind, namespace, name, body);
+            request.subresource = Some(Subresource::Scale);
+            drop(self.answer(&request));
         }
     }
 }

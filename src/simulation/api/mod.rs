@@ -1,8 +1,9 @@
 //! An API server in process: a `tower` Service under kube's client. It answers what the operator and its command line ask,
 //! and refuses loudly what nobody asked before. `tests/apiserver/differential` holds its answers against the real one's.
 //!
-//! What it doesn't do yet: watches, scales, evictions, garbage collection, the rules of the CRDs (schema and CEL). What it won't:
-//! authentication and authorization (everybody may do everything), admission but that of pods and claims, protobuf and tables,
+//! What goes wrong between it and its clients is decided from outside (`faults`). Garbage is collected by `simulation::kube`.
+//!
+//! What it doesn't do yet: the rules of the CRDs (schema and CEL). What it won't: authentication and authorization (everybody may do everything), admission but that of pods and claims, protobuf and tables,
 //! strategic merge and JSON patches, pagination (a list is one page), field selectors other than `metadata.name`,
 //! `fieldValidation`, conversion between versions of a kind. Defaults are those of the fields that the operator leaves out
 //! (`defaults`); claims aren't compared with the real one's.
@@ -10,16 +11,19 @@
 mod answer;
 mod apply;
 mod defaults;
+mod faults;
 mod fields;
 mod inside;
 mod kinds;
 mod objects;
+mod parts;
 mod request;
 mod store;
+mod watch;
 mod write;
 
 use std::{
-    convert::Infallible,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
@@ -27,12 +31,12 @@ use std::{
 use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use k8s_openapi::jiff::Timestamp;
-use kube::client::Body;
 
 use answer::{Answer, Refusal};
+pub use faults::{Asked, Fault};
 pub(in crate::simulation) use inside::Change;
 pub(in crate::simulation) use objects::{is_going, text, texts};
-use request::Request;
+use request::{Request, Verb};
 use serde_json::Value;
 use store::Store;
 pub(in crate::simulation) use store::seconds;
@@ -43,6 +47,7 @@ pub struct ApiServer(Arc<Inner>);
 
 struct Inner {
     store: Mutex<Store>,
+    faults: Mutex<Option<faults::Faults>>,
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
@@ -52,7 +57,8 @@ impl ApiServer {
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         let store = Mutex::new(Store::new(now()));
         let now = Box::new(now);
-        Self(Arc::new(Inner { store, now }))
+        let faults = Mutex::new(None);
+        Self(Arc::new(Inner { store, faults, now }))
     }
 
     /// A client of it.
@@ -77,27 +83,59 @@ impl ApiServer {
         self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn faults(&self) -> MutexGuard<'_, Option<faults::Faults>> {
+        self.0.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn answer(&self, request: &Request) -> Result<Answer, Refusal> {
         self.store().answer(request, (self.0.now)())
     }
 }
 
-impl tower::Service<http::Request<Body>> for ApiServer {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+impl tower::Service<http::Request<kube::client::Body>> for ApiServer {
+    type Response = http::Response<watch::Body>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<kube::client::Body>) -> Self::Future {
         let server = self.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            let answer = Request::read(&head, &body).and_then(|request| server.answer(&request));
-            Ok(answer::response(answer))
+            match Request::read(&head, &body) {
+                Ok(request) => server.serve(request).await,
+                Err(refusal) => Ok(answer::response(Err(refusal))),
+            }
         })
+    }
+}
+
+impl ApiServer {
+    /// Answers a client, unless something goes wrong.
+    async fn serve(&self, request: Request) -> io::Result<http::Response<watch::Body>> {
+        let fate = self.fate(&request);
+        match fate {
+            Some(Fault::Refuse(code)) => return Ok(answer::response(Err(Refusal::trouble(code)))),
+            Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
+            _ => {}
+        }
+        let answer = match (request.verb, fate) {
+            (Verb::Watch, Some(Fault::LoseReply)) => return Err(faults::broken()),
+            (Verb::Watch, _) => {
+                return self
+                    .watch(request)
+                    .or_else(|refusal| Ok(answer::response(Err(refusal))));
+            }
+            (Verb::List | Verb::Get, Some(Fault::StaleList(age))) => self.store().answer_stale(&request, age),
+            _ => self.answer(&request),
+        };
+        match fate {
+            Some(Fault::LoseReply) => Err(faults::broken()),
+            _ => Ok(answer::response(answer)),
+        }
     }
 }

@@ -31,6 +31,7 @@ pub(super) enum Verb {
     MergePatch,
     Apply,
     Delete,
+    Watch,
 }
 
 /// A part of an object that has an address of its own.
@@ -100,7 +101,7 @@ fn verb(head: &Parts, name: &str, query: &BTreeMap<String, String>) -> Result<Ve
     let content = head.headers.get(http::header::CONTENT_TYPE);
     let content = content.and_then(|value| value.to_str().ok()).unwrap_or_default();
     if query.get("watch").is_some_and(|value| value == "true") {
-        return Err(Refusal::unknown("a watch"));
+        return Ok(Verb::Watch);
     }
     match (&head.method, content) {
         (&Method::GET, _) if name.is_empty() => Ok(Verb::List),

@@ -26,6 +26,12 @@ pub(super) struct Store {
     pub(super) version: u64,
     /// The last writes, the oldest first.
     pub(super) history: VecDeque<Change>,
+    /// Rung at every write, for watches.
+    pub(super) bell: tokio::sync::watch::Sender<u64>,
+    /// Watches that began in another one are broken.
+    pub(super) epoch: u64,
+    /// Objects as lists have them.
+    written: BTreeMap<Key, (Arc<Value>, String)>,
     uids: u64,
     addresses: u32,
     node_ports: u16,
@@ -38,6 +44,9 @@ impl Store {
             objects: BTreeMap::new(),
             version: 1,
             history: VecDeque::new(),
+            bell: tokio::sync::watch::Sender::new(1),
+            epoch: 0,
+            written: BTreeMap::new(),
             uids: 0,
             addresses: 0,
             node_ports: 0,
@@ -69,6 +78,8 @@ impl Store {
             (Verb::Update | Verb::MergePatch, None | Some(Subresource::Status)) => self.update(request, now),
             (Verb::Apply, None | Some(Subresource::Status)) => self.apply(request, now),
             (Verb::Delete, None) => self.delete(request, now),
+            (Verb::Get | Verb::Update | Verb::MergePatch, Some(Subresource::Scale)) => self.scale(request, now),
+            (Verb::Create, Some(Subresource::Eviction)) => self.evict(request, now),
             (verb, subresource) => Err(Refusal::unknown(format!(
                 "{verb:?} of {}{}",
                 request.kind.resource(),
@@ -86,39 +97,41 @@ impl Store {
         found.ok_or_else(|| Refusal::not_found(request.kind, &request.name))
     }
 
-    fn list(&self, request: &Request) -> Result<Answer, Refusal> {
-        let selects = selector(request.query.get("labelSelector").map_or("", String::as_str))?;
-        let named = match request.query.get("fieldSelector").map(|text| text.split_once('=')) {
-            None => None,
-            Some(Some(("metadata.name", name))) => Some(name.to_owned()),
-            Some(_) => return Err(Refusal::unknown("this field selector")),
-        };
-        let is_asked = |(kind, namespace, name): &Key| {
-            *kind == request.kind
-                && (request.namespace.is_empty() || *namespace == request.namespace)
-                && named.as_ref().is_none_or(|named| named == name)
-        };
-        let all = self.objects.iter().filter(|(key, _)| is_asked(key));
-        let items: Vec<Value> = all
-            .filter(|(_, object)| selects.iter().all(|selects| selects(object)))
-            .map(|(_, object)| {
-                let mut item = Value::clone(object);
-                // As in real lists: the list says what its items are. Those of custom resources say it themselves.
-                if let (Value::Object(item), false) = (&mut item, request.kind.is_custom()) {
-                    item.remove("apiVersion");
-                    item.remove("kind");
+    pub(super) fn list(&mut self, request: &Request) -> Result<Answer, Refusal> {
+        let wanted = Wanted::of(request)?;
+        let version = self.version;
+        // Written by hand: most of what a simulated pass costs is lists.
+        let mut text = format!(
+            "{{\"apiVersion\":{:?},\"kind\":\"{}List\",\"metadata\":{{\"resourceVersion\":\"{version}\"{}}},\"items\":[",
+            request.kind.api_version(),
+            request.kind.kind,
+            if request.kind.is_custom() {
+                ",\"continue\":\"\""
+            } else {
+                ""
+            },
+        );
+        let from = (request.kind, request.namespace.clone(), String::new());
+        let near = self
+            .objects
+            .range(from..)
+            .take_while(|((kind, ..), _)| *kind == request.kind);
+        let mut is_first = true;
+        for (key, object) in near.filter(|(key, object)| wanted.has(key, object)) {
+            if !std::mem::take(&mut is_first) {
+                text.push(',');
+            }
+            match self.written.get(key) {
+                Some((of, known)) if Arc::ptr_eq(of, object) => text.push_str(known),
+                _ => {
+                    let new = as_item(request.kind, object);
+                    text.push_str(&new);
+                    self.written.insert(key.clone(), (object.clone(), new));
                 }
-                item
-            })
-            .collect();
-        let mut list = json!({
-            "apiVersion": request.kind.api_version(), "kind": format!("{}List", request.kind.kind),
-            "metadata": {"resourceVersion": self.version.to_string()}, "items": items,
-        });
-        if request.kind.is_custom() {
-            list["metadata"]["continue"] = json!("");
+            }
         }
-        Ok(Answer::ok(list))
+        text.push_str("]}");
+        Ok(Answer::written(text))
     }
 
     /// Stores an object, or takes it away, under the last version; and remembers what was.
@@ -126,13 +139,17 @@ impl Store {
         let new = new.map(Arc::new);
         let old = match &new {
             Some(new) => self.objects.insert(key.clone(), new.clone()),
-            None => self.objects.remove(&key),
+            None => {
+                self.written.remove(&key);
+                self.objects.remove(&key)
+            }
         };
         let version = self.version;
         self.history.push_back(Change { version, key, old, new });
         if self.history.len() > HISTORY {
             self.history.pop_front();
         }
+        self.ring();
     }
 
     /// The next resource version.
@@ -184,13 +201,54 @@ impl Store {
     }
 }
 
+/// An object as an item. As in real lists: the list says what its items are. Those of custom resources say it themselves.
+fn as_item(kind: Kind, object: &Value) -> String {
+    let mut item = object.clone();
+    if let (Value::Object(item), false) = (&mut item, kind.is_custom()) {
+        item.remove("apiVersion");
+        item.remove("kind");
+    }
+    item.to_string()
+}
+
 /// As Kubernetes writes times: in whole seconds.
 pub(in crate::simulation) fn seconds(time: Timestamp) -> String {
     let seconds = Timestamp::from_second(time.as_second()).unwrap_or(time);
     seconds.to_string()
 }
 
-type Selects = Box<dyn Fn(&Value) -> bool>;
+/// What a list or a watch is about.
+pub(super) struct Wanted {
+    kind: Kind,
+    namespace: String,
+    named: Option<String>,
+    selects: Vec<Selects>,
+}
+
+impl Wanted {
+    pub(super) fn of(request: &Request) -> Result<Self, Refusal> {
+        let named = match request.query.get("fieldSelector").map(|text| text.split_once('=')) {
+            None => None,
+            Some(Some(("metadata.name", name))) => Some(name.trim_start_matches('=').to_owned()),
+            Some(_) => return Err(Refusal::unknown("this field selector")),
+        };
+        Ok(Self {
+            kind: request.kind,
+            namespace: request.namespace.clone(),
+            named,
+            selects: selector(request.query.get("labelSelector").map_or("", String::as_str))?,
+        })
+    }
+
+    pub(super) fn has(&self, (kind, namespace, name): &Key, object: &Value) -> bool {
+        *kind == self.kind
+            && (self.namespace.is_empty() || *namespace == self.namespace)
+            && self.named.as_ref().is_none_or(|named| named == name)
+            && self.selects.iter().all(|selects| selects(object))
+    }
+}
+
+type Selects = Box<dyn Fn(&Value) -> bool + Send + Sync>;
 
 /// The requirements of a label selector.
 fn selector(text: &str) -> Result<Vec<Selects>, Refusal> {

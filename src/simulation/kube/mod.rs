@@ -38,6 +38,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
+pub(in crate::simulation) use self::object::selects;
 use self::{cache::Cache, kubelet::Sandbox, nodes::NodeState, object::Name};
 use super::api::ApiServer;
 

@@ -71,7 +71,7 @@ pub(super) fn controller_uid(object: &Value) -> &str {
 }
 
 /// Whether a `LabelSelector` selects these labels. None selects nothing, an empty one everything.
-pub(super) fn selects(selector: &Value, labels: &Value) -> bool {
+pub(in crate::simulation) fn selects(selector: &Value, labels: &Value) -> bool {
     let Value::Object(selector) = selector else {
         return false;
     };

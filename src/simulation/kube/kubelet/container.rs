@@ -74,7 +74,7 @@ impl Container {
         }
     }
 
-    pub(super) fn is_running(&self) -> bool {
+    pub(in super::super) fn is_running(&self) -> bool {
         matches!(self.state, State::Running(_))
     }
 

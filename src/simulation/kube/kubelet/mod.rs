@@ -42,6 +42,8 @@ pub(super) struct Sandbox {
     ends_by: Option<Timestamp>,
     /// Whether the pod exists no more.
     is_gone: bool,
+    /// Whether it is to end: the pod is being deleted, or exists no more.
+    is_leaving: bool,
     /// When it was taken on by its node.
     since: Timestamp,
     /// Whether its status is to be told.
@@ -56,14 +58,17 @@ impl Kubernetes {
             let uid = pod.map(|pod| pod.uid.clone());
             for (known, sandbox) in &mut self.sandboxes {
                 if sandbox.name == *name && uid.as_ref() != Some(known) {
-                    sandbox.is_gone = true;
+                    (sandbox.is_gone, sandbox.is_leaving) = (true, true);
                 }
             }
             let Some(pod) = pod.filter(|pod| !pod.node.is_empty()) else {
                 continue;
             };
             match self.sandboxes.get_mut(&pod.uid) {
-                Some(sandbox) => sandbox.pod = pod.raw.clone(),
+                Some(sandbox) => {
+                    sandbox.pod = pod.raw.clone();
+                    sandbox.is_leaving |= pod.is_going;
+                }
                 // What is over isn't begun again.
                 None if pod.is_over() || number(&pod.raw, "/metadata/deletionGracePeriodSeconds") == Some(0) => {}
                 None => {
@@ -91,6 +96,7 @@ impl Kubernetes {
             remounts_at: after_millis(self.now, REMOUNT * 1000 + self.chance(0, 5000)),
             ends_by: None,
             is_gone: false,
+            is_leaving: super::object::is_going(raw),
             since: self.now,
             is_news: true,
         };
@@ -125,7 +131,7 @@ impl Kubernetes {
         }
         let is_told = sandbox.ends_by.is_some();
         sandbox.is_news
-            || (sandbox.is_leaving() && !is_told)
+            || (sandbox.is_leaving && !is_told)
             || sandbox.containers.iter().any(Container::has_ended)
             || self.due_of(sandbox).is_some_and(|due| due <= self.now)
     }
@@ -148,7 +154,7 @@ impl Kubernetes {
     /// Does all that is due for a pod; says whether nothing of it is left.
     fn sync(&mut self, uid: &str, sandbox: &mut Sandbox) -> bool {
         sandbox.note_ends(self.now);
-        if sandbox.is_leaving() {
+        if sandbox.is_leaving {
             self.end(sandbox);
             if sandbox.containers.iter().all(|container| !container.is_running()) {
                 self.bury(uid, sandbox);
@@ -251,11 +257,6 @@ impl Kubernetes {
 }
 
 impl Sandbox {
-    /// Whether it is to end.
-    fn is_leaving(&self) -> bool {
-        self.is_gone || super::object::is_going(&self.pod)
-    }
-
     /// Whether a container's turn has come: those that initialize have theirs one after another.
     fn may_start(&self, index: usize) -> bool {
         let before = self.containers.iter().take(index.min(self.initial));
@@ -266,7 +267,7 @@ impl Sandbox {
     /// Takes note of processes that have ended.
     fn note_ends(&mut self, now: Timestamp) {
         let policy = text(&self.pod, "/spec/restartPolicy").to_owned();
-        let is_leaving = self.is_leaving();
+        let is_leaving = self.is_leaving;
         for (index, container) in self.containers.iter_mut().enumerate() {
             let policy = if index < self.initial && policy == "Always" {
                 "OnFailure"

@@ -107,7 +107,7 @@ impl Scenario {
                 _ => None,
             },
         };
-        let mut at = |chance: &mut fastrand::Rng| Duration::from_millis(chance.u64(500..25_000));
+        let at = |chance: &mut fastrand::Rng| Duration::from_millis(chance.u64(500..25_000));
         if let Some(wish) = wish {
             let act = Act::Wish(wish);
             scenario.events.push(Event { at: at(&mut chance), act });

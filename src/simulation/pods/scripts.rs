@@ -24,6 +24,17 @@ const GATE_TRIES: u32 = 8;
 /// How long a server may take to tell who it is.
 const ASK: Duration = Duration::from_secs(2);
 
+fn ended(code: i32, message: String) -> Exit {
+    Exit { code, message }
+}
+
+fn gave_up(outcome: anyhow::Result<()>) -> Exit {
+    match outcome {
+        Ok(()) => ended(0, String::new()),
+        Err(error) => ended(1, format!("{error:#}")),
+    }
+}
+
 /// What a script has to work with.
 pub(super) struct Pod {
     pub launch: Launch,
@@ -42,7 +53,7 @@ impl Pod {
             "dashboard.sh" => self.dashboard().await,
             "proxy.sh" => self.proxy().await,
             "fe.sh" => self.front_end().await,
-            other => Exit::error(127, format!("{other}: not found")),
+            other => ended(127, format!("{other}: not found")),
         }
     }
 
@@ -62,7 +73,7 @@ impl Pod {
     async fn server(self) -> Exit {
         let members = self.table("members");
         let Some([_, own, group]) = members.iter().find(|row| row[0] == self.launch.pod).map(Vec::as_slice) else {
-            return Exit::error(1, String::new());
+            return ended(1, String::new());
         };
         let others: Vec<String> = members
             .iter()
@@ -74,7 +85,7 @@ impl Pod {
         if role.is_none() && is_empty(&self.disk) && is_bootstrapped && !self.bugs.no_start_gate {
             role = self.master_among(&others).await;
             if role.is_none() {
-                return Exit::error(1, "codis-gate: no data here and no master in the group".to_owned());
+                return ended(1, "codis-gate: no data here and no master in the group".to_owned());
             }
         }
         let fence = role.is_none() && is_bootstrapped && !others.is_empty();
@@ -87,12 +98,12 @@ impl Pod {
             conf.push_str(&format!("{role}\n"));
         }
         if let Err(error) = self.disk.write("/data/redis.conf", conf.as_bytes()) {
-            return Exit::error(1, error.to_string());
+            return ended(1, error.to_string());
         }
         let server = redis::start(self.disk.clone(), "/data/redis.conf");
         self.serves.redis(server.clone());
         let code = server.ended().await;
-        Exit::error(code, String::new())
+        ended(code, String::new())
     }
 
     /// The replication line of the last start, if it names a member of the same group.
@@ -134,24 +145,24 @@ impl Pod {
     async fn sentinel(self) -> Exit {
         let rows = self.table("sentinels");
         let Some([_, own, id]) = rows.iter().find(|row| row[0] == self.launch.pod).map(Vec::as_slice) else {
-            return Exit::error(1, String::new());
+            return ended(1, String::new());
         };
         let conf = format!(
             "{}sentinel myid {id}\nsentinel announce-ip {own}\nsentinel announce-port 26379\n",
             self.secret("sentinel.conf")
         );
         if let Err(error) = self.disk.write("/data/sentinel.conf", conf.as_bytes()) {
-            return Exit::error(1, error.to_string());
+            return ended(1, error.to_string());
         }
         let sentinel = sentinel::start(self.disk.clone(), "/data/sentinel.conf");
         self.serves.sentinel(sentinel.clone());
-        Exit::error(sentinel.ended().await, String::new())
+        ended(sentinel.ended().await, String::new())
     }
 
     async fn dashboard(self) -> Exit {
         let config: DashboardConfig = match codis_double::config::parse(&self.secret("dashboard.toml")) {
             Ok(config) => config,
-            Err(error) => return Exit::error(1, format!("{error:#}")),
+            Err(error) => return ended(1, format!("{error:#}")),
         };
         let options = dashboard::Options {
             config,
@@ -160,10 +171,10 @@ impl Pod {
             ..Default::default()
         };
         match dashboard::start(options).await {
-            Err(error) => Exit::error(1, format!("{error:#}")),
+            Err(error) => ended(1, format!("{error:#}")),
             Ok(handle) => {
                 self.serves.dashboard(handle.view.clone());
-                Exit::of(handle.wait().await)
+                gave_up(handle.wait().await)
             }
         }
     }
@@ -175,7 +186,7 @@ impl Pod {
         }
         let mut config: ProxyConfig = match codis_double::config::parse(&self.secret("proxy.toml")) {
             Ok(config) => config,
-            Err(error) => return Exit::error(1, format!("{error:#}")),
+            Err(error) => return ended(1, format!("{error:#}")),
         };
         if let Some(zone) = self.launch.env.get("ZONE").filter(|zone| !zone.is_empty())
             && config.proxy_datacenter.is_empty()
@@ -191,10 +202,10 @@ impl Pod {
             ..Default::default()
         };
         match proxy::start(options).await {
-            Err(error) => Exit::error(1, format!("{error:#}")),
+            Err(error) => ended(1, format!("{error:#}")),
             Ok(handle) => {
                 self.serves.proxy(handle.view.clone());
-                Exit::of(handle.wait().await)
+                gave_up(handle.wait().await)
             }
         }
     }
@@ -202,13 +213,13 @@ impl Pod {
     /// Nobody looks at it in here: it has its port.
     async fn front_end(self) -> Exit {
         let Ok(mut port) = host::listen("0.0.0.0:9090").await else {
-            return Exit::error(1, "9090 is taken".to_owned());
+            return ended(1, "9090 is taken".to_owned());
         };
         self.serves.stopper();
         loop {
             tokio::select! {
                 biased;
-                () = self.serves.stopped() => return Exit::error(0, String::new()),
+                () = self.serves.stopped() => return ended(0, String::new()),
                 accepted = port.accept() => drop(accepted),
             }
         }

@@ -1,6 +1,6 @@
 //! What must hold at every moment of a world.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::World;
 
@@ -10,6 +10,8 @@ pub struct Watch {
     violations: BTreeSet<String>,
     /// The group of each slot, 0 for none, when it was looked at last.
     slots: Option<Vec<i64>>,
+    /// What was told last of each pod.
+    told: BTreeMap<String, String>,
 }
 
 impl Watch {
@@ -21,6 +23,7 @@ impl Watch {
 
     /// One look.
     pub fn look(&mut self, world: &World) {
+        self.tell(world);
         self.one_dashboard(world);
         self.slots_stay_assigned(world);
     }
@@ -29,6 +32,29 @@ impl Watch {
         if self.violations.insert(what.clone()) {
             world.trace.tell(format!("VIOLATION {what}"));
         }
+    }
+
+    /// What changed since the last look, for the trace.
+    fn tell(&mut self, world: &World) {
+        let mut now: BTreeMap<String, String> = BTreeMap::new();
+        for (name, running) in world.pods_like("") {
+            let line = if running.is_up() { running.serves.summary() } else { "dead".to_owned() };
+            if line != "busy" {
+                now.insert(name, format!("({} {}) {line}", running.ip, running.node));
+            } else if let Some(before) = self.told.get(&name) {
+                now.insert(name, before.clone());
+            }
+        }
+        now.insert("status".to_owned(), world.ready().err().unwrap_or_else(|| "Ready".to_owned()));
+        for (name, line) in &now {
+            if self.told.get(name) != Some(line) {
+                world.trace.tell(format!("{name}: {line}"));
+            }
+        }
+        for name in self.told.keys().filter(|name| !now.contains_key(*name)) {
+            world.trace.tell(format!("{name}: gone"));
+        }
+        self.told = now;
     }
 
     fn one_dashboard(&mut self, world: &World) {

@@ -130,6 +130,22 @@ impl Serves {
         }
     }
 
+    /// What it has to tell of itself, in one line: nothing of much change.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self.get() {
+            What::Nothing => "starting".to_owned(),
+            What::Other => "up".to_owned(),
+            What::Redis(server) => server.summary(),
+            What::Sentinel(sentinel) => sentinel.summary(),
+            What::Proxy(view) => if view.is_online() { "online" } else { "waiting" }.to_owned(),
+            What::Dashboard(view) => match view.groups() {
+                Some(groups) => dashboard_line(&groups),
+                None => "busy".to_owned(),
+            },
+        }
+    }
+
     /// The dashboard that runs here.
     #[must_use]
     pub fn as_dashboard(&self) -> Option<dashboard::View> {
@@ -357,6 +373,15 @@ impl Drop for Container {
             self.pods.0.fabric.unplug(self.running.ip);
         }
     }
+}
+
+fn dashboard_line(groups: &[codis_double::wire::Group]) -> String {
+    let group = |group: &codis_double::wire::Group| {
+        let servers: Vec<&str> = group.servers.iter().map(|server| server.addr.as_str()).collect();
+        let mark = if group.out_of_sync { "!" } else { "" };
+        format!("g{}{mark}=[{}]{}", group.id, servers.join(" "), group.promoting.state)
+    };
+    groups.iter().map(group).collect::<Vec<_>>().join(" ")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

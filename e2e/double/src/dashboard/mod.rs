@@ -82,6 +82,12 @@ impl View {
         self.0.stop.raise();
     }
 
+    /// Its groups, as they are stored; nothing while it is busy or has read nothing yet.
+    pub fn groups(&self) -> Option<Vec<crate::wire::Group>> {
+        let state = self.0.state.try_lock().ok()?;
+        state.loaded.then(|| state.groups.values().cloned().collect())
+    }
+
     /// The group of each slot, 0 for none; nothing while it is busy or has read nothing yet.
     pub fn slot_owners(&self) -> Option<Vec<i64>> {
         let state = self.0.state.try_lock().ok()?;

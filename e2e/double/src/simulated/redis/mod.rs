@@ -244,6 +244,19 @@ impl Server {
         self.state().master.clone()
     }
 
+    /// Its role, whom it follows and what it has, in a few words.
+    pub fn summary(&self) -> String {
+        let state = self.state();
+        let keys = state.data.values().any(|keys| !keys.is_empty());
+        let data = if keys { "" } else { " empty" };
+        let fence = if state.is_fenced() { " fenced" } else { "" };
+        match &state.master {
+            None => format!("master{fence}{data}"),
+            Some(master) if state.link_up => format!("of {}{data}", master.host),
+            Some(master) => format!("of {} (down){data}", master.host),
+        }
+    }
+
     /// A key's value in database 0.
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
         self.state().data.get(&0)?.get(key).cloned()

@@ -72,9 +72,19 @@ impl Sentinel {
         }
     }
 
-    /// The address of a master, as it sees it.
-    pub fn master(&self, name: &str) -> Option<String> {
-        self.state().masters.get(name).map(|master| master.address.clone())
+    /// What it watches, in one line.
+    pub fn summary(&self) -> String {
+        let state = self.state();
+        let masters = state.masters.iter().map(|(name, master)| {
+            let mark = match (master.is_objectively_down, master.instance.is_down) {
+                (true, _) => "!!",
+                (_, true) => "!",
+                _ => "",
+            };
+            let (replicas, peers) = (master.replicas.len(), master.peers.len());
+            format!("{name}={}{mark}+{replicas}r{peers}s e{}", master.address, master.config_epoch)
+        });
+        masters.collect::<Vec<_>>().join(" ")
     }
 }
 

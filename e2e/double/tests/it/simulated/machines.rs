@@ -110,7 +110,10 @@ impl Host for Machine {
     }
 
     fn listen(&self, addr: &str) -> io::Result<Box<dyn Listener>> {
-        let local: SocketAddr = addr.parse().map_err(|_| ErrorKind::InvalidInput)?;
+        let mut local: SocketAddr = addr.parse().map_err(|_| ErrorKind::InvalidInput)?;
+        if local.ip().is_unspecified() {
+            local.set_ip(self.ip.parse().unwrap());
+        }
         let mut ports = self.world.ports.lock().unwrap();
         if ports.contains_key(&local) {
             return Err(ErrorKind::AddrInUse.into());

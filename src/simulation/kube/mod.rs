@@ -204,10 +204,11 @@ impl Kubernetes {
         }
         if is_due || any(&["Deployment", "ReplicaSet", "Pod"]) {
             self.deployments();
-            self.replica_sets();
+            self.replica_sets((!is_due).then_some(&news.owners));
         }
         if is_due || any(&["StatefulSet", "Pod", "PersistentVolumeClaim"]) {
-            self.stateful_sets();
+            let is_all = is_due || any(&["PersistentVolumeClaim"]);
+            self.stateful_sets((!is_all).then_some(&news.owners));
         }
         if any(&["PersistentVolumeClaim", "PersistentVolume", "StorageClass", "Pod"]) {
             self.claims();
@@ -223,11 +224,7 @@ impl Kubernetes {
         }
         self.hear_of_pods(&news.pods);
         self.sync_endpoints(&news.services);
-        if any(&["StatefulSet", "Deployment"]) {
-            self.budgets(None);
-        } else {
-            self.budgets(Some(&news.budgets));
-        }
+        self.budgets((!news.sizes).then_some(&news.budgets));
     }
 
     fn next_due(&self) -> Option<Timestamp> {

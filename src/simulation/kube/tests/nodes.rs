@@ -153,3 +153,58 @@ fn a_restart_in_place_sees_a_secret_of_a_minute_ago_and_a_new_pod_the_present_on
     world.pass(5);
     assert_eq!(sees(&world), "one");
 }
+
+#[test]
+fn a_pod_with_a_finalizer_stays_until_that_is_gone_though_its_processes_are() {
+    let mut world = World::new(1);
+    world.make("StatefulSet", stateful_set(|spec| spec["replicas"] = json!(1)));
+    world.pass(30);
+    world.change("Pod", "s-0", |pod| {
+        pod["metadata"]["finalizers"] = json!(["codis.k8s.io/one"])
+    });
+    let uid = world.get("Pod", "s-0")["metadata"]["uid"].clone();
+    world.delete("Pod", "s-0", Value::Null);
+    world.pass(60);
+    let pod = world.get("Pod", "s-0");
+    assert_eq!(
+        (&pod["metadata"]["uid"], text(&pod, "/status/phase")),
+        (&uid, "Succeeded")
+    );
+    assert_eq!(world.toy.0.lock().unwrap().launches.len(), 1);
+    world.change("Pod", "s-0", |pod| pod["metadata"]["finalizers"] = json!([]));
+    world.pass(30);
+    assert_ne!(world.get("Pod", "s-0")["metadata"]["uid"], uid);
+    assert_eq!(world.ready(), 1);
+}
+
+#[test]
+fn a_node_that_gets_its_power_back_runs_its_pods_again_in_place_with_what_was_on_disk() {
+    let mut world = World::new(1);
+    world.make(
+        "StatefulSet",
+        stateful_set(|spec| {
+            spec["replicas"] = json!(1);
+            spec["template"]["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
+            spec["template"]["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+        }),
+    );
+    world.pass(30);
+    let pod = world.get("Pod", "s-0");
+    let node = text(&pod, "/spec/nodeName").to_owned();
+    world.kube.node_down(&node, true);
+    world.pass(60);
+    world.kube.node_down(&node, false);
+    world.pass(30);
+    let again = world.get("Pod", "s-0");
+    assert_eq!(
+        (again["metadata"]["uid"] == pod["metadata"]["uid"], world.ready()),
+        (true, 1)
+    );
+    assert_ne!(again["status"]["podIP"], pod["status"]["podIP"]);
+    let told = world.toy.0.lock().unwrap();
+    let [first, second] = told.launches.as_slice() else {
+        panic!("{:?}", told.launches)
+    };
+    assert_eq!((&first.volume, second.restarts), (&second.volume, 1));
+    assert!(told.deleted.is_empty());
+}

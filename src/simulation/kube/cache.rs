@@ -23,7 +23,7 @@ pub(super) struct Pod {
     pub phase: String,
     /// The uid of its controller.
     pub owner: String,
-    /// The names of the Secrets and ConfigMaps aren't among them: the claims that it mounts.
+    /// The claims that it mounts, by name.
     pub claims: Vec<String>,
     pub is_ready: bool,
     pub ready_since: Option<Timestamp>,

@@ -9,7 +9,7 @@
 //! rolling back, progress deadlines; resources and preemption in the scheduler, host ports, pod affinity by namespace selectors;
 //! metrics (an autoscaler's wish is told: [`Kubernetes::hpa_wish`]); leases of nodes as objects; volumes that exist before their
 //! claims, resizing, snapshots; sidecars, ephemeral and resized containers, lifecycle hooks other than `preStop`; images as such;
-//! the end of namespaces.
+//! the end of namespaces; the condition `DisruptionTarget`; init containers that run again when a node is back.
 
 mod budgets;
 mod cache;

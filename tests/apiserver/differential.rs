@@ -421,7 +421,9 @@ fn sequence(subject: &Subject, chance: &mut Chance) -> Vec<Ask> {
         tidy(&mut part);
         // What is only a part of an object doesn't make one.
         json_patch(&mut part, &json!({"metadata": {"uid": "$uid"}}));
-        let exists = asks.last().is_some_and(|ask| ask.method != "DELETE");
+        let exists = asks
+            .last()
+            .is_some_and(|ask| ask.method != "DELETE" && !ask.path.ends_with("/eviction"));
         let choice = if exists { chance.below(12) } else { chance.below(4) };
         asks.push(match choice {
             0 | 1 => ask(
@@ -450,6 +452,18 @@ fn sequence(subject: &Subject, chance: &mut Chance) -> Vec<Ask> {
                     json_patch(&mut status, &about);
                     ask("PATCH", format!("{one}/status?fieldManager=operator&force=true"), APPLY, status)
                 }
+            }
+            10 if ["statefulsets", "deployments"].iter().any(|kind| subject.path.ends_with(kind)) => {
+                // Another number each time: a scale that changes nothing is a write there, and none here.
+                let scale = json!({"spec": {"replicas": chance.of(&[0, 7, 8, 9])}});
+                match chance.below(3) {
+                    0 => ask("GET", format!("{one}/scale"), JSON, Value::Null),
+                    _ => ask("PATCH", format!("{one}/scale?fieldManager=scaler"), MERGE, scale),
+                }
+            }
+            10 if subject.path.ends_with("pods") && chance.below(2) == 0 => {
+                let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "x", "namespace": "{ns}"}});
+                ask("POST", format!("{one}/eviction"), JSON, eviction)
             }
             10 => ask("GET", format!("{}?labelSelector=a", subject.path), JSON, Value::Null),
             _ => {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{answer::Refusal, kinds::Kind, objects::text};
+use super::{answer::Refusal, kinds::Kind, objects::text, schema};
 
 /// Sets a field that isn't set.
 fn set(object: &mut Value, pointer: &str, value: Value) {
@@ -16,6 +16,7 @@ fn set(object: &mut Value, pointer: &str, value: Value) {
 
 /// Fills in what typed kinds have and nobody gave.
 pub(super) fn fill(kind: Kind, object: &mut Value) {
+    schema::prune(kind, object);
     match kind.kind {
         "Service" => service(object),
         "StatefulSet" => stateful_set(object),
@@ -270,6 +271,7 @@ fn requests(container: &mut Value) {
 
 /// Whether an object has what its kind must have.
 pub(super) fn is_complete(kind: Kind, object: &Value) -> Result<(), Refusal> {
+    schema::check(kind, object)?;
     let why = match kind.kind {
         "Service" => {
             let has_ports = object["spec"]["ports"].as_array().is_some_and(|ports| !ports.is_empty());

@@ -3,8 +3,8 @@
 //!
 //! What goes wrong between it and its clients is decided from outside (`faults`). Garbage is collected by `simulation::kube`.
 //!
-//! What it doesn't do yet: the rules of the CRDs (schema and CEL). What it won't: authentication and authorization (everybody may do everything), admission but that of pods and claims, protobuf and tables,
-//! strategic merge and JSON patches, pagination (a list is one page), field selectors other than `metadata.name`,
+//! What it doesn't do yet: the rules of the CRDs in CEL (their schemas it does). What it won't: authentication and
+//! authorization (everybody may do everything), admission but that of pods and claims, protobuf and tables, strategic merge and JSON patches, pagination (a list is one page), field selectors other than `metadata.name`,
 //! `fieldValidation`, conversion between versions of a kind. Defaults are those of the fields that the operator leaves out
 //! (`defaults`); claims aren't compared with the real one's.
 
@@ -18,6 +18,7 @@ mod kinds;
 mod objects;
 mod parts;
 mod request;
+mod schema;
 mod store;
 mod watch;
 mod write;

@@ -164,7 +164,7 @@ fn is_left_out(field: &str, value: &Value) -> bool {
 }
 
 /// A quantity in its shortest form: `1024Mi` is `1Gi`, `0.5` is `500m`.
-fn quantity(text: &str) -> Option<String> {
+pub(super) fn quantity(text: &str) -> Option<String> {
     const BINARY: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     const DECIMAL: [(&str, u32); 10] = [
         ("E", 27),

@@ -37,7 +37,8 @@ impl Store {
         let mut new = old.clone();
         new["spec"]["replicas"] = json!(replicas);
         let new = self.admit_change(request, &old, new)?;
-        let new = apply::managed_by_update(request, Some(&old), new, now);
+        let mut new = apply::managed_by_update(request, Some(&old), new, now);
+        as_scaled(&mut new, replicas);
         let new = self.put_changed(request, &old, new)?;
         Ok(Answer::ok(scale_of(&new)))
     }
@@ -111,6 +112,17 @@ impl Store {
         budget["metadata"]["resourceVersion"] = json!(version);
         self.write(key, Some(budget));
         Ok(())
+    }
+}
+
+/// As the real server notes who scaled: without a time, and nobody where it was to none.
+fn as_scaled(object: &mut Value, replicas: i64) {
+    let Some(Value::Array(managers)) = object.pointer_mut("/metadata/managedFields") else {
+        return;
+    };
+    managers.retain(|managed| replicas != 0 || managed["subresource"] != "scale");
+    for managed in managers.iter_mut().filter(|managed| managed["subresource"] == "scale") {
+        managed.as_object_mut().map(|managed| managed.remove("time"));
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Pod {
     pub phase: String,
     /// The uid of its controller.
     pub owner: String,
-    /// The names of the Secrets and ConfigMaps aren't among them: the claims that it mounts.
+    /// The claims that it mounts, by name.
     pub claims: Vec<String>,
     pub is_ready: bool,
     pub ready_since: Option<Timestamp>,
@@ -100,6 +100,10 @@ pub(super) struct Cache {
 pub(super) struct News {
     /// Kinds of which something changed, pods by what others see of them.
     pub kinds: BTreeSet<&'static str>,
+    /// Controllers that changed, or whose pods did, by uid.
+    pub owners: BTreeSet<String>,
+    /// Whether a controller's spec changed.
+    pub sizes: bool,
     /// Pods of which anything changed.
     pub pods: BTreeSet<Name>,
     /// Services and budgets whose pods changed, and themselves.
@@ -156,6 +160,7 @@ impl Cache {
         }
         self.news.kinds.insert(kind);
         match kind {
+            "StatefulSet" | "ReplicaSet" | "Deployment" => self.take_owner(change),
             "Service" => drop(self.news.services.insert(name.clone())),
             "PodDisruptionBudget" => drop(self.news.budgets.insert(name.clone())),
             _ => {}
@@ -165,6 +170,17 @@ impl Cache {
             Some(new) => drop(all.insert(name, new.clone())),
             None => drop(all.remove(&name)),
         }
+    }
+
+    fn take_owner(&mut self, change: &Change) {
+        let generation =
+            |object: &Option<Arc<Value>>| object.as_ref().map(|object| object["metadata"]["generation"].clone());
+        self.news.sizes |= generation(&change.old) != generation(&change.new);
+        let uid = change
+            .new
+            .as_ref()
+            .map(|object| text(object, "/metadata/uid").to_owned());
+        self.news.owners.extend(uid);
     }
 
     fn garbage(&mut self, change: &Change) {
@@ -197,6 +213,7 @@ impl Cache {
         }
         self.news.kinds.insert("Pod");
         for pod in [old, new].iter().flatten() {
+            self.news.owners.insert(pod.owner.clone());
             let of = |kind: &str, selected: fn(&Value, &Value) -> bool| -> Vec<Name> {
                 let near = self
                     .all(kind)

@@ -9,7 +9,7 @@
 //! rolling back, progress deadlines; resources and preemption in the scheduler, host ports, pod affinity by namespace selectors;
 //! metrics (an autoscaler's wish is told: [`Kubernetes::hpa_wish`]); leases of nodes as objects; volumes that exist before their
 //! claims, resizing, snapshots; sidecars, ephemeral and resized containers, lifecycle hooks other than `preStop`; images as such;
-//! the end of namespaces.
+//! the end of namespaces; the condition `DisruptionTarget`; init containers that run again when a node is back.
 
 mod budgets;
 mod cache;
@@ -204,10 +204,11 @@ impl Kubernetes {
         }
         if is_due || any(&["Deployment", "ReplicaSet", "Pod"]) {
             self.deployments();
-            self.replica_sets();
+            self.replica_sets((!is_due).then_some(&news.owners));
         }
         if is_due || any(&["StatefulSet", "Pod", "PersistentVolumeClaim"]) {
-            self.stateful_sets();
+            let is_all = is_due || any(&["PersistentVolumeClaim"]);
+            self.stateful_sets((!is_all).then_some(&news.owners));
         }
         if any(&["PersistentVolumeClaim", "PersistentVolume", "StorageClass", "Pod"]) {
             self.claims();
@@ -223,11 +224,7 @@ impl Kubernetes {
         }
         self.hear_of_pods(&news.pods);
         self.sync_endpoints(&news.services);
-        if any(&["StatefulSet", "Deployment"]) {
-            self.budgets(None);
-        } else {
-            self.budgets(Some(&news.budgets));
-        }
+        self.budgets((!news.sizes).then_some(&news.budgets));
     }
 
     fn next_due(&self) -> Option<Timestamp> {

@@ -1,5 +1,7 @@
 //! The ReplicaSet controller.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -10,12 +12,14 @@ use super::{
 };
 
 impl Kubernetes {
-    pub(super) fn replica_sets(&mut self) {
+    /// Those of these uids, or all.
+    pub(super) fn replica_sets(&mut self, some: Option<&BTreeSet<String>>) {
         let sets: Vec<_> = self.cache.all("ReplicaSet").values().cloned().collect();
-        for cached in sets {
+        let is_asked = |uid: &str| some.is_none_or(|some| some.contains(uid));
+        for cached in sets.iter().filter(|set| is_asked(text(set, "/metadata/uid"))) {
             // A Deployment may have scaled it just now.
-            let name = text(&cached, "/metadata/name");
-            if let Some(raw) = self.api.find("ReplicaSet", text(&cached, "/metadata/namespace"), name) {
+            let name = text(cached, "/metadata/name");
+            if let Some(raw) = self.api.find("ReplicaSet", text(cached, "/metadata/namespace"), name) {
                 self.replica_set(&raw);
             }
         }

@@ -8,7 +8,6 @@ use super::{
     Kubernetes,
     cache::Pod,
     object::{list, meets, selects, set_condition, text},
-    spread,
 };
 
 /// A pod that is to be placed, and what it asks of nodes.
@@ -194,9 +193,4 @@ pub(super) fn is_about(term: &Value, namespace: &str, pod: &Pod) -> bool {
         some => some.iter().any(|known| *known == pod.name.0),
     };
     is_near && selects(&term["labelSelector"], pod.labels())
-}
-
-/// The part of the world that a node is in.
-pub(super) fn domain<'n>(node: &'n Value, key: &str) -> Option<&'n Value> {
-    spread::label(node, key)
 }

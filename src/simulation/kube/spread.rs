@@ -5,14 +5,14 @@ use serde_json::Value;
 use super::{
     cache::Pod,
     object::{list, selects, text},
-    schedule::{Placement, domain, is_about},
+    schedule::{Placement, is_about},
 };
 
 const REQUIRED: &str = "/requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "/preferredDuringSchedulingIgnoredDuringExecution";
 
-/// A label of a node.
-pub(super) fn label<'n>(node: &'n Value, key: &str) -> Option<&'n Value> {
+/// The part of the world that a node is in.
+fn domain<'n>(node: &'n Value, key: &str) -> Option<&'n Value> {
     node["metadata"]["labels"].get(key)
 }
 

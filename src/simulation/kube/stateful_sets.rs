@@ -1,5 +1,7 @@
 //! The StatefulSet controller: which pods are made and deleted, in which order; and the status.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -46,10 +48,13 @@ fn revision(pod: &Pod) -> &str {
 }
 
 impl Kubernetes {
-    pub(super) fn stateful_sets(&mut self) {
+    /// Those of these uids, or all.
+    pub(super) fn stateful_sets(&mut self, some: Option<&BTreeSet<String>>) {
         let sets: Vec<_> = self.cache.all("StatefulSet").values().cloned().collect();
         for raw in sets {
-            self.stateful_set(&raw);
+            if some.is_none_or(|some| some.contains(text(&raw, "/metadata/uid"))) {
+                self.stateful_set(&raw);
+            }
         }
     }
 

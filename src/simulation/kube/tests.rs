@@ -1,6 +1,7 @@
 //! The simulated Kubernetes, with processes that do nothing but run.
 
 mod clients;
+mod nodes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -327,62 +328,6 @@ fn a_pod_that_dies_restarts_in_place_after_waits_that_grow() {
 }
 
 #[test]
-fn a_node_that_dies_loses_its_pods_once_they_tolerate_it_no_longer_and_a_stateful_pod_waits_for_it() {
-    let mut world = World::new(1);
-    world.make("Deployment", deployment());
-    world.make("StatefulSet", stateful_set(|spec| spec["replicas"] = json!(1)));
-    world.pass(30);
-    let pod = world.get("Pod", "s-0");
-    let node = text(&pod, "/spec/nodeName").to_owned();
-    world.kube.node_down(&node, true);
-    world.pass(35);
-    assert_eq!(condition(&world.get("Pod", "s-0"), "Ready"), "True");
-    world.pass(10);
-    assert_eq!(condition(&world.get("Pod", "s-0"), "Ready"), "False");
-    let ready = Value::clone(&world.api.find("Node", "", &node).unwrap());
-    assert_eq!(condition(&ready, "Ready"), "Unknown");
-    world.pass(290);
-    assert!(world.get("Pod", "s-0")["metadata"]["deletionTimestamp"].is_null());
-    world.pass(60);
-    assert!(!world.get("Pod", "s-0")["metadata"]["deletionTimestamp"].is_null());
-    assert_eq!(world.get("Deployment", "d")["status"]["availableReplicas"], 3);
-    world.delete("Pod", "s-0", json!({"gracePeriodSeconds": 0}));
-    world.pass(30);
-    let new = world.get("Pod", "s-0");
-    assert_ne!(text(&new, "/spec/nodeName"), node);
-    assert_ne!(new["metadata"]["uid"], pod["metadata"]["uid"]);
-    world.kube.node_down(&node, false);
-    world.pass(30);
-    let ready = Value::clone(&world.api.find("Node", "", &node).unwrap());
-    assert_eq!(
-        (condition(&ready, "Ready"), ready["spec"].get("taints")),
-        ("True", None)
-    );
-    assert!(
-        world
-            .pods()
-            .iter()
-            .all(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-    );
-}
-
-#[test]
-fn a_frozen_kubelets_processes_run_on_and_those_that_were_deleted_by_force_end_when_it_thaws() {
-    let mut world = World::new(1);
-    world.make("StatefulSet", stateful_set(|spec| spec["replicas"] = json!(1)));
-    world.pass(30);
-    let node = text(&world.get("Pod", "s-0"), "/spec/nodeName").to_owned();
-    let uid = text(&world.get("Pod", "s-0"), "/metadata/uid").to_owned();
-    world.kube.kubelet_frozen(&node, true);
-    world.delete("Pod", "s-0", json!({"gracePeriodSeconds": 0}));
-    world.pass(60);
-    assert!(world.kube.sandboxes[&uid].containers[0].is_running());
-    world.kube.kubelet_frozen(&node, false);
-    world.pass(5);
-    assert!(!world.kube.sandboxes.contains_key(&uid));
-}
-
-#[test]
 fn a_process_that_ignores_its_end_is_killed_when_its_time_is_over() {
     let mut world = World::new(1);
     world.make("StatefulSet", stateful_set(|spec| spec["replicas"] = json!(1)));
@@ -394,65 +339,6 @@ fn a_process_that_ignores_its_end_is_killed_when_its_time_is_over() {
     assert_eq!(world.get("Pod", "s-0")["metadata"]["uid"], uid);
     world.pass(2);
     assert_ne!(world.get("Pod", "s-0")["metadata"]["uid"], uid);
-}
-
-#[test]
-fn a_claim_keeps_its_volume_and_a_local_one_its_node() {
-    for class in ["disk", "net"] {
-        let mut world = World::new(1);
-        world.make(
-            "StatefulSet",
-            stateful_set(|spec| {
-                spec["template"]["spec"]["containers"][0]["volumeMounts"] =
-                    json!([{"name": "data", "mountPath": "/data"}]);
-                spec["volumeClaimTemplates"] = json!([{
-                    "metadata": {"name": "data"},
-                    "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class,
-                        "resources": {"requests": {"storage": "1Gi"}}},
-                }]);
-            }),
-        );
-        world.pass(60);
-        assert_eq!(world.ready(), 3, "{class}");
-        let node = text(&world.get("Pod", "s-0"), "/spec/nodeName").to_owned();
-        let volume = text(&world.get("PersistentVolumeClaim", "data-s-0"), "/spec/volumeName").to_owned();
-        world.kube.cordon(&node, true);
-        world.delete("Pod", "s-0", Value::Null);
-        world.pass(60);
-        let pod = world.get("Pod", "s-0");
-        assert_eq!(
-            condition(&pod, "PodScheduled"),
-            if class == "disk" { "False" } else { "True" },
-            "{class}"
-        );
-        world.kube.cordon(&node, false);
-        world.pass(60);
-        assert_eq!(
-            text(&world.get("Pod", "s-0"), "/spec/nodeName") == node,
-            class == "disk"
-        );
-        let launches = world.toy.0.lock().unwrap().launches.clone();
-        let last = launches.iter().rfind(|launch| launch.pod == "s-0").unwrap();
-        assert_eq!(last.volume.as_deref(), Some(volume.as_str()));
-        world.delete("StatefulSet", "s", Value::Null);
-        world.pass(60);
-        world.delete("PersistentVolumeClaim", "data-s-0", Value::Null);
-        world.pass(1);
-        assert_eq!(world.toy.0.lock().unwrap().deleted.as_slice(), [volume], "{class}");
-    }
-}
-
-#[test]
-fn what_an_owner_owned_goes_with_it_unless_it_is_orphaned() {
-    for (policy, is_left) in [("Background", false), ("Foreground", false), ("Orphan", true)] {
-        let mut world = World::new(1);
-        world.make("Deployment", deployment());
-        world.pass(30);
-        world.delete("Deployment", "d", json!({"propagationPolicy": policy}));
-        world.pass(60);
-        assert!(!world.has("Deployment", "d"), "{policy}");
-        assert_eq!(world.names().len(), if is_left { 3 } else { 0 }, "{policy}");
-    }
 }
 
 #[test]
@@ -503,43 +389,6 @@ fn an_autoscaler_keeps_to_its_bounds() {
             Some(gets as i64)
         );
     }
-}
-
-#[test]
-fn a_restart_in_place_sees_a_secret_of_a_minute_ago_and_a_new_pod_the_present_one() {
-    let mut world = World::new(1);
-    let secret = |text: &str| json!({"metadata": {"name": "c"}, "data": {"file": text}});
-    world.make("Secret", secret("b25l"));
-    world.make(
-        "StatefulSet",
-        stateful_set(|spec| {
-            spec["replicas"] = json!(1);
-            spec["template"]["spec"]["volumes"] = json!([{"name": "config", "secret": {"secretName": "c"}}]);
-            spec["template"]["spec"]["containers"][0]["volumeMounts"] =
-                json!([{"name": "config", "mountPath": "/etc/c"}]);
-        }),
-    );
-    world.pass(20);
-    let sees = |world: &World| {
-        let told = world.toy.0.lock().unwrap();
-        String::from_utf8(told.launches.last().unwrap().files["/etc/c/file"].clone()).unwrap()
-    };
-    assert_eq!(sees(&world), "one");
-    world.change("Secret", "c", |s| s["data"]["file"] = json!("dHdv"));
-    world.kube.kill_process("default", "s-0");
-    world.pass(5);
-    assert_eq!(
-        (sees(&world), world.toy.0.lock().unwrap().launches.len()),
-        ("one".to_owned(), 2)
-    );
-    world.delete("Pod", "s-0", Value::Null);
-    world.pass(10);
-    assert_eq!(sees(&world), "two");
-    world.change("Secret", "c", |s| s["data"]["file"] = json!("b25l"));
-    world.pass(70);
-    world.kube.kill_process("default", "s-0");
-    world.pass(5);
-    assert_eq!(sees(&world), "one");
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub(super) struct Sandbox {
     is_leaving: bool,
     /// When it was taken on by its node.
     since: Timestamp,
+    /// When the next thing is due, as it was when something was done last.
+    due: Option<Timestamp>,
     /// Whether its status is to be told.
     pub is_news: bool,
 }
@@ -98,6 +100,7 @@ impl Kubernetes {
             is_gone: false,
             is_leaving: super::object::is_going(raw),
             since: self.now,
+            due: None,
             is_news: true,
         };
         sandbox.mounted = self.mounts(&sandbox);
@@ -118,6 +121,7 @@ impl Kubernetes {
             };
             let is_done = self.sync(uid, &mut sandbox);
             if !is_done {
+                sandbox.due = sandbox.next_due();
                 self.sandboxes.insert(uid.clone(), sandbox);
             }
         }
@@ -126,29 +130,17 @@ impl Kubernetes {
 
     /// Whether there is something to do for a pod now.
     fn is_due(&self, sandbox: &Sandbox) -> bool {
-        if !self.nodes.get(&sandbox.node).is_some_and(super::NodeState::works) {
-            return false;
-        }
-        let is_told = sandbox.ends_by.is_some();
-        sandbox.is_news
-            || (sandbox.is_leaving && !is_told)
-            || sandbox.containers.iter().any(Container::has_ended)
-            || self.due_of(sandbox).is_some_and(|due| due <= self.now)
+        let is_due = sandbox.is_news
+            || (sandbox.is_leaving && sandbox.ends_by.is_none())
+            || sandbox.due.is_some_and(|due| due <= self.now)
+            || sandbox.containers.iter().any(Container::has_ended);
+        is_due && self.nodes.get(&sandbox.node).is_some_and(super::NodeState::works)
     }
 
     /// When the next thing is due for a pod.
     pub(super) fn due_of(&self, sandbox: &Sandbox) -> Option<Timestamp> {
-        if !self.nodes.get(&sandbox.node).is_some_and(super::NodeState::works) {
-            return None;
-        }
-        if sandbox.ends_by.is_some() {
-            return sandbox.ends_by;
-        }
-        let next = sandbox.containers.iter().enumerate().filter_map(|(index, container)| {
-            let waits = matches!(container.state, State::Waiting { .. });
-            (!waits || sandbox.may_start(index)).then(|| container.due()).flatten()
-        });
-        next.chain([sandbox.remounts_at]).min()
+        let works = self.nodes.get(&sandbox.node).is_some_and(super::NodeState::works);
+        sandbox.due.filter(|_| works)
     }
 
     /// Does all that is due for a pod; says whether nothing of it is left.
@@ -257,6 +249,18 @@ impl Kubernetes {
 }
 
 impl Sandbox {
+    /// When the next thing is due that doesn't come from outside.
+    fn next_due(&self) -> Option<Timestamp> {
+        if self.ends_by.is_some() {
+            return self.ends_by;
+        }
+        let next = self.containers.iter().enumerate().filter_map(|(index, container)| {
+            let waits = matches!(container.state, State::Waiting { .. });
+            (!waits || self.may_start(index)).then(|| container.due()).flatten()
+        });
+        next.chain([self.remounts_at]).min()
+    }
+
     /// Whether a container's turn has come: those that initialize have theirs one after another.
     fn may_start(&self, index: usize) -> bool {
         let before = self.containers.iter().take(index.min(self.initial));

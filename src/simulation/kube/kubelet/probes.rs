@@ -117,7 +117,7 @@ fn probe(container: &mut Container, now: Timestamp) -> Outcome {
         return outcome;
     };
     for prober in &mut run.probers {
-        if !prober.due(run.is_started).is_some_and(|due| due <= now) {
+        if prober.due(run.is_started).is_none_or(|due| due > now) {
             continue;
         }
         let is_good = run.process.probe(&prober.probe);

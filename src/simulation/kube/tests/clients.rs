@@ -245,3 +245,56 @@ async fn faults_refuse_lose_replies_show_the_past_and_delay() {
     world.api.heal();
     assert_eq!(maps.list(&ListParams::default()).await.unwrap().items.len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_goes_on_after_its_watch_broke_and_a_reply_was_lost() {
+    let world = World::new(1);
+    let maps = Api::<ConfigMap>::namespaced(world.api.client(), "default");
+    maps.create(&PostParams::default(), &map("first", "a")).await.unwrap();
+    let watcher = kube::runtime::watcher(maps.clone(), kube::runtime::watcher::Config::default());
+    let mut applied = kube::runtime::WatchStreamExt::applied_objects(watcher).boxed();
+    let mut names = Vec::new();
+    let mut failures = 0;
+    for name in ["second", "third", "fourth"] {
+        loop {
+            match applied.next().await.unwrap() {
+                Ok(map) => break names.push(map.metadata.name.unwrap()),
+                Err(_) => failures += 1,
+            }
+        }
+        world.api.break_watches();
+        let mut is_lost = false;
+        world.api.set_faults(move |asked| {
+            let is_first = asked.verb == "watch" && !std::mem::replace(&mut is_lost, true);
+            is_first.then_some(Fault::LoseReply)
+        });
+        maps.create(&PostParams::default(), &map(name, "a")).await.unwrap();
+    }
+    assert_eq!(names, ["first", "second", "third"]);
+    assert!(failures > 0);
+}
+
+#[tokio::test]
+async fn a_custom_resource_that_breaks_its_schema_is_refused() {
+    let world = World::new(1);
+    let clusters = Api::<kube::api::DynamicObject>::namespaced_with(
+        world.api.client(),
+        "default",
+        &kube::api::ApiResource::erase::<CodisCluster>(&()),
+    );
+    let broken = json!({
+        "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster", "metadata": {"name": "c"},
+        "spec": {"coordinatorName": "filesystem"},
+    });
+    let broken = serde_json::from_value(broken).unwrap();
+    let refused = clusters.create(&PostParams::default(), &broken).await.unwrap_err();
+    let kube::Error::Api(status) = refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(
+        (status.code, status.message.contains("spec.codisProxy: Required value")),
+        (422, true),
+        "{}",
+        status.message
+    );
+}

@@ -39,7 +39,10 @@ fn seeds(text: &str) -> Result<RangeInclusive<u64>> {
             .with_context(|| format!("{word:?} in {text:?} is no seed: give A or A..B"))
     };
     let (first, last) = (number(first)?, number(last)?);
-    ensure!(first <= last, "{text:?} has no seeds: the first is greater than the last");
+    ensure!(
+        first <= last,
+        "{text:?} has no seeds: the first is greater than the last"
+    );
     Ok(first..=last)
 }
 
@@ -92,7 +95,10 @@ impl Simulate {
     fn tell(&self, outcome: &Outcome) -> Result<()> {
         let seed = outcome.scenario.seed;
         println!("\nseed {seed}: {}", outcome.scenario);
-        outcome.violations.iter().for_each(|what| println!("  VIOLATION {what}"));
+        outcome
+            .violations
+            .iter()
+            .for_each(|what| println!("  VIOLATION {what}"));
         println!(
             "  replay: codis-operator simulate --seeds {seed} --scenario {} --trace",
             self.scenario

@@ -38,14 +38,21 @@ impl Watch {
     fn tell(&mut self, world: &World) {
         let mut now: BTreeMap<String, String> = BTreeMap::new();
         for (name, running) in world.pods_like("") {
-            let line = if running.is_up() { running.serves.summary() } else { "dead".to_owned() };
+            let line = if running.is_up() {
+                running.serves.summary()
+            } else {
+                "dead".to_owned()
+            };
             if line != "busy" {
                 now.insert(name, format!("({} {}) {line}", running.ip, running.node));
             } else if let Some(before) = self.told.get(&name) {
                 now.insert(name, before.clone());
             }
         }
-        now.insert("status".to_owned(), world.ready().err().unwrap_or_else(|| "Ready".to_owned()));
+        now.insert(
+            "status".to_owned(),
+            world.ready().err().unwrap_or_else(|| "Ready".to_owned()),
+        );
         for (name, line) in &now {
             if self.told.get(name) != Some(line) {
                 world.trace.tell(format!("{name}: {line}"));
@@ -59,7 +66,9 @@ impl Watch {
 
     fn one_dashboard(&mut self, world: &World) {
         let up = world.pods_like("-dashboard-").into_iter();
-        let online = up.filter(|(_, running)| running.is_up() && running.serves.as_dashboard().is_some_and(|view| view.is_online()));
+        let online = up.filter(|(_, running)| {
+            running.is_up() && running.serves.as_dashboard().is_some_and(|view| view.is_online())
+        });
         if online.count() > 1 {
             self.broken(world, "two dashboards hold the lock".to_owned());
         }
@@ -73,7 +82,10 @@ impl Watch {
         };
         let Some(owners) = view.slot_owners() else { return };
         if let Some(before) = &self.slots {
-            let orphaned = before.iter().zip(&owners).filter(|(before, now)| **before > 0 && **now == 0);
+            let orphaned = before
+                .iter()
+                .zip(&owners)
+                .filter(|(before, now)| **before > 0 && **now == 0);
             let count = orphaned.count();
             if count > 0 {
                 self.broken(world, format!("{count} slots lost their group"));

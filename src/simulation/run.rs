@@ -170,7 +170,10 @@ impl Play<'_> {
         match event.act {
             Act::Wish(wish) => {
                 let patch = wish.patch(&self.world.plan);
-                self.world.wish(patch).await.map_err(|error| format!("{wish:?}: {error:#}"))?;
+                self.world
+                    .wish(patch)
+                    .await
+                    .map_err(|error| format!("{wish:?}: {error:#}"))?;
                 self.phase = wish.kind();
                 Ok(None)
             }

@@ -110,12 +110,18 @@ impl Scenario {
         let at = |chance: &mut fastrand::Rng| Duration::from_millis(chance.u64(500..25_000));
         if let Some(wish) = wish {
             let act = Act::Wish(wish);
-            scenario.events.push(Event { at: at(&mut chance), act });
+            scenario.events.push(Event {
+                at: at(&mut chance),
+                act,
+            });
         }
         if name != "calm" {
             for _ in 0..chance.u8(1..=3) {
                 let act = Act::Fault(fault(&mut chance));
-                scenario.events.push(Event { at: at(&mut chance), act });
+                scenario.events.push(Event {
+                    at: at(&mut chance),
+                    act,
+                });
             }
         }
         scenario.events.sort_by_key(|event| event.at);

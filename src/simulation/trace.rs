@@ -50,7 +50,10 @@ impl Trace {
             digest.update(line);
             digest.update(b"\n");
         }
-        digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        digest.finalize()[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<String>> {

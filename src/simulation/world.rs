@@ -196,7 +196,8 @@ impl World {
     pub fn client(&mut self, pace: Duration) {
         self.clients += 1;
         let name = format!("k{}", self.clients);
-        self.way().write(Ipv4Addr::new(10, 246, 0, self.clients), name, pace, &self.ledger);
+        self.way()
+            .write(Ipv4Addr::new(10, 246, 0, self.clients), name, pace, &self.ledger);
     }
 
     /// How clients find the cluster.

@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use codis_double::{dashboard, host, host::Tasks, proxy, simulated::{disk::Disk, redis, sentinel}};
+use codis_double::{
+    dashboard, host,
+    host::Tasks,
+    proxy,
+    simulated::{disk::Disk, redis, sentinel},
+};
 use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
 
@@ -243,7 +248,12 @@ impl Runtime for Pods {
             volume: launch.volume.clone(),
             tasks: machine.tasks.clone(),
             serves: Serves::default(),
-            script: launch.command.last().and_then(|word| word.rsplit('/').next()).unwrap_or_default().to_owned(),
+            script: launch
+                .command
+                .last()
+                .and_then(|word| word.rsplit('/').next())
+                .unwrap_or_default()
+                .to_owned(),
             exit: Arc::default(),
             number,
         };
@@ -309,7 +319,12 @@ impl Process for Container {
         let Some(drain) = pre_stop.and_then(|handler| handler["exec"]["command"].as_array().cloned()) else {
             return self.running.end(&serves, &self.pods.0.changed);
         };
-        let seconds = |index: usize| drain.get(index).and_then(|word| word.as_str()?.parse().ok()).unwrap_or(0);
+        let seconds = |index: usize| {
+            drain
+                .get(index)
+                .and_then(|word| word.as_str()?.parse().ok())
+                .unwrap_or(0)
+        };
         let (lingers, patience) = (Duration::from_secs(seconds(2)), Duration::from_secs(seconds(3)));
         let (running, changed) = (self.running.clone(), self.pods.0.changed.clone());
         tokio::spawn(async move {
@@ -365,7 +380,10 @@ impl Drop for Container {
     fn drop(&mut self) {
         // The pod is gone, if nothing newer runs in it.
         let mut state = lock(&self.pods.0.state);
-        let is_last = state.running.get(&self.key).is_some_and(|last| last.number == self.running.number);
+        let is_last = state
+            .running
+            .get(&self.key)
+            .is_some_and(|last| last.number == self.running.number);
         if is_last {
             state.running.remove(&self.key);
             drop(state);

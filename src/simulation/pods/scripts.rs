@@ -3,14 +3,13 @@
 //!
 //! Left out: products on etcd and zookeeper (a simulated dashboard keeps its topology on its volume).
 
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use codis_double::{
     config::{DashboardConfig, ProxyConfig},
-    dashboard, host::{self, Files as _}, proxy,
+    dashboard,
+    host::{self, Files as _},
+    proxy,
     redis::Connection,
     simulated::{disk::Disk, redis, sentinel},
 };

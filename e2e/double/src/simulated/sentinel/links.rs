@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::Sentinel;
-use super::state::{Instance, Peer, State, Task};
+use super::state::{HELLO, Instance, Peer, State, Task};
 use crate::host;
 use crate::redis::Connection;
 
@@ -77,7 +77,8 @@ async fn hear(sentinel: &Sentinel, address: &str, password: &str) -> Option<()> 
     let mut connection = Connection::open(address, password, PATIENCE).await.ok()?;
     connection.command(&["SUBSCRIBE", CHANNEL]).await.ok()?;
     loop {
-        let message = connection.next().await.ok()?;
+        // At least its own hellos arrive, where anything does.
+        let message = timeout(3 * HELLO, connection.next()).await.ok()?.ok()?;
         let text = message.items().get(2).and_then(|payload| payload.text())?;
         sentinel.state().hello(&text);
     }

@@ -19,8 +19,8 @@ use crate::host::{self, Files as _, Socket};
 use crate::resp;
 use state::State;
 
-/// How often it thinks.
-const TICK: Duration = Duration::from_millis(200);
+/// Between two thoughts, in milliseconds: never the same for all sentinels, or all would stand for election at once.
+const TICK: std::ops::Range<u64> = 60..200;
 
 /// A running sentinel. Cheap to clone: all clones are the same one.
 #[derive(Clone)]
@@ -82,7 +82,10 @@ impl Sentinel {
                 _ => "",
             };
             let (replicas, peers) = (master.replicas.len(), master.peers.len());
-            format!("{name}={}{mark}+{replicas}r{peers}s e{}", master.address, master.config_epoch)
+            format!(
+                "{name}={}{mark}+{replicas}r{peers}s e{}",
+                master.address, master.config_epoch
+            )
         });
         masters.collect::<Vec<_>>().join(" ")
     }
@@ -90,7 +93,8 @@ impl Sentinel {
 
 async fn think(sentinel: Sentinel) {
     loop {
-        tokio::time::sleep(TICK).await;
+        let pause = Duration::from_millis(sentinel.state().chance.u64(TICK));
+        tokio::time::sleep(pause).await;
         let tasks = {
             let mut state = sentinel.state();
             state.tick()

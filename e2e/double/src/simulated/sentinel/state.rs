@@ -226,8 +226,10 @@ impl State {
                 .map(|(address, replica)| (address.clone(), false, replica)),
         );
         for (address, is_master, instance) in all {
-            instance.next_info = instance.next_info.min(now + info(is_master));
-            if instance.is_busy || instance.next_ping > now {
+            let last = instance.info_at.unwrap_or(now);
+            instance.next_info = instance.next_info.min(last + info(is_master));
+            // A failover chooses by what replicas say when the master is down: they are asked at once.
+            if instance.is_busy || instance.next_ping.min(instance.next_info) > now {
                 continue;
             }
             instance.is_busy = true;

@@ -1,7 +1,9 @@
 //! Proxies, told directly (contract §8.1): which slots' commands wait. The xauth of a proxy is in every path.
 
+use std::{borrow::Cow, str::FromStr};
+
 use futures::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Codis, Error, names, wire::Call, xauth};
@@ -10,6 +12,21 @@ use crate::domain::{Address, GroupId, Route, SLOT_COUNT, SlotId};
 /// What a proxy has of one slot (contract §4). It is sent back as it came but for `locked`, because a fill replaces
 /// the whole slot: its backend, what it migrates from, its replicas.
 type Entry = Map<String, Value>;
+
+/// The same to look at only: a table is read in every pass.
+#[derive(Deserialize)]
+struct Slot<'a> {
+    id: u64,
+    #[serde(borrow, default)]
+    backend_addr: Cow<'a, str>,
+    /// Go leaves 0 and false out.
+    #[serde(default)]
+    backend_addr_group_id: u64,
+    #[serde(default)]
+    migrate_from_group_id: u64,
+    #[serde(default)]
+    locked: bool,
+}
 
 /// Whom a proxy listens to (contract §4).
 #[derive(Serialize)]
@@ -51,10 +68,8 @@ impl Codis {
     /// Any [`Error`]; it is no effect.
     pub async fn locked_slots(&self, admin: &Address, token: &str) -> Result<Vec<(SlotId, Option<GroupId>)>, Error> {
         let call = self.call_proxy(admin);
-        let entries = slots_at(&call, &self.proxy_xauth(token)).await?;
-        let locked = entries.iter().filter(|entry| is_locked(entry));
-        let named: Result<_, String> = locked.map(|entry| Ok((slot_of(entry)?, group_of(entry)?))).collect();
-        named.map_err(|cause| call.unexpected(cause))
+        let body = table_of(&call, &self.proxy_xauth(token)).await?;
+        parse(&body).and_then(locked).map_err(|cause| call.unexpected(cause))
     }
 
     /// Where a proxy sends the commands of each slot, in the slots' order.
@@ -63,10 +78,8 @@ impl Codis {
     /// Any [`Error`]; it is no effect.
     pub async fn routes(&self, admin: &Address, token: &str) -> Result<Vec<Route>, Error> {
         let call = self.call_proxy(admin);
-        let mut entries = slots_at(&call, &self.proxy_xauth(token)).await?;
-        entries.sort_by_key(|entry| number(entry, "id"));
-        let routes: Result<_, String> = entries.iter().map(route_of).collect();
-        routes.map_err(|cause| call.unexpected(cause))
+        let body = table_of(&call, &self.proxy_xauth(token)).await?;
+        parse(&body).and_then(routes).map_err(|cause| call.unexpected(cause))
     }
 
     /// The tokens of proxies, by their administrative addresses: for when the dashboard can't be asked. Proxies that
@@ -114,7 +127,8 @@ impl Codis {
     /// out of sync until it is pushed again (contract §11).
     async fn set_locked(&self, admin: &Address, token: &str, group: GroupId, locked: bool) -> Result<(), Error> {
         let (call, xauth) = (self.call_proxy(admin), self.proxy_xauth(token));
-        let entries = slots_at(&call, &xauth).await?;
+        let body = table_of(&call, &xauth).await?;
+        let entries = parse(&body).map_err(|cause| call.unexpected(cause))?;
         let changed = with_locked(entries, group, locked);
         if changed.is_empty() {
             return Ok(());
@@ -138,14 +152,13 @@ impl Codis {
     }
 }
 
-async fn slots_at(call: &Call<'_>, xauth: &str) -> Result<Vec<Entry>, Error> {
-    let body = call.get(&["api", "proxy", "slots", xauth]).await?;
-    parse(&body).map_err(|cause| call.unexpected(cause))
+async fn table_of(call: &Call<'_>, xauth: &str) -> Result<Vec<u8>, Error> {
+    call.get(&["api", "proxy", "slots", xauth]).await
 }
 
 /// A proxy's whole table. One that lacks slots could be locked by halves only.
-fn parse(body: &[u8]) -> Result<Vec<Entry>, String> {
-    let entries: Vec<Entry> = serde_json::from_slice(body).map_err(|e| format!("its answer is no slots: {e}"))?;
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<Vec<T>, String> {
+    let entries: Vec<T> = serde_json::from_slice(body).map_err(|e| format!("its answer is no slots: {e}"))?;
     if entries.len() != usize::from(SLOT_COUNT) {
         return Err(format!("it lists {} slots, not {SLOT_COUNT}", entries.len()));
     }
@@ -176,31 +189,37 @@ fn is_locked(entry: &Entry) -> bool {
     entry.get("locked").and_then(Value::as_bool).unwrap_or_default()
 }
 
-fn slot_of(entry: &Entry) -> Result<SlotId, String> {
-    let id = number(entry, "id").ok_or("a slot has no id")?;
-    SlotId::try_from(id).map_err(|e| format!("slot id {e}"))
+fn locked(table: Vec<Slot<'_>>) -> Result<Vec<(SlotId, Option<GroupId>)>, String> {
+    let locked = table.into_iter().filter(|slot| slot.locked);
+    let named = locked.map(|slot| {
+        let id = SlotId::try_from(slot.id).map_err(|e| format!("slot id {e}"))?;
+        Ok((id, group(slot.backend_addr_group_id)?))
+    });
+    named.collect()
 }
 
-fn route_of(entry: &Entry) -> Result<Route, String> {
-    let master = entry.get("backend_addr").and_then(Value::as_str);
-    let master = master.filter(|text| !text.is_empty()).map(str::parse::<Address>);
+fn routes(mut table: Vec<Slot<'_>>) -> Result<Vec<Route>, String> {
+    table.sort_by_key(|slot| slot.id);
+    table.iter().map(route).collect()
+}
+
+fn route(slot: &Slot<'_>) -> Result<Route, String> {
+    let master = Some(&slot.backend_addr).filter(|text| !text.is_empty());
     Ok(Route {
-        group: group_of(entry)?,
-        master: master.transpose().map_err(|e| e.to_string())?,
-        from: group_in(entry, "migrate_from_group_id")?,
+        group: group(slot.backend_addr_group_id)?,
+        master: master
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|e: <Address as FromStr>::Err| e.to_string())?,
+        from: group(slot.migrate_from_group_id)?,
     })
 }
 
 /// None for an offline slot.
-fn group_of(entry: &Entry) -> Result<Option<GroupId>, String> {
-    group_in(entry, "backend_addr_group_id")
-}
-
-/// Go leaves 0 out.
-fn group_in(entry: &Entry, field: &str) -> Result<Option<GroupId>, String> {
-    match number(entry, field) {
-        None | Some(0) => Ok(None),
-        Some(group) => GroupId::try_from(group).map(Some).map_err(|e| format!("group id {e}")),
+fn group(id: u64) -> Result<Option<GroupId>, String> {
+    match id {
+        0 => Ok(None),
+        group => GroupId::try_from(group).map(Some).map_err(|e| format!("group id {e}")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, process::ExitCode, thread, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use crate::simulation::{Bugs, Outcome, SCENARIOS, Scenario, Swept, run, shrink, sweep};
+use crate::simulation::{Bugs, OPERATIONS, Outcome, SCENARIOS, Scenario, Swept, crash_everywhere, run, shrink, sweep};
 
 /// What is simulated.
 #[derive(Args, Debug)]
@@ -25,6 +25,10 @@ pub(super) struct Simulate {
     /// Stop after so many failing seeds.
     #[arg(long, default_value_t = 5)]
     failures: usize,
+    /// Instead of seeds: kill the operator at every effect of every operation, before it, after it and while it is under
+    /// way, and see whether it ends the same.
+    #[arg(long)]
+    crashes: bool,
     /// Don't make the failing scenarios shorter.
     #[arg(long)]
     no_shrink: bool,
@@ -52,6 +56,9 @@ impl Simulate {
         if self.trace {
             return self.one();
         }
+        if self.crashes {
+            return self.crash();
+        }
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let began = Instant::now();
         let threads = self.threads.unwrap_or(cores);
@@ -76,6 +83,31 @@ impl Simulate {
         } else {
             ExitCode::FAILURE
         })
+    }
+
+    fn crash(&self) -> Result<ExitCode> {
+        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (mut points, mut failed) = (0, 0);
+        for operation in OPERATIONS {
+            let began = Instant::now();
+            let crashed = crash_everywhere(operation, self.threads.unwrap_or(cores))?;
+            let good = crashed.points - crashed.failed.len();
+            println!(
+                "{:<18} {:>4} effects, {good:>4} of {:>4} crashes end as without one ({} happened), {:.0} s",
+                operation.to_string(),
+                crashed.effects,
+                crashed.points,
+                crashed.happened,
+                began.elapsed().as_secs_f64()
+            );
+            for (place, what) in crashed.failed.iter().take(self.failures) {
+                println!("    {place}: {what}");
+            }
+            points += crashed.points;
+            failed += crashed.failed.len();
+        }
+        println!("{} of {points} crashes end as without one", points - failed);
+        Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     fn one(&self) -> Result<ExitCode> {

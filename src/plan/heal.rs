@@ -172,7 +172,9 @@ fn fittest(input: &Input<'_>, group: &Group, master: &Address, silent_for: u64, 
         .map(|(_, address)| address.clone())
 }
 
-/// The official master follows another member, and nobody remembers why: whoever it follows is the master.
+/// The official master follows another member, and nobody remembers why, or the sentinels that promoted it have given it
+/// up since and can't put another one in its place: whoever it follows is the master. The second happens when a promoted
+/// server loses its memory right after: it starts as a replica of the only master there is, which is the one of old.
 fn forgotten_master(input: &Input<'_>, group: &Group) -> Option<Address> {
     let official = group.master()?;
     let Some(ServerView::Up {
@@ -183,8 +185,9 @@ fn forgotten_master(input: &Input<'_>, group: &Group) -> Option<Address> {
         return None;
     };
     let is_member = group.servers.iter().any(|server| server.address == *master);
-    // Sentinels that know the group tell the dashboard by themselves.
-    (is_member && input.is_up_master(master) && !input.is_known_to_sentinels(group)).then(|| master.clone())
+    // Sentinels that know the group, and think well of it, tell the dashboard by themselves.
+    let is_left_to_us = !input.is_known_to_sentinels(group) || input.have_given_up(group);
+    (is_member && input.is_up_master(master) && is_left_to_us).then(|| master.clone())
 }
 
 /// After a failover the dashboard has the new order and the proxies have it from the sentinels: makes it official

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     build::Addresses,
-    domain::{Address, Group, GroupId, Observed, Replication, ServerView, Topology},
+    domain::{Address, Group, GroupId, Observed, Replication, SentinelView, ServerView, Topology},
     validate::ValidCluster,
 };
 
@@ -177,6 +177,21 @@ impl Input<'_> {
 
     pub(super) fn is_known_to_sentinels(&self, group: &Group) -> bool {
         !self.known_masters(group).is_empty()
+    }
+
+    /// Whether all sentinels that answer, and most of them do, watch the group's official master and have taken it for down
+    /// for a while: one that follows another server is down for them after 25 s.
+    pub(super) fn have_given_up(&self, group: &Group) -> bool {
+        let name = self.master_name(group.id);
+        let views: Vec<_> = self.observed.sentinels.values().flatten().collect();
+        let given_up = |view: &&SentinelView| {
+            view.masters.get(&name).is_some_and(|known| {
+                Some(&known.address) == group.master()
+                    && known.flags.contains("s_down")
+                    && !known.flags.contains("failover_in_progress")
+            })
+        };
+        self.is_majority(views.len()) && views.iter().all(|view| given_up(view))
     }
 
     /// Whether no sentinel takes another server for the group's master. A sentinel that doesn't answer or doesn't

@@ -8,6 +8,7 @@
 
 pub mod api;
 mod clients;
+mod crash;
 pub mod fabric;
 mod faults;
 mod invariants;
@@ -21,6 +22,7 @@ mod sweep;
 mod trace;
 mod world;
 
+pub use crash::{Crashed, OPERATIONS, Operation, crash_everywhere};
 pub use pods::Bugs;
 pub use run::{Outcome, run};
 pub use scenario::{NAMES as SCENARIOS, Scenario};

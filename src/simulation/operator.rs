@@ -128,6 +128,7 @@ pub struct Operator {
     wake: Arc<Notify>,
     dead: Arc<Notify>,
     running: Option<JoinHandle<()>>,
+    deaths: usize,
 }
 
 impl Operator {
@@ -145,6 +146,7 @@ impl Operator {
             wake: Arc::default(),
             dead: Arc::default(),
             running: None,
+            deaths: 0,
         }
     }
 
@@ -162,6 +164,12 @@ impl Operator {
     /// Ends when it is to die.
     pub async fn dying(&self) {
         self.dead.notified().await;
+    }
+
+    /// How often it was killed.
+    #[must_use]
+    pub fn deaths(&self) -> usize {
+        self.deaths
     }
 
     /// Whether its process runs.
@@ -202,6 +210,7 @@ impl Operator {
     /// Kills it, where it is.
     pub fn kill(&mut self) {
         if let Some(task) = self.running.take() {
+            self.deaths += 1;
             task.abort();
         }
     }

@@ -4,6 +4,8 @@ use std::{fmt, time::Duration};
 
 use serde_json::{Value, json};
 
+use crate::api::names::ANNOTATION_PROMOTE;
+
 use super::{
     faults::{Fault, Part},
     pods::Bugs,
@@ -39,6 +41,14 @@ pub enum Wish {
     Roll(u32),
     /// A setting that servers are told while they run.
     Tune(u32),
+    /// Another server of the first group becomes its master.
+    Switchover,
+    /// Another password of the proxies' clients: all proxies are replaced.
+    Rotate,
+    /// No pods, and then all again.
+    Hibernate(bool),
+    /// The cluster goes.
+    Delete,
 }
 
 impl Wish {
@@ -50,6 +60,10 @@ impl Wish {
             Self::Proxies(_) => "proxies",
             Self::Roll(_) => "rolling change",
             Self::Tune(_) => "live setting",
+            Self::Switchover => "switchover",
+            Self::Rotate => "password rotation",
+            Self::Hibernate(_) => "hibernation",
+            Self::Delete => "deletion",
         }
     }
 
@@ -61,6 +75,10 @@ impl Wish {
             Self::Proxies(proxies) => json!({"codisProxy": {"replicas": proxies}}),
             Self::Roll(number) => json!({"codisServer": {"config": {"databases": 16 + number}}}),
             Self::Tune(number) => json!({"codisServer": {"config": {"maxclients": 5000 + number}}}),
+            Self::Switchover => return json!({"metadata": {"annotations": {ANNOTATION_PROMOTE: "1@now"}}}),
+            Self::Rotate => json!({"codisProxy": {"sessionAuth": "another"}}),
+            Self::Hibernate(asleep) => json!({"hibernate": asleep}),
+            Self::Delete => json!({}),
         };
         json!({"spec": spec})
     }

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// A pass of an unoptimized build is deep.
-const STACK: usize = 16 << 20;
+pub(super) const STACK: usize = 16 << 20;
 
 /// What many seeds came to.
 #[derive(Debug, Default)]

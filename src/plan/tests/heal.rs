@@ -135,6 +135,33 @@ fn an_official_master_that_follows_another_gives_up_its_place_once_nobody_else_k
 }
 
 #[test]
+fn an_official_master_that_lost_its_memory_and_follows_the_old_one_gives_up_its_place_once_the_sentinels_gave_it_up() {
+    let mut world = World::settled();
+    world.group(1).out_of_sync = true;
+    world.observed.servers.insert(server(1, 0), replica_of(&server(1, 1), true));
+    world.observed.servers.insert(server(1, 1), master(5));
+    assert_eq!(world.decide().step, None, "the sentinels may still do something");
+    let promoted = Some(Step::Promote {
+        group: gid(1),
+        server: server(1, 1),
+    });
+    for (flags, expected) in [
+        ("s_down,master,failover_in_progress", None),
+        ("s_down,o_down,master", promoted.clone()),
+        ("s_down,master", promoted),
+    ] {
+        for ordinal in 0..3 {
+            let view = world.observed.sentinels.get_mut(&sentinel(ordinal)).unwrap();
+            view.as_mut().unwrap().masters.get_mut("c-1").unwrap().flags = flags.into();
+        }
+        assert_eq!(world.decide().step, expected, "{flags}");
+    }
+    let one = world.observed.sentinels.get_mut(&sentinel(0)).unwrap();
+    one.as_mut().unwrap().masters.extend([watched(1, &server(1, 1))]);
+    assert_eq!(world.decide().step, None, "one sentinel knows another master");
+}
+
+#[test]
 fn a_replica_that_never_had_the_masters_data_does_not_replace_it() {
     let mut world = World::without_sentinels();
     world.observed.servers.insert(server(1, 0), down());

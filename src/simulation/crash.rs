@@ -1,0 +1,350 @@
+//! The operator killed at every single effect of an operation: before it, after it, and while it is under way.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::Ipv4Addr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    invariants::Watch,
+    operator::Moment,
+    pods::Bugs,
+    scenario::Wish,
+    sweep::STACK,
+    world::{CLUSTER, NAMESPACE, Plan, World},
+};
+
+/// An operation is over within this, crash or not.
+const WITHIN: Duration = Duration::from_secs(600);
+/// Then nothing is sent for so long.
+const QUIET: Duration = Duration::from_secs(12);
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Something that a person asks for, and that takes many effects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// A new cluster.
+    Create,
+    /// The cluster goes.
+    Delete,
+    /// One group becomes two.
+    ScaleOut,
+    /// Two groups become one.
+    ScaleIn,
+    /// Another master.
+    Switchover,
+    /// All servers are replaced.
+    Roll,
+    /// Another password of the clients.
+    Rotate,
+    /// All pods go, and come back.
+    Hibernate,
+}
+
+/// All of them.
+pub const OPERATIONS: [Operation; 8] = [
+    Operation::Create,
+    Operation::Delete,
+    Operation::ScaleOut,
+    Operation::ScaleIn,
+    Operation::Switchover,
+    Operation::Roll,
+    Operation::Rotate,
+    Operation::Hibernate,
+];
+
+/// What crashes at every effect of an operation came to.
+#[derive(Clone, Debug, Default)]
+pub struct Crashed {
+    /// Effects of the operation without a crash.
+    pub effects: usize,
+    /// Points that were tried.
+    pub points: usize,
+    /// Crashes that happened: an effect may be there no more when it is asked for.
+    pub happened: usize,
+    /// What didn't end as without a crash: where, and how.
+    pub failed: Vec<(String, String)>,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Create => "create",
+            Self::Delete => "delete",
+            Self::ScaleOut => "scale out",
+            Self::ScaleIn => "scale in",
+            Self::Switchover => "switchover",
+            Self::Roll => "rolling change",
+            Self::Rotate => "password rotation",
+            Self::Hibernate => "hibernate",
+        })
+    }
+}
+
+impl Operation {
+    fn wishes(self) -> &'static [Wish] {
+        match self {
+            Self::Create => &[],
+            Self::Delete => &[Wish::Delete],
+            Self::ScaleOut => &[Wish::Groups(2)],
+            Self::ScaleIn => &[Wish::Groups(1)],
+            Self::Switchover => &[Wish::Switchover],
+            Self::Roll => &[Wish::Roll(1)],
+            Self::Rotate => &[Wish::Rotate],
+            Self::Hibernate => &[Wish::Hibernate(true), Wish::Hibernate(false)],
+        }
+    }
+
+    fn plan(self) -> Plan {
+        Plan {
+            seed: 1,
+            on_volumes: true,
+            groups: if self == Self::ScaleIn { 2 } else { 1 },
+            replicas: 2,
+            bugs: Bugs::default(),
+        }
+    }
+}
+
+/// Kills the operator at every effect of an operation, in a world of its own each, on `threads` threads.
+///
+/// # Errors
+/// When the operation fails without any crash, or a world can't be made.
+pub fn crash_everywhere(operation: Operation, threads: usize) -> Result<Crashed> {
+    let calm = on_thread(move || play(operation, None))?;
+    let points: Vec<(usize, Moment)> = (0..calm.effects)
+        .flat_map(|number| [Moment::Before, Moment::After, Moment::Lost].map(|moment| (number, moment)))
+        .collect();
+    let (next, crashed) = (AtomicUsize::new(0), Mutex::new(Crashed::default()));
+    thread::scope(|scope| {
+        let work = || {
+            while let Some((number, moment)) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let ended = play(operation, Some((*number, *moment)));
+                let mut crashed = crashed.lock().unwrap_or_else(PoisonError::into_inner);
+                crashed.points += 1;
+                let what = match ended {
+                    Ok(ended) if ended.state == calm.state => {
+                        crashed.happened += usize::from(ended.crashed);
+                        continue;
+                    }
+                    Ok(ended) => difference(&calm.state, &ended.state),
+                    Err(error) => format!("{error:#}"),
+                };
+                let effect = calm.names.get(*number).copied().unwrap_or_default();
+                crashed.failed.push((format!("{moment:?} effect {number} ({effect})"), what));
+            }
+        };
+        let workers: Vec<_> = (0..threads.max(1))
+            .map(|_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work))
+            .collect();
+        for worker in workers {
+            let joined = worker.context("no thread")?.join();
+            joined.map_err(|_| anyhow::anyhow!("a world panicked"))?;
+        }
+        anyhow::Ok(())
+    })?;
+    let mut crashed = crashed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    crashed.effects = calm.effects;
+    crashed.failed.sort();
+    Ok(crashed)
+}
+
+fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work)?;
+        worker.join().map_err(|_| anyhow::anyhow!("a world panicked"))?
+    })
+}
+
+/// How an operation ended.
+struct Ended {
+    effects: usize,
+    names: Vec<&'static str>,
+    state: BTreeMap<String, String>,
+    crashed: bool,
+}
+
+fn play(operation: Operation, crash: Option<(usize, Moment)>) -> Result<Ended> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()?;
+    runtime.block_on(async {
+        let world = World::new(operation.plan()).await?;
+        let mut play = Play {
+            world,
+            watch: Watch::default(),
+        };
+        play.all(operation, crash).await.map_err(anyhow::Error::msg)
+    })
+}
+
+struct Play {
+    world: World,
+    watch: Watch,
+}
+
+impl Play {
+    async fn all(&mut self, operation: Operation, crash: Option<(usize, Moment)>) -> Result<Ended, String> {
+        let hook = self.world.operator.hook();
+        if operation != Operation::Create {
+            self.until(World::ready).await?;
+            self.world.client(Duration::from_millis(300));
+            // Nothing of the making of it is left to do.
+            self.quiet(operation).await?;
+        }
+        let first = hook.sent();
+        if let Some((number, moment)) = crash {
+            hook.crash_at(first + number, moment);
+        }
+        let deaths = self.world.operator.deaths();
+        for wish in operation.wishes() {
+            self.ask(*wish).await?;
+            let wish = *wish;
+            self.until(|world| is_done(world, wish)).await?;
+        }
+        self.until(|world| if operation == Operation::Delete { Ok(()) } else { world.ready() }).await?;
+        self.quiet(operation).await?;
+        let sent = hook.names();
+        let ended = Ended {
+            effects: sent.len() - first,
+            names: sent[first..].to_vec(),
+            state: state(&self.world),
+            crashed: self.world.operator.deaths() > deaths,
+        };
+        if !matches!(operation, Operation::Delete | Operation::Rotate) {
+            self.read_back().await?;
+        }
+        match self.watch.violations().first() {
+            Some(violation) => Err(violation.clone()),
+            None => Ok(ended),
+        }
+    }
+
+    async fn ask(&mut self, wish: Wish) -> Result<(), String> {
+        if wish == Wish::Delete {
+            self.world.api.delete("CodisCluster", NAMESPACE, CLUSTER, json!({}));
+            return Ok(());
+        }
+        let patch = wish.patch(&self.world.plan);
+        self.world.wish(patch).await.map_err(|error| format!("{wish:?}: {error:#}"))
+    }
+
+    async fn until(&mut self, is_so: impl Fn(&World) -> Result<(), String>) -> Result<(), String> {
+        let end = Instant::now() + WITHIN;
+        loop {
+            let said = is_so(&self.world);
+            if said.is_ok() {
+                return said;
+            }
+            if Instant::now() >= end {
+                return said.map_err(|said| format!("not within {} s: {said}", WITHIN.as_secs()));
+            }
+            self.pass().await;
+        }
+    }
+
+    async fn pass(&mut self) {
+        self.watch.look(&self.world);
+        self.world.run_until(Instant::now() + LOOK).await;
+    }
+
+    /// Waits until nothing is sent any more, and is still done then.
+    async fn quiet(&mut self, operation: Operation) -> Result<(), String> {
+        let hook = self.world.operator.hook();
+        let (mut sent, mut since, began) = (hook.sent(), Instant::now(), Instant::now());
+        while since.elapsed() < QUIET || !self.world.operator.is_up() {
+            if began.elapsed() > WITHIN {
+                return Err(format!("never quiet: {:?}", hook.names().last()));
+            }
+            self.pass().await;
+            if hook.sent() != sent {
+                (sent, since) = (hook.sent(), Instant::now());
+            }
+        }
+        if operation == Operation::Delete && self.world.cluster().is_none() {
+            return Ok(());
+        }
+        self.world.ready()
+    }
+
+    async fn read_back(&mut self) -> Result<(), String> {
+        self.world.ledger.close();
+        let (way, writes) = (self.world.way(), self.world.ledger.acknowledged());
+        let reading = tokio::spawn(async move { way.missing(Ipv4Addr::new(10, 246, 1, 1), writes).await });
+        while !reading.is_finished() {
+            self.world.run_until(Instant::now() + LOOK / 5).await;
+        }
+        let missing = reading.await.map_err(|error| error.to_string())??;
+        match missing.first() {
+            Some(lost) => Err(format!("{} acknowledged writes are lost, {} first", missing.len(), lost.key)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_done(world: &World, wish: Wish) -> Result<(), String> {
+    let none = Value::Null;
+    let cluster = world.cluster();
+    let status = cluster.as_ref().map_or(&none, |cluster| &cluster["status"]);
+    let holds = match wish {
+        Wish::Delete => cluster.is_none() && world.pods.all().is_empty(),
+        Wish::Hibernate(true) => status["phase"] == "Hibernating" && world.pods.all().is_empty(),
+        Wish::Switchover => status["promotion"]["outcome"] == "Done",
+        _ => return world.ready(),
+    };
+    if holds {
+        Ok(())
+    } else {
+        Err(format!("{wish:?}: {} {}", status["phase"], status["message"]))
+    }
+}
+
+/// What is the same however often somebody began anew: objects, specs of workloads, the shape of the topology.
+fn state(world: &World) -> BTreeMap<String, String> {
+    const PASSING: [&str; 6] = ["Pod", "ReplicaSet", "Event", "EndpointSlice", "Node", "Lease"];
+    let mut state = BTreeMap::new();
+    for object in world.api.snapshot() {
+        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+        if PASSING.contains(&kind.as_str()) {
+            continue;
+        }
+        let is_workload = matches!(kind.as_str(), "StatefulSet" | "Deployment");
+        let spec = if is_workload { object["spec"].to_string() } else { String::new() };
+        // A volume's name is made of its claim's uid.
+        if kind != "PersistentVolume" {
+            state.insert(format!("{kind} {}", object["metadata"]["name"]), spec);
+        }
+    }
+    for (_, dashboard) in world.pods_like("-dashboard-") {
+        let Some(view) = dashboard.serves.as_dashboard() else { continue };
+        for group in view.groups().unwrap_or_default() {
+            let slots = view.slot_owners().unwrap_or_default();
+            let slots = slots.iter().filter(|owner| **owner == group.id).count();
+            let shape = format!("{} servers, {slots} slots, {}", group.servers.len(), group.out_of_sync);
+            state.insert(format!("group {}", group.id), shape);
+        }
+    }
+    state
+}
+
+fn difference(calm: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> String {
+    let keys: std::collections::BTreeSet<&String> = calm.keys().chain(other.keys()).collect();
+    let differ = keys.into_iter().filter(|key| calm.get(*key) != other.get(*key));
+    let told: Vec<String> = differ
+        .take(3)
+        .map(|key| format!("{key}: {:?} instead of {:?}", other.get(key), calm.get(key)))
+        .collect();
+    told.join("; ")
+}

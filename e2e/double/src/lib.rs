@@ -25,6 +25,7 @@ pub mod resp;
 pub mod rpc;
 pub mod scalar;
 pub mod sentinel;
+pub mod simulated;
 pub mod stop;
 pub mod store;
 pub mod timings;

@@ -102,11 +102,6 @@ impl<S> Clients<S> {
             .map(|(id, client)| (*id, client))
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut S)> {
-        let living = self.all.iter_mut().filter(|(_, client)| !client.closing);
-        living.map(|(id, client)| (*id, &mut client.state))
-    }
-
     /// Ends a connection.
     pub(super) fn close(&mut self, id: u64) {
         if let Some(client) = self.all.get_mut(&id) {

@@ -322,7 +322,9 @@ impl Redis {
             }
         }
         // A replica that waits for its dump is told that its master lives.
-        waiting.into_iter().for_each(|id| drop(self.clients.push(id, b"\n")));
+        for id in waiting {
+            self.clients.push(id, b"\n");
+        }
         lost.into_iter().for_each(|id| self.clients.close(id));
         self.count_good();
         self.forget(now);

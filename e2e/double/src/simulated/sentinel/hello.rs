@@ -6,9 +6,10 @@ impl Watcher {
     /// What it says of itself and of a master.
     pub(super) fn hello(&self, master: &Master) -> String {
         let (ip, port) = master.current();
+        let own = if self.ip.is_empty() { &self.local_ip } else { &self.ip };
         format!(
-            "{},{},{},{},{},{ip},{port},{}",
-            self.ip, self.announced_port, self.myid, self.epoch, master.name, master.config_epoch
+            "{own},{},{},{},{},{ip},{port},{}",
+            self.announced_port, self.myid, self.epoch, master.name, master.config_epoch
         )
     }
 

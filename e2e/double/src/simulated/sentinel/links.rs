@@ -51,6 +51,7 @@ async fn talk(
     process: &Running,
 ) -> std::io::Result<()> {
     let socket = host::connect(addr).await?;
+    process.core().local_ip = socket.local.ip().to_string();
     let (mut read, mut write) = tokio::io::split(socket.stream);
     let mut buffer = BytesMut::new();
     loop {

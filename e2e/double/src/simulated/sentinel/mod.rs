@@ -75,6 +75,7 @@ fn read(conf: Conf, disk: Disk, conf_path: &str, life: u64, clock: Clock) -> Wat
         myid: chance.id(),
         chance,
         ip: String::new(),
+        local_ip: String::new(),
         port,
         announced_port: port,
         epoch: 0,

@@ -132,7 +132,9 @@ pub(super) struct Watcher {
     pub(super) clock: Clock,
     pub(super) chance: Chance,
     pub(super) myid: String,
+    /// `announce-ip`, else the end of its own connections.
     pub(super) ip: String,
+    pub(super) local_ip: String,
     pub(super) port: u16,
     pub(super) announced_port: u16,
     pub(super) epoch: u64,

@@ -199,12 +199,26 @@ impl<S> Clients<S> {
             "PUNSUBSCRIBE" => (true, false),
             _ => return false,
         };
-        let Some(client) = self.all.get_mut(&id) else { return true };
+        let Some(client) = self.all.get_mut(&id) else {
+            return true;
+        };
         let set = if is_pattern { &client.patterns } else { &client.channels };
-        let named: Vec<Bytes> = if words.is_empty() { set.iter().cloned().collect() } else { words.to_vec() };
-        let told = if named.is_empty() { vec![None] } else { named.into_iter().map(Some).collect() };
+        let named: Vec<Bytes> = if words.is_empty() {
+            set.iter().cloned().collect()
+        } else {
+            words.to_vec()
+        };
+        let told = if named.is_empty() {
+            vec![None]
+        } else {
+            named.into_iter().map(Some).collect()
+        };
         for channel in told {
-            let set = if is_pattern { &mut client.patterns } else { &mut client.channels };
+            let set = if is_pattern {
+                &mut client.patterns
+            } else {
+                &mut client.channels
+            };
             match &channel {
                 Some(channel) if adds => drop(set.insert(channel.clone())),
                 Some(channel) => drop(set.remove(channel)),

@@ -150,7 +150,7 @@ impl<P: Program> Process<P> {
     }
 
     async fn converse(self: &Arc<Self>, id: u64, wake: &Notify, mut read: ReadHalf<Box<dyn Stream>>) {
-        let mut buffer = BytesMut::new();
+        let mut buffer = BytesMut::with_capacity(4096);
         loop {
             let condition = self.core().clients().condition(id);
             let writes = match condition {

@@ -110,7 +110,9 @@ impl Redis {
     fn config(&mut self, args: &[Bytes]) -> Value {
         match (upper(&args[0]).as_str(), &args[1..]) {
             ("GET", patterns) if !patterns.is_empty() => {
-                let found = patterns.iter().flat_map(|pattern| self.settings.matching(&text(pattern)));
+                let found = patterns
+                    .iter()
+                    .flat_map(|pattern| self.settings.matching(&text(pattern)));
                 let words = found.flat_map(|(key, value)| [Value::bulk(key), Value::bulk(value)]);
                 Value::Array(Some(words.collect()))
             }
@@ -176,7 +178,10 @@ impl Redis {
             ("SETINFO", _) => Value::ok(),
             ("LIST", _) => {
                 let lines = self.clients.iter().map(|(id, client)| {
-                    format!("id={id} addr={} name={} db={}\n", client.peer, client.state.name, client.state.database)
+                    format!(
+                        "id={id} addr={} name={} db={}\n",
+                        client.peer, client.state.name, client.state.database
+                    )
                 });
                 Value::bulk(lines.collect::<String>())
             }
@@ -193,7 +198,10 @@ impl Redis {
             _ => return Value::error("ERR syntax error"),
         };
         let matching = self.clients.iter().filter(|(id, client)| {
-            let kind = match (&client.state.replica, client.channels.is_empty() && client.patterns.is_empty()) {
+            let kind = match (
+                &client.state.replica,
+                client.channels.is_empty() && client.patterns.is_empty(),
+            ) {
                 (Some(_), _) => "slave",
                 (None, true) => "normal",
                 (None, false) => "pubsub",
@@ -256,8 +264,13 @@ impl Redis {
 
     /// How many replicas have acknowledged an offset.
     fn with(&self, offset: u64) -> usize {
-        let replicas = self.clients.iter().filter_map(|(_, client)| client.state.replica.as_ref());
-        replicas.filter(|replica| replica.is_online() && replica.acked >= offset).count()
+        let replicas = self
+            .clients
+            .iter()
+            .filter_map(|(_, client)| client.state.replica.as_ref());
+        replicas
+            .filter(|replica| replica.is_online() && replica.acked >= offset)
+            .count()
     }
 
     fn wait(&mut self, id: u64, args: &[Bytes], server: &Server) -> Answer {
@@ -271,7 +284,10 @@ impl Redis {
         if self.with(offset) >= wanted {
             return Answer::Reply(count(self.with(offset)));
         }
-        self.feed(0, &Bytes::from_static(b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n"));
+        self.feed(
+            0,
+            &Bytes::from_static(b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n"),
+        );
         let process = server.clone();
         let patience = if patience == 0 { u64::from(u32::MAX) } else { patience };
         let end = Instant::now() + Duration::from_millis(patience);

@@ -98,8 +98,9 @@ fn kind(name: &str) -> Option<Kind> {
         "PUBLISH" | "SLAVEOF" | "REPLICAOF" | "WAIT" => (3, false, false),
         "PSYNC" => (-3, false, false),
         "DBSIZE" | "RANDOMKEY" | "MULTI" | "EXEC" | "DISCARD" | "TIME" | "ROLE" | "SYNC" => (1, false, false),
-        "PING" | "INFO" | "REPLCONF" | "SHUTDOWN" | "COMMAND" | "UNSUBSCRIBE" | "PUNSUBSCRIBE" | "QUIT"
-        | "UNWATCH" => (-1, false, false),
+        "PING" | "INFO" | "REPLCONF" | "SHUTDOWN" | "COMMAND" | "UNSUBSCRIBE" | "PUNSUBSCRIBE" | "QUIT" | "UNWATCH" => {
+            (-1, false, false)
+        }
         _ => return None,
     };
     Some(Kind { arity, writes, grows })
@@ -109,9 +110,28 @@ fn kind(name: &str) -> Option<Kind> {
 fn loads(name: &str) -> bool {
     matches!(
         name,
-        "AUTH" | "INFO" | "CONFIG" | "CLIENT" | "SELECT" | "SHUTDOWN" | "SUBSCRIBE" | "PSUBSCRIBE" | "UNSUBSCRIBE"
-            | "PUNSUBSCRIBE" | "PUBLISH" | "REPLCONF" | "MULTI" | "EXEC" | "DISCARD" | "COMMAND" | "ROLE" | "TIME"
-            | "SLOWLOG" | "LATENCY" | "DEBUG" | "QUIT"
+        "AUTH"
+            | "INFO"
+            | "CONFIG"
+            | "CLIENT"
+            | "SELECT"
+            | "SHUTDOWN"
+            | "SUBSCRIBE"
+            | "PSUBSCRIBE"
+            | "UNSUBSCRIBE"
+            | "PUNSUBSCRIBE"
+            | "PUBLISH"
+            | "REPLCONF"
+            | "MULTI"
+            | "EXEC"
+            | "DISCARD"
+            | "COMMAND"
+            | "ROLE"
+            | "TIME"
+            | "SLOWLOG"
+            | "LATENCY"
+            | "DEBUG"
+            | "QUIT"
     )
 }
 
@@ -159,7 +179,10 @@ impl Redis {
     fn refusal(&self, name: &str, kind: &Kind, session: &Session) -> Option<String> {
         let queued = |wanted: fn(&Kind) -> bool| {
             let queue = session.queue.iter().flatten();
-            name == "EXEC" && queue.filter_map(|words| self::kind(&upper(&words[0]))).any(|kind| wanted(&kind))
+            name == "EXEC"
+                && queue
+                    .filter_map(|words| self::kind(&upper(&words[0])))
+                    .any(|kind| wanted(&kind))
         };
         let writes = kind.writes || queued(|kind| kind.writes);
         let limit = self.settings.number("maxmemory").unsigned_abs();
@@ -191,7 +214,9 @@ impl Redis {
         let Some(kind) = kind(name) else {
             let told: String = words[1..].iter().map(|word| format!("'{}' ", text(word))).collect();
             let said = text(&words[0]);
-            return Err(format!("ERR unknown command '{said}', with args beginning with: {told}"));
+            return Err(format!(
+                "ERR unknown command '{said}', with args beginning with: {told}"
+            ));
         };
         if kind.arity.unsigned_abs() > words.len() || (kind.arity > 0 && kind.arity.unsigned_abs() < words.len()) {
             let name = name.to_ascii_lowercase();
@@ -221,7 +246,9 @@ impl Redis {
                 session.spoilt = session.queue.is_some();
                 if name == "EXEC" {
                     session.queue = None;
-                    return Answer::Reply(Value::error(format!("EXECABORT Transaction discarded because of: {why}")));
+                    return Answer::Reply(Value::error(format!(
+                        "EXECABORT Transaction discarded because of: {why}"
+                    )));
                 }
             }
             return Answer::Reply(Value::error(why));
@@ -238,7 +265,9 @@ impl Redis {
     }
 
     fn transaction(&mut self, id: u64, name: &str, server: &Server) -> Answer {
-        let Some(session) = self.clients.state(id) else { return Answer::Silence };
+        let Some(session) = self.clients.state(id) else {
+            return Answer::Silence;
+        };
         if name == "MULTI" {
             if session.queue.is_some() {
                 return Answer::Reply(Value::error("ERR MULTI calls can not be nested"));
@@ -323,11 +352,14 @@ impl Program for Redis {
     }
 
     fn left(&mut self, id: u64) {
-        if self.clients.get(id).is_some_and(|client| client.state.replica.is_some()) {
+        if self
+            .clients
+            .get(id)
+            .is_some_and(|client| client.state.replica.is_some())
+        {
             if let Some(session) = self.clients.state(id) {
                 session.replica = None;
             }
-            self.history.lonely_since = self.clock.ms();
             self.count_good();
         }
     }

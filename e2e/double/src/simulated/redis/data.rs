@@ -46,7 +46,9 @@ impl Redis {
             "EXPIRE" | "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" | "PERSIST" => self.end_at(database, name, args),
             "FLUSHALL" | "FLUSHDB" => Ok(self.flush_keys(database, name)),
             "RESTORE" => self.restore(database, args),
-            "GET" | "MGET" | "EXISTS" | "STRLEN" | "DUMP" | "TTL" | "PTTL" | "TYPE" => Ok(self.read(database, name, args)),
+            "GET" | "MGET" | "EXISTS" | "STRLEN" | "DUMP" | "TTL" | "PTTL" | "TYPE" => {
+                Ok(self.read(database, name, args))
+            }
             "SCAN" => self.scan(database, args),
             "DBSIZE" => Ok(count(self.keys.database(database).map_or(0, |keys| keys.len()))),
             "RANDOMKEY" => Ok(self.some_key(database)),
@@ -99,7 +101,8 @@ impl Redis {
                 if args.len() % 2 != 0 {
                     return Err("ERR wrong number of arguments for 'mset' command".into());
                 }
-                args.chunks_exact(2).for_each(|pair| self.put(database, &pair[0], &pair[1], None));
+                args.chunks_exact(2)
+                    .for_each(|pair| self.put(database, &pair[0], &pair[1], None));
                 Ok(Value::ok())
             }
             "SETNX" => {
@@ -153,7 +156,11 @@ impl Redis {
             return Ok(count(length));
         }
         let by: i64 = words.get(2).map_or(Ok(1), |by| number(by))?;
-        let by = if name.starts_with("DECR") { by.checked_neg() } else { Some(by) };
+        let by = if name.starts_with("DECR") {
+            by.checked_neg()
+        } else {
+            Some(by)
+        };
         let old: i64 = if old.is_empty() { 0 } else { number(&old)? };
         let sum = by.and_then(|by| old.checked_add(by));
         let sum = sum.ok_or("ERR increment or decrement would overflow")?;
@@ -239,7 +246,9 @@ impl Redis {
         let now = self.clock.ms();
         match name {
             "MGET" => {
-                let found = args.iter().map(|key| Value::Bulk(self.live(database, key).map(|found| found.0)));
+                let found = args
+                    .iter()
+                    .map(|key| Value::Bulk(self.live(database, key).map(|found| found.0)));
                 return Value::Array(Some(found.collect()));
             }
             "EXISTS" => return count(args.iter().filter(|key| self.live(database, key).is_some()).count()),

@@ -118,7 +118,11 @@ impl Redis {
             let replica = session.replica.as_ref()?;
             let peer = || client.peer.ip().to_string();
             Some(Told {
-                ip: if session.ip.is_empty() { peer() } else { session.ip.clone() },
+                ip: if session.ip.is_empty() {
+                    peer()
+                } else {
+                    session.ip.clone()
+                },
                 port: session.port,
                 acked: replica.acked,
                 is_online: replica.is_online(),
@@ -143,7 +147,10 @@ impl Redis {
         for (number, replica) in replicas.iter().enumerate() {
             let state = if replica.is_online { "online" } else { "wait_bgsave" };
             let (ip, port, acked, lag) = (&replica.ip, replica.port, replica.acked, replica.lag);
-            line!(out, "slave{number}:ip={ip},port={port},state={state},offset={acked},lag={lag}");
+            line!(
+                out,
+                "slave{number}:ip={ip},port={port},state={state},offset={acked},lag={lag}"
+            );
         }
         let history = &self.history;
         line!(out, "master_failover_state:no-failover");
@@ -154,7 +161,11 @@ impl Redis {
         let length = history.backlog.as_ref().map_or(0, |backlog| backlog.length);
         line!(out, "repl_backlog_active:{}", u8::from(history.backlog.is_some()));
         line!(out, "repl_backlog_size:{}", self.settings.text("repl-backlog-size"));
-        line!(out, "repl_backlog_first_byte_offset:{}", history.offset + 1 - length as u64);
+        line!(
+            out,
+            "repl_backlog_first_byte_offset:{}",
+            history.offset + 1 - length as u64
+        );
         line!(out, "repl_backlog_histlen:{length}");
     }
 
@@ -177,13 +188,22 @@ impl Redis {
             line!(out, "master_link_down_since_seconds:{since}");
         }
         line!(out, "slave_priority:{}", self.settings.text("slave-priority"));
-        line!(out, "slave_read_only:{}", u8::from(self.settings.flag("slave-read-only")));
+        line!(
+            out,
+            "slave_read_only:{}",
+            u8::from(self.settings.flag("slave-read-only"))
+        );
         line!(out, "replica_announced:1");
     }
 
     fn info_keyspace(&self, out: &mut String) {
         for (number, keys) in self.keys.databases() {
-            line!(out, "db{number}:keys={},expires={},avg_ttl=0", keys.len(), keys.ending());
+            line!(
+                out,
+                "db{number}:keys={},expires={},avg_ttl=0",
+                keys.len(),
+                keys.ending()
+            );
         }
     }
 }

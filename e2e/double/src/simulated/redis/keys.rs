@@ -126,7 +126,13 @@ impl Keys {
 
     /// Empties one database.
     pub(super) fn clear(&mut self, database: u32) {
-        let keys: Vec<Bytes> = self.databases.get(&database).into_iter().flat_map(Database::iter).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Bytes> = self
+            .databases
+            .get(&database)
+            .into_iter()
+            .flat_map(Database::iter)
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in keys {
             self.remove(database, &key);
         }

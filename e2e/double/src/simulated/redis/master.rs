@@ -156,7 +156,10 @@ impl Redis {
         let limit = usize::try_from(self.settings.number("repl-backlog-size")).unwrap_or(1 << 20);
         let replicas: Vec<u64> = self.replicas().map(|(id, _)| id).collect();
         for id in replicas {
-            let held = self.clients.state(id).and_then(|session| session.replica.as_mut()?.held.as_mut());
+            let held = self
+                .clients
+                .state(id)
+                .and_then(|session| session.replica.as_mut()?.held.as_mut());
             let waiting = match held {
                 Some(held) => {
                     held.extend_from_slice(&bytes);
@@ -176,7 +179,9 @@ impl Redis {
     /// Counts the replicas that count for `min-slaves-to-write`.
     pub(super) fn count_good(&mut self) {
         let (now, lag) = (self.now_seconds(), self.settings.number("min-slaves-max-lag"));
-        let good = self.replicas().filter(|(_, replica)| replica.is_online() && now - replica.acked_at <= lag);
+        let good = self
+            .replicas()
+            .filter(|(_, replica)| replica.is_online() && now - replica.acked_at <= lag);
         self.good = i64::try_from(good.count()).unwrap_or(i64::MAX);
     }
 
@@ -191,7 +196,9 @@ impl Redis {
     /// `REPLCONF`.
     pub(super) fn replconf(&mut self, id: u64, args: &[Bytes]) -> Answer {
         let now = self.now_seconds();
-        let Some(session) = self.clients.state(id) else { return Answer::Silence };
+        let Some(session) = self.clients.state(id) else {
+            return Answer::Silence;
+        };
         for pair in args.chunks_exact(2) {
             let value = text(&pair[1]);
             match text(&pair[0]).to_ascii_lowercase().as_str() {
@@ -269,7 +276,9 @@ impl Redis {
             let _turn = process.turn().await;
             let mut core = process.core();
             let replica = core.clients.state(id).and_then(|session| session.replica.as_mut());
-            let Some(held) = replica.and_then(|replica| replica.held.take()) else { return };
+            let Some(held) = replica.and_then(|replica| replica.held.take()) else {
+                return;
+            };
             core.clients.push(id, format!("${}\r\n", dump.len()).as_bytes());
             core.clients.push(id, &dump);
             core.clients.push(id, &held);
@@ -311,6 +320,9 @@ impl Redis {
                 self.history.pinged = now;
                 self.stream(Bytes::from_static(b"*1\r\n$4\r\nPING\r\n"));
             }
+        }
+        if self.replicas().next().is_some() {
+            self.history.lonely_since = now;
         }
         let patience = self.settings.number("repl-timeout");
         let (mut lost, mut waiting) = (Vec::new(), Vec::new());

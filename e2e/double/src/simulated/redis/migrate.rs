@@ -54,7 +54,9 @@ impl Order {
     fn commands(&self, packed: &[(Bytes, i64, Bytes)]) -> (usize, BytesMut) {
         let (mut first, mut out) = (1, BytesMut::new());
         if !self.password.is_empty() {
-            let words: Vec<Bytes> = std::iter::once("AUTH".into()).chain(self.password.iter().cloned()).collect();
+            let words: Vec<Bytes> = std::iter::once("AUTH".into())
+                .chain(self.password.iter().cloned())
+                .collect();
             resp::encode_command(&words, &mut out);
             first += 1;
         }

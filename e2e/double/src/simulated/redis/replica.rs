@@ -58,7 +58,11 @@ impl Redis {
         let Ok(port) = port.parse::<u16>() else {
             return Value::error("ERR Invalid master port");
         };
-        if self.follow.as_ref().is_some_and(|follow| follow.host == host && follow.port == port) {
+        if self
+            .follow
+            .as_ref()
+            .is_some_and(|follow| follow.host == host && follow.port == port)
+        {
             return Value::Simple("OK Already connected to specified master".into());
         }
         let resumes = self.follow.as_ref().is_none_or(|follow| follow.resumes);
@@ -223,7 +227,9 @@ impl Master {
             }
             self.more().await?;
         };
-        let length = head.strip_prefix(b"$").map(|digits| text(digits).trim().parse::<usize>());
+        let length = head
+            .strip_prefix(b"$")
+            .map(|digits| text(digits).trim().parse::<usize>());
         let Some(Ok(length)) = length else { return Err(Lost) };
         while self.buffer.len() < length {
             self.more().await?;
@@ -245,7 +251,7 @@ async fn attempt(server: &Server) -> Result<(), Lost> {
     let mut master = Master {
         read,
         write,
-        buffer: BytesMut::new(),
+        buffer: BytesMut::with_capacity(4096),
         patience,
     };
     server.core().set_link(Link::Greeting);

@@ -112,7 +112,9 @@ impl Settings {
     /// Reads a file; also tells the master that it names.
     pub(super) fn parse(text: &str) -> (Self, Option<(String, u16)>) {
         let lines = Conf::parse(text);
-        let defaults = DEFAULTS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let defaults = DEFAULTS
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let mut values: BTreeMap<String, String> = defaults.collect();
         let mut master = None;
         for line in &lines.0 {
@@ -150,10 +152,12 @@ impl Settings {
     pub(super) fn matching(&self, pattern: &str) -> Vec<(String, String)> {
         let pattern = pattern.to_ascii_lowercase();
         let names = |key: &String| [Some(key.clone()), modern(key)].into_iter().flatten();
-        let all = self.values.iter().flat_map(|(key, value)| {
-            names(key).map(move |name| (name, value.clone()))
-        });
-        all.filter(|(name, _)| glob(pattern.as_bytes(), name.as_bytes())).collect()
+        let all = self
+            .values
+            .iter()
+            .flat_map(|(key, value)| names(key).map(move |name| (name, value.clone())));
+        all.filter(|(name, _)| glob(pattern.as_bytes(), name.as_bytes()))
+            .collect()
     }
 
     /// `CONFIG SET` of one parameter.
@@ -229,7 +233,11 @@ fn normal(key: &str, value: &str) -> Result<String, &'static str> {
         }
         return Ok(number.to_string());
     }
-    let value = if FLAGS.contains(&key) { value.to_ascii_lowercase() } else { value.to_owned() };
+    let value = if FLAGS.contains(&key) {
+        value.to_ascii_lowercase()
+    } else {
+        value.to_owned()
+    };
     if FLAGS.contains(&key) && value != "yes" && value != "no" {
         return Err("argument must be 'yes' or 'no'");
     }
@@ -255,7 +263,10 @@ mod tests {
             settings.rewritten(Some(("10.0.0.2", 6380))),
             "port 6379\nmin-slaves-to-write 0\nodd 1 2\nmasterauth pw\nmaxmemory 104857600\nslaveof 10.0.0.2 6380\n"
         );
-        assert_eq!(settings.matching("min-slaves-to-write"), [("min-slaves-to-write".into(), "0".into())]);
+        assert_eq!(
+            settings.matching("min-slaves-to-write"),
+            [("min-slaves-to-write".into(), "0".into())]
+        );
         assert_eq!(settings.matching("min-replicas-to-write").len(), 1);
         assert!(settings.set("nonsense", "1").is_err());
         assert!(settings.set("maxmemory", "x").is_err());

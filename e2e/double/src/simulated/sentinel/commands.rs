@@ -67,7 +67,9 @@ impl Program for Watcher {
             _ => {
                 let told: String = args.iter().map(|word| format!("'{word}' ")).collect();
                 let said = text(&words[0]);
-                Value::error(format!("ERR unknown command '{said}', with args beginning with: {told}"))
+                Value::error(format!(
+                    "ERR unknown command '{said}', with args beginning with: {told}"
+                ))
             }
         };
         self.save();
@@ -118,8 +120,21 @@ impl Watcher {
                 reply
             }
             (
-                "masters" | "myid" | "flushconfig" | "monitor" | "is-master-down-by-addr" | "get-master-addr-by-name"
-                | "reset" | "set" | "master" | "slaves" | "replicas" | "sentinels" | "remove" | "failover" | "ckquorum",
+                "masters"
+                | "myid"
+                | "flushconfig"
+                | "monitor"
+                | "is-master-down-by-addr"
+                | "get-master-addr-by-name"
+                | "reset"
+                | "set"
+                | "master"
+                | "slaves"
+                | "replicas"
+                | "sentinels"
+                | "remove"
+                | "failover"
+                | "ckquorum",
                 _,
             ) => Value::error(SYNTAX),
             _ => Value::error(format!("ERR unknown subcommand '{command}'. Try SENTINEL HELP.")),
@@ -130,7 +145,12 @@ impl Watcher {
     fn about(&mut self, command: &str, master: &mut Master, now: i64) -> Value {
         let everybody = master.everybody();
         let rows = |watcher: &Self, wanted: fn(&Who) -> bool| {
-            array(everybody.iter().filter(|who| wanted(who)).map(|who| watcher.row(master, who, now)))
+            array(
+                everybody
+                    .iter()
+                    .filter(|who| wanted(who))
+                    .map(|who| watcher.row(master, who, now)),
+            )
         };
         match command {
             "master" => self.row(master, &Who::Master, now),
@@ -143,9 +163,7 @@ impl Watcher {
             }
             "ckquorum" => check_quorum(master),
             _ if master.is_failing_over() => Value::error("INPROG Failover already in progress"),
-            _ if master.best_replica(now).is_none() => {
-                Value::error("NOGOODSLAVE No suitable replica to promote")
-            }
+            _ if master.best_replica(now).is_none() => Value::error("NOGOODSLAVE No suitable replica to promote"),
             _ => {
                 self.start_failover(master, true, now);
                 Value::ok()
@@ -204,7 +222,10 @@ impl Watcher {
     }
 
     fn reset(&mut self, pattern: &str, now: i64) -> Value {
-        let matching = self.masters.values_mut().filter(|master| glob(pattern.as_bytes(), master.name.as_bytes()));
+        let matching = self
+            .masters
+            .values_mut()
+            .filter(|master| glob(pattern.as_bytes(), master.name.as_bytes()));
         let mut told = Vec::new();
         for master in matching {
             let (ip, port) = (master.own.ip.clone(), master.own.port);
@@ -231,7 +252,14 @@ impl Watcher {
             }
             self.masters.insert(master.name.clone(), master);
         }
-        array([Value::Integer(i64::from(reply.0)), bulk(&reply.1), Value::Integer(reply.2)].into_iter())
+        array(
+            [
+                Value::Integer(i64::from(reply.0)),
+                bulk(&reply.1),
+                Value::Integer(reply.2),
+            ]
+            .into_iter(),
+        )
     }
 
     fn info(&self) -> String {
@@ -313,7 +341,11 @@ fn special(master: &Master, who: &Who, now: i64) -> Vec<(&'static str, String)> 
         ],
         Who::Replica(addr) => master.replicas.get(addr).map_or_else(Vec::new, |one| {
             let status = if one.its_link_up { "ok" } else { "err" };
-            let host = if one.its_master.0.is_empty() { "?" } else { &one.its_master.0 };
+            let host = if one.its_master.0.is_empty() {
+                "?"
+            } else {
+                &one.its_master.0
+            };
             vec![
                 ("master-link-down-time", one.its_link_down_ms.to_string()),
                 ("master-link-status", status.into()),
@@ -363,7 +395,10 @@ fn flags(master: &Master, who: &Who) -> String {
 
 fn check_quorum(master: &Master) -> Value {
     let all = master.sentinels.len() + 1;
-    let usable = master.sentinels.values().filter(|other| !other.is_down() && other.commands.is_some());
+    let usable = master
+        .sentinels
+        .values()
+        .filter(|other| !other.is_down() && other.commands.is_some());
     let usable = usable.count() + 1;
     let (quorum, majority) = (usable >= master.quorum, usable > all / 2);
     if quorum && majority {

@@ -133,7 +133,13 @@ impl Watcher {
         }
         let text = master.describe(&Who::Master);
         self.event("+elected-leader", &text);
-        self.proceed(master, Step::SelectReplica, "+failover-state-select-slave", &Who::Master, now);
+        self.proceed(
+            master,
+            Step::SelectReplica,
+            "+failover-state-select-slave",
+            &Who::Master,
+            now,
+        );
     }
 
     fn select(&mut self, master: &mut Master, now: i64) {
@@ -149,7 +155,9 @@ impl Watcher {
     }
 
     fn send_no_one(&mut self, master: &mut Master, now: i64) {
-        let Some(addr) = master.failover.promoted.clone() else { return };
+        let Some(addr) = master.failover.promoted.clone() else {
+            return;
+        };
         let who = Who::Replica(addr);
         let sent = match master.at(&who) {
             Some(replica) if replica.is_linked(&who) => replica.command_to_follow(None),
@@ -166,9 +174,8 @@ impl Watcher {
     fn reconfigure(&mut self, master: &mut Master, now: i64) {
         let (ip, port) = master.current();
         let (promoted, parallel) = (master.failover.promoted.clone(), master.parallel);
-        let is_busy = |replica: &&Instance| {
-            matches!(replica.reconfigured, Reconfigured::Sent | Reconfigured::InProgress)
-        };
+        let is_busy =
+            |replica: &&Instance| matches!(replica.reconfigured, Reconfigured::Sent | Reconfigured::InProgress);
         let mut busy = master.replicas.values().filter(is_busy).count();
         let others = master.replicas.keys().filter(|addr| Some(*addr) != promoted.as_ref());
         for addr in others.cloned().collect::<Vec<_>>() {
@@ -198,7 +205,9 @@ impl Watcher {
     }
 
     fn detect_end(&mut self, master: &mut Master, ip: &str, port: u16, now: i64) {
-        let Some(addr) = master.failover.promoted.clone() else { return };
+        let Some(addr) = master.failover.promoted.clone() else {
+            return;
+        };
         if master.replicas.get(&addr).is_none_or(Instance::is_down) {
             return;
         }
@@ -241,7 +250,12 @@ impl Master {
         });
         let best = good.min_by_key(|(_, replica)| {
             let is_unknown = replica.runid.is_empty();
-            (replica.priority, Reverse(replica.offset), is_unknown, replica.runid.clone())
+            (
+                replica.priority,
+                Reverse(replica.offset),
+                is_unknown,
+                replica.runid.clone(),
+            )
         });
         best.map(|(addr, _)| addr.clone())
     }

@@ -19,7 +19,12 @@ impl Watcher {
         let [ip, port, id, epoch, name, master_ip, master_port, config_epoch] = words[..] else {
             return;
         };
-        let numbers = (port.parse(), epoch.parse::<u64>(), master_port.parse(), config_epoch.parse());
+        let numbers = (
+            port.parse(),
+            epoch.parse::<u64>(),
+            master_port.parse(),
+            config_epoch.parse(),
+        );
         let (Ok(port), Ok(epoch), Ok(master_port), Ok(config_epoch)) = numbers else {
             return;
         };
@@ -27,7 +32,9 @@ impl Watcher {
             return;
         }
         let now = self.clock.ms();
-        let Some(mut master) = self.masters.remove(name) else { return };
+        let Some(mut master) = self.masters.remove(name) else {
+            return;
+        };
         self.meet(&mut master, id, ip, port, now);
         if epoch > self.epoch {
             self.epoch = epoch;
@@ -79,8 +86,13 @@ impl Watcher {
         let (old_ip, old_port) = (master.own.ip.clone(), master.own.port);
         let text = format!("{} {old_ip} {old_port} {ip} {port}", master.name);
         self.event("+switch-master", &text);
-        let replicas = master.replicas.values().map(|replica| (replica.ip.clone(), replica.port));
-        let mut replicas: Vec<_> = replicas.filter(|(other, at)| (other.as_str(), *at) != (ip, port)).collect();
+        let replicas = master
+            .replicas
+            .values()
+            .map(|replica| (replica.ip.clone(), replica.port));
+        let mut replicas: Vec<_> = replicas
+            .filter(|(other, at)| (other.as_str(), *at) != (ip, port))
+            .collect();
         if (old_ip.as_str(), old_port) != (ip, port) {
             replicas.push((old_ip, old_port));
         }

@@ -78,7 +78,9 @@ impl Watcher {
         let pause = PUBLISH_PERIOD * 4;
         let is_sane = master.looks_sane(now);
         let to = (master.own.ip.clone(), master.own.port);
-        let Some(stray) = master.replicas.get_mut(addr) else { return };
+        let Some(stray) = master.replicas.get_mut(addr) else {
+            return;
+        };
         if !is_promoted
             && is_sane
             && stray.is_up_for(pause, now)
@@ -96,9 +98,15 @@ impl Watcher {
         let who = Who::Replica(addr.into());
         let own = (master.own.ip.clone(), master.own.port);
         let (pause, is_sane) = (master.failover_timeout, master.looks_sane(now));
-        let promoted = master.failover.promoted.as_ref().and_then(|addr| master.replicas.get(addr));
+        let promoted = master
+            .failover
+            .promoted
+            .as_ref()
+            .and_then(|addr| master.replicas.get(addr));
         let promoted = promoted.map(|promoted| (promoted.ip.clone(), promoted.port));
-        let Some(replica) = master.replicas.get_mut(addr) else { return };
+        let Some(replica) = master.replicas.get_mut(addr) else {
+            return;
+        };
         if replica.its_master != own
             && is_sane
             && replica.is_up_for(pause, now)
@@ -120,7 +128,14 @@ impl Watcher {
         if replica.reconfigured != before {
             let is_done = replica.reconfigured == Reconfigured::Done;
             let text = master.describe(&who);
-            self.event(if is_done { "+slave-reconf-done" } else { "+slave-reconf-inprog" }, &text);
+            self.event(
+                if is_done {
+                    "+slave-reconf-done"
+                } else {
+                    "+slave-reconf-inprog"
+                },
+                &text,
+            );
         }
     }
 }

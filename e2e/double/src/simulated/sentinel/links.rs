@@ -53,7 +53,7 @@ async fn talk(
     let socket = host::connect(addr).await?;
     process.core().local_ip = socket.local.ip().to_string();
     let (mut read, mut write) = tokio::io::split(socket.stream);
-    let mut buffer = BytesMut::new();
+    let mut buffer = BytesMut::with_capacity(4096);
     loop {
         tokio::select! {
             biased;
@@ -96,9 +96,7 @@ impl Instance {
 impl Watcher {
     /// Opens what isn't open, at most once a second.
     pub(super) fn connect(&mut self, master: &mut Master, who: &Who, now: i64, process: &Running) {
-        let is_due = |one: &mut Instance| {
-            !one.is_linked(who) && one.port != 0 && now - one.last_connect >= PING_PERIOD
-        };
+        let is_due = |one: &mut Instance| !one.is_linked(who) && one.port != 0 && now - one.last_connect >= PING_PERIOD;
         if !master.at(who).is_some_and(is_due) {
             return;
         }
@@ -106,7 +104,11 @@ impl Watcher {
         let name = format!("sentinel-{}-cmd", self.myid.get(..8).unwrap_or(&self.myid));
         let Some(one) = master.at(who) else { return };
         one.last_connect = now;
-        let password = if matches!(who, Who::Sentinel(_)) { String::new() } else { password };
+        let password = if matches!(who, Who::Sentinel(_)) {
+            String::new()
+        } else {
+            password
+        };
         if one.commands.is_none() {
             self.serial += 1;
             one.commands = Some(Wire::open(self.serial, one.addr(), owner.clone(), process));
@@ -146,7 +148,9 @@ impl Watcher {
     /// Somebody answered or published.
     fn heard(&mut self, serial: u64, (name, who): &(String, Who), value: &Value) {
         let now = self.clock.ms();
-        let Some(mut master) = self.masters.remove(name) else { return };
+        let Some(mut master) = self.masters.remove(name) else {
+            return;
+        };
         let mut hello = None;
         if let Some(one) = master.at(who) {
             let is = |wire: &Option<Wire>| wire.as_ref().is_some_and(|wire| wire.serial == serial);

@@ -62,7 +62,10 @@ pub fn start(disk: Disk, conf_path: &str) -> Sentinel {
 fn read(conf: Conf, disk: Disk, conf_path: &str, life: u64, clock: Clock) -> Watcher {
     let mut chance = Chance::new(life);
     let (sentinel, base): (Vec<_>, Vec<_>) = conf.0.into_iter().partition(|line| line[0] == "sentinel");
-    let port = base.iter().find(|line| line[0] == "port").and_then(|line| line.get(1)?.parse().ok());
+    let port = base
+        .iter()
+        .find(|line| line[0] == "port")
+        .and_then(|line| line.get(1)?.parse().ok());
     let port = port.unwrap_or(26379);
     let mut watcher = Watcher {
         clients: Clients::default(),
@@ -141,7 +144,11 @@ impl Sentinel {
 
     /// Whether it leads or tries to lead a failover of a master.
     pub fn is_failing_over(&self, name: &str) -> bool {
-        self.0.core().masters.get(name).is_some_and(state::Master::is_failing_over)
+        self.0
+            .core()
+            .masters
+            .get(name)
+            .is_some_and(state::Master::is_failing_over)
     }
 
     /// How many replicas and other sentinels it knows of a master.

@@ -312,7 +312,10 @@ impl Watcher {
             line(&["config-epoch", name, &master.config_epoch.to_string()]);
             line(&["leader-epoch", name, &master.leader_epoch.to_string()]);
             let own = (ip != master.own.ip || port != master.own.port).then_some(&master.own);
-            let others = master.replicas.values().filter(|replica| (&replica.ip, replica.port) != (&ip, port));
+            let others = master
+                .replicas
+                .values()
+                .filter(|replica| (&replica.ip, replica.port) != (&ip, port));
             for replica in others.chain(own) {
                 line(&["known-slave", name, &replica.ip, &replica.port.to_string()]);
             }

@@ -120,8 +120,16 @@ impl Watcher {
 
     /// Asks the others whether they too take the master for down, and in an election for their votes.
     pub(super) fn ask_others(&mut self, master: &mut Master, forced: bool, now: i64) {
-        let (ip, port, epoch) = (master.own.ip.clone(), master.own.port.to_string(), self.epoch.to_string());
-        let candidate = if master.failover.step == Step::None { "*" } else { &self.myid };
+        let (ip, port, epoch) = (
+            master.own.ip.clone(),
+            master.own.port.to_string(),
+            self.epoch.to_string(),
+        );
+        let candidate = if master.failover.step == Step::None {
+            "*"
+        } else {
+            &self.myid
+        };
         let is_down = master.own.is_down();
         for other in master.sentinels.values_mut() {
             if now - other.answered > OPINION {

@@ -116,7 +116,7 @@ impl Redis {
                 let words = found.flat_map(|(key, value)| [Value::bulk(key), Value::bulk(value)]);
                 Value::Array(Some(words.collect()))
             }
-            ("SET", pairs) if !pairs.is_empty() && pairs.len() % 2 == 0 => {
+            ("SET", pairs) if !pairs.is_empty() && pairs.len().is_multiple_of(2) => {
                 for pair in pairs.chunks_exact(2) {
                     if let Err(why) = self.settings.set(&text(&pair[0]), &text(&pair[1])) {
                         return Value::error(why);
@@ -130,12 +130,7 @@ impl Redis {
                 (self.commands, self.connections) = (0, 0);
                 Value::ok()
             }
-            _ => {
-                let said = text(&args[0]);
-                Value::error(format!(
-                    "ERR Unknown subcommand or wrong number of arguments for '{said}'. Try CONFIG HELP."
-                ))
-            }
+            _ => Value::error(format!("ERR unknown subcommand '{}'. Try CONFIG HELP.", text(&args[0]))),
         }
     }
 

@@ -98,7 +98,7 @@ impl Redis {
         let now = self.clock.ms();
         match name {
             "MSET" => {
-                if args.len() % 2 != 0 {
+                if !args.len().is_multiple_of(2) {
                     return Err("ERR wrong number of arguments for 'mset' command".into());
                 }
                 args.chunks_exact(2)

@@ -161,11 +161,11 @@ impl Redis {
         let length = history.backlog.as_ref().map_or(0, |backlog| backlog.length);
         line!(out, "repl_backlog_active:{}", u8::from(history.backlog.is_some()));
         line!(out, "repl_backlog_size:{}", self.settings.text("repl-backlog-size"));
-        line!(
-            out,
-            "repl_backlog_first_byte_offset:{}",
-            history.offset + 1 - length as u64
-        );
+        let first = history
+            .backlog
+            .as_ref()
+            .map_or(0, |_| history.offset + 1 - length as u64);
+        line!(out, "repl_backlog_first_byte_offset:{first}");
         line!(out, "repl_backlog_histlen:{length}");
     }
 

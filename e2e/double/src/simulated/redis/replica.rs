@@ -71,16 +71,21 @@ impl Redis {
     }
 
     pub(super) fn begin_following(&mut self, host: &str, port: u16, resumes: bool, server: &Server) {
+        let now = self.clock.ms();
+        let down_since = match &self.follow {
+            Some(follow) if follow.is_up() => Some(now),
+            Some(follow) => follow.down_since,
+            None => None,
+        };
         self.leave_master();
         self.drop_replicas();
-        let now = self.clock.ms();
         let process = server.clone();
         let task = server.spawn(async move { pursue(process).await });
         self.follow = Some(Follow {
             host: host.into(),
             port,
             link: Link::Connecting,
-            down_since: resumes.then_some(now),
+            down_since,
             heard: now,
             resumes,
             database: 0,

@@ -182,7 +182,7 @@ impl Watcher {
             return Value::error("ERR Invalid IP address or hostname specified");
         }
         if self.masters.contains_key(name) {
-            return Value::error("ERR Duplicate master name");
+            return Value::error("ERR Duplicate master name.");
         }
         let Some(quorum) = usize::try_from(quorum).ok().filter(|quorum| *quorum > 0) else {
             return Value::error("ERR Quorum must be 1 or greater.");
@@ -263,10 +263,16 @@ impl Watcher {
     }
 
     fn info(&self) -> String {
-        let up = (self.clock.ms() - self.started) / 1000;
+        let seconds = |since: i64| (self.clock.ms() - since) / 1000;
+        let up = seconds(self.started);
+        let tilt = if self.tilt_since == 0 {
+            -1
+        } else {
+            seconds(self.tilt_since)
+        };
         let mut out = format!(
             "# Server\r\nredis_version:7.0.15\r\nredis_mode:sentinel\r\nrun_id:{}\r\ntcp_port:{}\r\n\
-             uptime_in_seconds:{up}\r\n\r\n# Sentinel\r\nsentinel_masters:{}\r\nsentinel_tilt:{}\r\n\
+             uptime_in_seconds:{up}\r\n\r\n# Sentinel\r\nsentinel_masters:{}\r\nsentinel_tilt:{}\r\nsentinel_tilt_since_seconds:{tilt}\r\n\
              sentinel_running_scripts:0\r\nsentinel_scripts_queue_length:0\r\nsentinel_simulate_failure_flags:0\r\n",
             self.myid,
             self.port,

@@ -116,10 +116,11 @@ impl Watcher {
                 }
             }
             Step::Reconfigure => self.reconfigure(master, now),
-            Step::UpdateConfig => {
-                let (ip, port) = master.current();
-                self.switch(master, &ip, port, now);
-            }
+            Step::UpdateConfig => {}
+        }
+        if master.failover.step == Step::UpdateConfig {
+            let (ip, port) = master.current();
+            self.switch(master, &ip, port, now);
         }
     }
 

@@ -123,6 +123,11 @@ impl Node {
         let id = format!("{:0>40}", self.ip.replace('.', ""));
         let conf = format!("port 26379\nsentinel myid {id}\nsentinel announce-ip {}\n", self.ip);
         self.disk.write("/data/sentinel.conf", conf.as_bytes()).unwrap();
+        self.restart_sentinel().await
+    }
+
+    /// Starts a sentinel with the configuration that is there.
+    pub async fn restart_sentinel(&self) -> Sentinel {
         let disk = self.disk.clone();
         let started = host::within(
             self.process(),

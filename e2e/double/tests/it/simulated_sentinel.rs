@@ -230,6 +230,62 @@ async fn a_failover_on_demand_needs_no_death() {
     assert_eq!(group.servers[0].role(), follows("10.0.0.2:6379"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_sentinel_remembers_what_it_knew_and_looks_on_after_a_pause() {
+    let group = group(2).await;
+    let (node, _) = &group.sentinels[0];
+    node.kill().await;
+    let again = node.restart_sentinel().await;
+    assert_eq!(again.master("demo-1").as_deref(), Some("10.0.0.1:6379"));
+    assert_eq!(again.known("demo-1"), Some((2, 2)));
+    seconds(1).await;
+    node.freeze(true);
+    seconds(8).await;
+    node.freeze(false);
+    seconds(1).await;
+    let addr = format!("{}:26379", node.ip);
+    let info = group
+        .client
+        .ask(&addr, &[&["INFO", "sentinel"]])
+        .await
+        .and_then(|info| info.text())
+        .unwrap();
+    assert!(info.contains("sentinel_tilt:1\r\n"), "{info}");
+    seconds(40).await;
+    assert_eq!(
+        (again.is_down("demo-1"), again.is_failing_over("demo-1")),
+        (Some((false, false)), false)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sentinel_tells_of_a_switch_and_who_is_who() {
+    let group = group(1).await;
+    let row = group
+        .client
+        .ask("10.0.1.1:26379", &[&["SENTINEL", "MASTER", "demo-1"]])
+        .await
+        .unwrap();
+    let row: Vec<_> = row.items().iter().filter_map(Value::text).collect();
+    let at = |key: &str| row[row.iter().position(|word| word == key).unwrap() + 1].as_str();
+    let told = [
+        at("flags"),
+        at("num-slaves"),
+        at("num-other-sentinels"),
+        at("quorum"),
+        at("config-epoch"),
+    ];
+    assert_eq!(told, ["master", "1", "2", "2", "0"]);
+    group.nodes[0].kill().await;
+    group.switched("10.0.0.1:6379").await;
+    for (_, sentinel) in &group.sentinels {
+        let events = sentinel.events();
+        let switch = events.iter().find(|(_, event, _)| event == "+switch-master").unwrap();
+        assert_eq!(switch.2, "demo-1 10.0.0.1 6379 10.0.0.2 6379");
+        assert_eq!(sentinel.config_epoch("demo-1"), Some(1));
+    }
+}
+
 async fn story() -> String {
     let group = group(2).await;
     group.client.say(&group.nodes[0], &["SET", "a", "1"]).await;

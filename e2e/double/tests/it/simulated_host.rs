@@ -151,7 +151,13 @@ impl Node {
         let mut out = BytesMut::new();
         commands.iter().for_each(|words| resp::encode_command(words, &mut out));
         let (addr, wanted) = (addr.to_owned(), commands.len());
-        let asked = host::within(self.process(), async move {
+        let asker = Arc::new(Process {
+            net: self.net.clone(),
+            ip: self.ip.clone(),
+            disk: self.disk.clone(),
+            tasks: Tasks::default(),
+        });
+        let asked = host::within(asker, async move {
             let mut socket = host::connect(&addr).await.ok()?;
             socket.stream.write_all(&out).await.ok()?;
             let (mut buffer, mut last) = (BytesMut::new(), None);

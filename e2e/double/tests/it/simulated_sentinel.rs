@@ -308,6 +308,81 @@ fn the_same_story_is_told_twice() {
     assert_eq!(tell(), tell());
 }
 
+/// Kills, freezes and partitions one after the other.
+async fn trouble(seed: u64) -> String {
+    let mut group = group(2).await;
+    let mut state = seed;
+    let mut draw = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % below
+    };
+    for step in 0..8 {
+        let at = usize::try_from(draw(3)).unwrap();
+        let (server, sentinel) = (group.nodes[at].clone(), group.sentinels[at].0.clone());
+        let key = step.to_string();
+        for node in &group.nodes {
+            group.client.say(node, &["SET", &key, "x"]).await;
+        }
+        match draw(5) {
+            0 | 1 => {
+                server.kill().await;
+                seconds(draw(15)).await;
+                group.servers[at] = server.restart().await;
+            }
+            2 => {
+                server.freeze(true);
+                seconds(draw(15)).await;
+                server.freeze(false);
+            }
+            3 => {
+                sentinel.kill().await;
+                seconds(draw(15)).await;
+                group.sentinels[at].1 = sentinel.restart_sentinel().await;
+            }
+            _ => {
+                group.net.part(&[&server.ip, &sentinel.ip]);
+                seconds(draw(25)).await;
+                group.net.part(&[]);
+            }
+        }
+        seconds(draw(20)).await;
+    }
+    seconds(200).await;
+    let believed = group.believed();
+    for (node, server) in group.nodes.iter().zip(&group.servers) {
+        let role = if node.addr() == believed[0] {
+            Role::Master
+        } else {
+            follows(&believed[0])
+        };
+        assert_eq!(server.role(), role, "seed {seed}, {believed:?}\n{}", group.trace());
+        assert_eq!(server.keys(), group.servers[0].keys(), "seed {seed}");
+    }
+    assert!(
+        believed.iter().all(|master| *master == believed[0]),
+        "seed {seed}, {believed:?}"
+    );
+    group.trace()
+}
+
+#[test]
+fn after_any_trouble_there_is_one_master_and_the_same_trouble_ends_the_same() {
+    let seeds = std::env::var("TROUBLES")
+        .ok()
+        .and_then(|seeds| seeds.parse().ok())
+        .unwrap_or(4);
+    for seed in 0..seeds {
+        let tell = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build();
+            runtime.unwrap().block_on(trouble(seed))
+        };
+        assert_eq!(tell(), tell(), "seed {seed}");
+    }
+}
+
 /// What an idle cluster costs: `cargo test -p codis-double -- --ignored --nocapture idle`.
 #[tokio::test(start_paused = true)]
 #[ignore = "a measurement"]

@@ -154,8 +154,7 @@ fn real(stream: TcpStream) -> io::Result<Socket> {
 
 impl Listener for TcpListener {
     fn local(&self) -> SocketAddr {
-        self.local_addr()
-            .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+        self.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Socket>> {

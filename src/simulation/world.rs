@@ -90,7 +90,7 @@ impl World {
         let fabric = Fabric::new(plan.seed, Services::resolver(api.clone(), kubernetes.clone()));
         let changed = Arc::<Notify>::default();
         let trace = Trace::default();
-        let pods = Pods::new(fabric.clone(), clock, plan.bugs, changed.clone());
+        let pods = Pods::new(fabric.clone(), clock, plan.seed, plan.bugs, changed.clone());
         let nodes: Vec<Node> = (0..4)
             .map(|index| Node {
                 name: format!("node-{index}"),

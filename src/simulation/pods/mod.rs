@@ -40,6 +40,7 @@ pub struct Pods(Arc<Inner>);
 struct Inner {
     fabric: Fabric,
     clock: Clock,
+    seed: u64,
     bugs: Bugs,
     changed: Arc<Notify>,
     state: Mutex<State>,
@@ -141,8 +142,8 @@ impl Serves {
         match self.get() {
             What::Nothing => "starting".to_owned(),
             What::Other => "up".to_owned(),
-            What::Redis(server) => server.summary(),
-            What::Sentinel(sentinel) => sentinel.summary(),
+            What::Redis(server) => server_line(&server),
+            What::Sentinel(sentinel) => sentinel_line(&sentinel),
             What::Proxy(view) => if view.is_online() { "online" } else { "waiting" }.to_owned(),
             What::Dashboard(view) => match view.groups() {
                 Some(groups) => dashboard_line(&groups),
@@ -185,11 +186,12 @@ impl Serves {
 impl Pods {
     /// No pods yet. `changed` is told when a process ends by itself.
     #[must_use]
-    pub fn new(fabric: Fabric, clock: Clock, bugs: Bugs, changed: Arc<Notify>) -> Self {
+    pub fn new(fabric: Fabric, clock: Clock, seed: u64, bugs: Bugs, changed: Arc<Notify>) -> Self {
         let state = Mutex::default();
         Self(Arc::new(Inner {
             fabric,
             clock,
+            seed,
             bugs,
             changed,
             state,
@@ -218,7 +220,8 @@ impl Pods {
     fn machine(&self, launch: &Launch, disk: &Disk, number: u64) -> Arc<Machine> {
         self.0.fabric.plug(launch.ip);
         Arc::new(Machine {
-            name: format!("{}/{}/{number}", launch.namespace, launch.pod),
+            // What servers and sentinels draw by chance comes from this name, so from the seed.
+            name: format!("{}/{}/{}/{number}", self.0.seed, launch.namespace, launch.pod),
             ip: launch.ip,
             fabric: self.0.fabric.clone(),
             clock: self.0.clock,
@@ -391,6 +394,32 @@ impl Drop for Container {
             self.pods.0.fabric.unplug(self.running.ip);
         }
     }
+}
+
+fn server_line(server: &redis::Server) -> String {
+    let data = if server.keys() == 0 { " empty" } else { "" };
+    let is_fenced = server.setting("min-slaves-to-write").parse().is_ok_and(|least: i64| least > 0);
+    match server.role() {
+        redis::Role::Master if is_fenced => format!("master fenced{data}"),
+        redis::Role::Master => format!("master{data}"),
+        redis::Role::Replica { master, up: true } => format!("of {master}{data}"),
+        redis::Role::Replica { master, up: false } => format!("of {master} (down){data}"),
+    }
+}
+
+fn sentinel_line(sentinel: &sentinel::Sentinel) -> String {
+    let line = |name: String| {
+        let mark = match sentinel.is_down(&name) {
+            Some((_, true)) => "!!",
+            Some((true, _)) => "!",
+            _ => "",
+        };
+        let (replicas, others) = sentinel.known(&name).unwrap_or_default();
+        let master = sentinel.master(&name).unwrap_or_default();
+        let epoch = sentinel.config_epoch(&name).unwrap_or_default();
+        format!("{name}={master}{mark}+{replicas}r{others}s e{epoch}")
+    };
+    sentinel.names().into_iter().map(line).collect::<Vec<_>>().join(" ")
 }
 
 fn dashboard_line(groups: &[codis_double::wire::Group]) -> String {

@@ -27,6 +27,13 @@ fn ended(code: i32, message: String) -> Exit {
     Exit { code, message }
 }
 
+fn told(end: Result<(), String>) -> Exit {
+    match end {
+        Ok(()) => ended(0, String::new()),
+        Err(why) => ended(1, why),
+    }
+}
+
 fn gave_up(outcome: anyhow::Result<()>) -> Exit {
     match outcome {
         Ok(()) => ended(0, String::new()),
@@ -101,8 +108,7 @@ impl Pod {
         }
         let server = redis::start(self.disk.clone(), "/data/redis.conf");
         self.serves.redis(server.clone());
-        let code = server.ended().await;
-        ended(code, String::new())
+        told(server.ended().await)
     }
 
     /// The replication line of the last start, if it names a member of the same group.
@@ -155,7 +161,7 @@ impl Pod {
         }
         let sentinel = sentinel::start(self.disk.clone(), "/data/sentinel.conf");
         self.serves.sentinel(sentinel.clone());
-        ended(sentinel.ended().await, String::new())
+        told(sentinel.ended().await)
     }
 
     async fn dashboard(self) -> Exit {

@@ -1,7 +1,6 @@
 //! A product on made-up machines, in virtual time and in one thread: nothing here opens a socket or a file.
 
 mod machines;
-mod servers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,344 +1,231 @@
-//! A redis server in memory: strings, replication with offsets, an append-only file on a [`Disk`].
+//! A redis server as Codis runs it: strings, an append-only file, replication, `MIGRATE`, fences.
 //!
-//! It answers as redis 7 does where Codis and the operator ask. What is dangerous about redis is kept: a replica throws its
-//! data away for whatever its master has, a server that starts again has a new replication id, a master tells its clients
-//! "OK" before any replica has the write.
+//! Left out: values that aren't strings, `WATCH`, scripts, eviction, RDB files, transactions as one unit in the stream and
+//! in the file, the output limits of normal clients and subscribers. A rewrite of the file is done at once.
 
-mod commands;
-mod connection;
-mod follow;
+mod admin;
+mod core;
+mod data;
 mod info;
+mod keys;
+mod master;
+mod migrate;
+mod replica;
+mod settings;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::{Notify, mpsc};
-use tokio::time::Instant;
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::disk::{Data, Disk};
-use crate::host::{self, Files as _};
-use crate::identity;
+use self::core::{Redis, Server as Running};
+use self::master::History;
+use self::settings::Settings;
+use super::clients::Clients;
+use super::disk::Disk;
+use super::process::Process;
+use super::{Chance, Clock};
+use crate::host::{self, Files};
 
-/// Bytes of the replication stream that are kept for replicas that come back.
-const BACKLOG: usize = 1 << 20;
+/// What a process takes before it loads.
+const START: Duration = Duration::from_millis(20);
+/// What loading a command takes.
+const LOAD: Duration = Duration::from_micros(1);
 
-/// A running server. Cheap to clone: all clones are the same one.
+/// What a server is to the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// It follows nobody.
+    Master,
+    /// It follows `master` (`host:port`).
+    Replica {
+        /// Whom, as it was told.
+        master: String,
+        /// Whether it is in step with it.
+        up: bool,
+    },
+}
+
+/// A server, seen from inside; copies are the same one. What is asked here costs no time and no connection.
 #[derive(Clone)]
-pub struct Server(Arc<Inner>);
+pub struct Server(Running);
 
-pub(super) struct Inner {
-    state: Mutex<State>,
-    disk: Disk,
-    conf_path: String,
-    /// A `MIGRATE` is over.
-    free: Notify,
-    ended: Notify,
-}
-
-/// What goes out on a connection besides replies.
-enum Out {
-    Bytes(Bytes),
-    Close,
-}
-
-/// A connection as the others see it.
-struct Client {
-    out: mpsc::UnboundedSender<Out>,
-    channels: Vec<String>,
-    /// Set once it is a replica's.
-    replica: Option<Replica>,
-}
-
-/// A replica as its master sees it.
-struct Replica {
-    address: String,
-    port: String,
-    acknowledged: i64,
-    heard: Instant,
-}
-
-/// Whom a server follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Master {
-    /// Its address.
-    pub host: String,
-    /// Its port.
-    pub port: String,
-}
-
-struct State {
-    conf: Vec<(String, String)>,
-    data: Data,
-    started: Instant,
-    run_id: String,
-    replication_id: String,
-    /// The id before a promotion, and up to which offset it was the same history.
-    former_id: Option<(String, i64)>,
-    offset: i64,
-    backlog: VecDeque<u8>,
-    master: Option<Master>,
-    /// Counts changes of the master: a follower of an older one ends.
-    generation: u64,
-    link_up: bool,
-    syncing: bool,
-    link_down_since: Option<Instant>,
-    clients: BTreeMap<u64, Client>,
-    next_client: u64,
-    migrating: bool,
-    exit: Option<i32>,
-}
-
-/// A configuration's last value of a key; the old and the new name of a parameter are the same one.
-fn canonical(key: &str) -> String {
-    let key = key.to_lowercase();
-    match key.as_str() {
-        "replicaof" => "slaveof".to_owned(),
-        _ => key.replace("replica", "slave"),
-    }
-}
-
-impl State {
-    fn conf(&self, key: &str) -> Option<&str> {
-        let key = canonical(key);
-        let last = self.conf.iter().rev().find(|(known, _)| *known == key);
-        last.map(|(_, value)| value.as_str())
-    }
-
-    fn number(&self, key: &str, default: i64) -> i64 {
-        self.conf(key).and_then(|value| value.parse().ok()).unwrap_or(default)
-    }
-
-    fn set_conf(&mut self, key: &str, value: &str) {
-        let key = canonical(key);
-        self.conf.retain(|(known, _)| *known != key);
-        self.conf.push((key, value.to_owned()));
-    }
-
-    /// Replicas that hear of writes soon enough.
-    fn good_replicas(&self) -> i64 {
-        let lag = Duration::from_secs(u64::try_from(self.number("min-slaves-max-lag", 10)).unwrap_or(0));
-        let replicas = self.clients.values().filter_map(|client| client.replica.as_ref());
-        i64::try_from(replicas.filter(|replica| replica.heard.elapsed() <= lag).count()).unwrap_or(i64::MAX)
-    }
-
-    fn is_fenced(&self) -> bool {
-        self.number("min-slaves-to-write", 0) > 0 && self.number("min-slaves-max-lag", 10) > 0
-    }
-
-    /// Bytes of the replication stream: to the backlog and to all replicas.
-    fn feed(&mut self, bytes: &Bytes) {
-        self.offset += bytes.len() as i64;
-        self.backlog.extend(bytes.iter());
-        let surplus = self.backlog.len().saturating_sub(BACKLOG);
-        self.backlog.drain(..surplus);
-        for client in self.clients.values().filter(|client| client.replica.is_some()) {
-            let _ = client.out.send(Out::Bytes(bytes.clone()));
-        }
-    }
-
-    /// Ends connections. Replicas' are spared unless they are meant.
-    fn cut(&mut self, replicas: bool) {
-        for client in self.clients.values() {
-            if client.replica.is_some() == replicas {
-                let _ = client.out.send(Out::Close);
-            }
-        }
-    }
-
-    /// A new history begins.
-    fn begin_history(&mut self, id: String) {
-        self.former_id = Some((std::mem::replace(&mut self.replication_id, id), self.offset));
-    }
-}
-
-/// Starts a server, as `codis-server <conf_path>` does. To be called on its machine.
+/// Starts `redis-server <conf_path>` on the current host. It listens at once, and loads what is on the disk.
 pub fn start(disk: Disk, conf_path: &str) -> Server {
-    let conf = read_conf(&disk, conf_path);
-    let run_id = identity::token(&[host_name()], &["redis", &format!("{:?}", host::now())]) + "00000000";
-    let is_kept = conf
-        .iter()
-        .rev()
-        .find(|(key, _)| key == "appendonly")
-        .is_some_and(|(_, value)| value == "yes");
-    let loaded = if is_kept { disk.load() } else { None };
-    if is_kept && loaded.is_none() {
-        disk.rewrite(Data::default());
-    }
-    let state = State {
-        conf,
-        data: loaded.unwrap_or_default(),
-        started: Instant::now(),
-        replication_id: run_id.clone(),
-        run_id,
-        former_id: None,
-        offset: 0,
-        backlog: VecDeque::new(),
-        master: None,
-        generation: 0,
-        link_up: false,
-        syncing: false,
-        link_down_since: Some(Instant::now()),
-        clients: BTreeMap::new(),
-        next_client: 0,
-        migrating: false,
-        exit: None,
-    };
-    let server = Server(Arc::new(Inner {
-        state: Mutex::new(state),
+    let conf = disk.read(conf_path).ok().flatten();
+    let text = String::from_utf8_lossy(conf.as_deref().unwrap_or_default()).into_owned();
+    let (settings, master) = Settings::parse(&text);
+    let life = disk.open();
+    let mut chance = Chance::new(life);
+    let clock = Clock::here();
+    let process = Process::new(Redis {
+        clients: Clients::default(),
+        logs: settings.flag("appendonly"),
+        settings,
+        conf_path: conf_path.into(),
         disk,
-        conf_path: conf_path.to_owned(),
-        free: Notify::new(),
-        ended: Notify::new(),
-    }));
-    let told = server.state().conf("slaveof").map(str::to_owned);
-    if let Some((host, port)) = told.as_deref().and_then(|line| line.split_once(' ')) {
-        server.follow(Some(Master {
-            host: host.to_owned(),
-            port: port.to_owned(),
-        }));
-    }
-    host::spawn(connection::listen(server.clone(), Abandoned(server.0.disk.clone())));
-    server
+        life,
+        run_id: chance.id(),
+        history: History::new(&mut chance),
+        started: clock.ms(),
+        clock,
+        chance,
+        keys: keys::Keys::default(),
+        loading: true,
+        follow: None,
+        good: 0,
+        acked: Arc::new(Notify::new()),
+        commands: 0,
+        connections: 0,
+        wrote: false,
+    });
+    let running = process.clone();
+    let has_conf = conf.is_some();
+    let guard = process.life();
+    process.spawn(async move {
+        let _guard = guard;
+        if !has_conf {
+            running.end(Err("Fatal error, can't open config file".into()));
+            return;
+        }
+        let why = run(running.clone(), master).await;
+        running.end(Err(why));
+    });
+    Server(process)
 }
 
-/// What a killed process leaves on its disk.
-struct Abandoned(Disk);
-
-impl Drop for Abandoned {
-    fn drop(&mut self) {
-        self.0.abandon();
-    }
-}
-
-fn host_name() -> String {
-    host::current().map_or_else(String::new, |host| host.name())
-}
-
-fn read_conf(disk: &Disk, path: &str) -> Vec<(String, String)> {
-    let text = disk.read(path).ok().flatten().unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let pair = |line: &str| {
-        let (key, value) = line.trim().split_once(' ')?;
-        Some((canonical(key), value.trim().trim_matches('"').to_owned()))
+/// Serves until it is killed; tells why it can't.
+async fn run(server: Running, master: Option<(String, u16)>) -> String {
+    let port = server.core().settings.number("port");
+    let listener = match host::listen(&format!("0.0.0.0:{port}")).await {
+        Ok(listener) => listener,
+        Err(error) => return format!("Failed listening on port {port}: {error}"),
     };
-    text.lines()
-        .filter(|line| !line.trim().starts_with('#'))
-        .filter_map(pair)
-        .collect()
+    let accepting = server.clone();
+    server.spawn(accepting.accept(listener));
+    load(&server).await;
+    if let Some((host, port)) = master {
+        server.core().begin_following(&host, port, false, &server);
+    }
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        second.tick().await;
+        let _turn = server.turn().await;
+        let mut core = server.core();
+        core.cron();
+        core.clients.flush();
+    }
+}
+
+async fn load(server: &Running) {
+    sleep(START).await;
+    let (logs, path, disk) = {
+        let core = server.core();
+        (core.logs, core.log_path(), core.disk.clone())
+    };
+    let commands = if logs { disk.load(&path) } else { Vec::new() };
+    sleep(LOAD * u32::try_from(commands.len()).unwrap_or(u32::MAX)).await;
+    let _turn = server.turn().await;
+    let mut core = server.core();
+    for command in commands {
+        core.load(BytesMut::from(&command.bytes[..]), command.database);
+    }
+    core.loading = false;
+}
+
+impl Redis {
+    /// Where the append-only file is.
+    fn log_path(&self) -> String {
+        let folder = match self.settings.text("dir") {
+            "" => self.conf_path.rsplit_once('/').map_or("", |(folder, _)| folder),
+            folder => folder.trim_end_matches('/'),
+        };
+        format!("{folder}/appendonlydir")
+    }
 }
 
 impl Server {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether it follows nobody.
-    pub fn is_master(&self) -> bool {
-        self.state().master.is_none()
-    }
-
     /// Whom it follows.
-    pub fn master(&self) -> Option<Master> {
-        self.state().master.clone()
-    }
-
-    /// Its role, whom it follows and what it has, in a few words.
-    pub fn summary(&self) -> String {
-        let state = self.state();
-        let keys = state.data.values().any(|keys| !keys.is_empty());
-        let data = if keys { "" } else { " empty" };
-        let fence = if state.is_fenced() { " fenced" } else { "" };
-        match &state.master {
-            None => format!("master{fence}{data}"),
-            Some(master) if state.link_up => format!("of {}{data}", master.host),
-            Some(master) => format!("of {} (down){data}", master.host),
+    pub fn role(&self) -> Role {
+        match &self.0.core().follow {
+            None => Role::Master,
+            Some(follow) => Role::Replica {
+                master: format!("{}:{}", follow.host, follow.port),
+                up: follow.is_up(),
+            },
         }
     }
 
-    /// A key's value in database 0.
-    pub fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.state().data.get(&0)?.get(key).cloned()
+    /// Bytes of its history.
+    pub fn offset(&self) -> u64 {
+        self.0.core().history.offset
     }
 
-    /// Keys in all databases.
-    pub fn keys(&self) -> usize {
-        self.state().data.values().map(BTreeMap::len).sum()
+    /// The name of its history (`master_replid`).
+    pub fn replid(&self) -> String {
+        self.0.core().history.id.clone()
     }
 
-    /// SIGTERM: a clean end.
+    /// What tells this process from the one before (`run_id`).
+    pub fn run_id(&self) -> String {
+        self.0.core().run_id.clone()
+    }
+
+    /// How many keys it holds, in all databases.
+    pub fn keys(&self) -> u64 {
+        self.0.core().keys.count()
+    }
+
+    /// A value; none if there is no such key or its time is over.
+    pub fn get(&self, database: u32, key: &[u8]) -> Option<Bytes> {
+        let core = self.0.core();
+        let now = core.clock.ms();
+        let entry = core.keys.get(database, key)?;
+        entry.until.is_none_or(|until| until > now).then(|| entry.value.clone())
+    }
+
+    /// Connections that are no replicas'.
+    pub fn clients(&self) -> usize {
+        self.0.core().connected()
+    }
+
+    /// How many full and partial synchronisations it has served.
+    pub fn synchronisations(&self) -> (u64, u64) {
+        let core = self.0.core();
+        (core.history.full_syncs, core.history.partial_syncs)
+    }
+
+    /// Whether it reads its file or a master's dump.
+    pub fn is_loading(&self) -> bool {
+        self.0.core().loading
+    }
+
+    /// A parameter by its old name (`slave`); empty if it isn't known.
+    pub fn setting(&self, key: &str) -> String {
+        self.0.core().settings.text(key).to_owned()
+    }
+
+    /// SIGTERM: writes and syncs its file, and ends.
     pub fn terminate(&self) {
-        self.exit(0);
+        self.0.end(Ok(()));
     }
 
-    fn exit(&self, code: i32) {
-        self.state().exit.get_or_insert(code);
-        self.0.ended.notify_waiters();
-        self.0.ended.notify_one();
+    /// How it ended, if it did.
+    ///
+    /// # Errors
+    /// The inner one: why it couldn't start, or `killed`.
+    pub fn has_ended(&self) -> Option<Result<(), String>> {
+        self.0.has_ended()
     }
 
-    /// Ends when it has ended by itself; with what it exits.
-    pub async fn ended(&self) -> i32 {
-        loop {
-            let notified = self.0.ended.notified();
-            if let Some(code) = self.state().exit {
-                return code;
-            }
-            notified.await;
-        }
-    }
-
-    /// Follows a master, or nobody.
-    fn follow(&self, master: Option<Master>) {
-        let mut state = self.state();
-        if state.master == master {
-            return;
-        }
-        let was_replica = state.master.is_some();
-        state.generation += 1;
-        state.link_up = false;
-        state.syncing = false;
-        state.link_down_since = Some(Instant::now());
-        state.master.clone_from(&master);
-        match &master {
-            Some(master) => {
-                let line = format!("{} {}", master.host, master.port);
-                state.set_conf("slaveof", &line);
-                let generation = state.generation;
-                drop(state);
-                host::spawn(follow::follow(self.clone(), generation));
-            }
-            None => {
-                state.conf.retain(|(key, _)| key != "slaveof");
-                if was_replica {
-                    let id = identity::token(&[state.run_id.clone()], &["promoted", &state.generation.to_string()])
-                        + "00000000";
-                    state.begin_history(id);
-                    // Replicas of it learn the new id by a partial resync.
-                    state.cut(true);
-                }
-            }
-        }
-    }
-
-    /// Writes its configuration to the disk.
-    fn rewrite_conf(&self) {
-        let state = self.state();
-        let quoted = |value: &str| {
-            if value.is_empty() {
-                "\"\"".to_owned()
-            } else {
-                value.to_owned()
-            }
-        };
-        let lines: Vec<String> = state
-            .conf
-            .iter()
-            .map(|(key, value)| format!("{key} {}\n", quoted(value)))
-            .collect();
-        drop(state);
-        // A made-up volume takes everything.
-        let _ = self.0.disk.write(&self.0.conf_path, lines.concat().as_bytes());
+    /// Waits until it ends, and tells how.
+    ///
+    /// # Errors
+    /// Why it couldn't start, or `killed`.
+    pub async fn ended(&self) -> Result<(), String> {
+        self.0.ended().await
     }
 }

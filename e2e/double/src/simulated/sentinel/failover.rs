@@ -1,261 +1,263 @@
-//! Elections and failovers.
+//! Elections and failovers (`sentinel.c`, `sentinelFailoverStateMachine`).
 
-use std::time::Duration;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
-use tokio::time::Instant;
+use super::state::{Failover, Instance, Master, Reconfigured, Step, Watcher, Who};
+use super::{INFO_PERIOD, PING_PERIOD};
 
-use super::state::{INFO, Master, PING, State, Task};
+/// By how much sentinels start their elections apart at most.
+const DESYNC: u64 = 1_000;
+/// How long an election may take at most.
+const ELECTION: i64 = 10_000;
+/// How long a replica may take to say that it follows the new master.
+const RECONFIGURE: i64 = 10_000;
 
-/// An election that isn't won by then is given up.
-const ELECTION: Duration = Duration::from_secs(10);
-
-/// Where a failover is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Failover {
-    /// There is none.
-    #[default]
-    None,
-    /// Votes are asked for.
-    Election { epoch: u64, since: Instant },
-    /// A replica was told to be a master.
-    Promotion { epoch: u64, to: String, since: Instant },
-    /// It is one; the others are told to follow.
-    Repointing { to: String, since: Instant },
-}
-
-impl Failover {
-    pub(super) fn is_on(&self) -> bool {
-        *self != Self::None
+impl Watcher {
+    /// Begins a failover of a master that is down, if it is time for one.
+    pub(super) fn begins_failover(&mut self, master: &mut Master, now: i64) -> bool {
+        let is_early = now - master.failover.started < master.failover_timeout * 2;
+        if !master.is_objectively_down() || master.is_failing_over() || is_early {
+            return false;
+        }
+        self.start_failover(master, false, now);
+        true
     }
 
-    pub(super) fn promoted(&self) -> Option<&str> {
-        match self {
-            Self::Repointing { to, .. } => Some(to),
-            _ => None,
-        }
-    }
-}
-
-impl State {
-    /// The next step of a master's failover, if there is or should be one.
-    pub(super) fn fail_over(&mut self, name: &str, tasks: &mut Vec<Task>) {
-        self.ask_peers(name, tasks);
-        let Some(master) = self.masters.get(name) else { return };
-        match master.failover.clone() {
-            Failover::None => self.begin(name),
-            Failover::Election { epoch, since } => self.count(name, epoch, since, tasks),
-            Failover::Promotion { epoch, to, since } => self.promoted(name, epoch, &to, since),
-            Failover::Repointing { to, since } => self.repoint(name, &to, since, tasks),
-        }
-    }
-
-    fn begin(&mut self, name: &str) {
-        // Sentinels don't all stand for election at the same moment.
-        let desynchronized = Duration::from_millis(self.chance.u64(..1000));
-        let my_id = self.my_id.clone();
-        let Some(master) = self.masters.get_mut(name) else {
-            return;
-        };
-        if !master.is_objectively_down {
-            return;
-        }
-        let now = Instant::now();
-        if master.not_before.is_some_and(|at| at > now) {
-            return;
-        }
+    pub(super) fn start_failover(&mut self, master: &mut Master, is_forced: bool, now: i64) {
         self.epoch += 1;
-        master.not_before = Some(now + 2 * master.failover_timeout + desynchronized);
-        master.failover = Failover::Election {
-            epoch: self.epoch,
+        self.unsaved = true;
+        master.failover = Failover {
+            step: Step::WaitStart,
             since: now,
+            started: now + self.desync(),
+            epoch: self.epoch,
+            is_forced,
+            promoted: None,
         };
-        if master.vote.1 < self.epoch {
-            master.vote = (my_id, self.epoch);
-        }
-        for peer in master.peers.values_mut() {
-            peer.next_ask = now;
-        }
-        let line = format!("master {name} {}", master.address.replace(':', " "));
-        self.event("+try-failover", &line);
+        self.event("+new-epoch", &self.epoch.to_string());
+        let text = master.describe(&Who::Master);
+        self.event("+try-failover", &text);
     }
 
-    /// Other sentinels are asked each second while the master is down for us.
-    fn ask_peers(&mut self, name: &str, tasks: &mut Vec<Task>) {
-        let (my_id, epoch) = (self.my_id.clone(), self.epoch);
-        let Some(master) = self.masters.get_mut(name) else {
-            return;
+    fn desync(&mut self) -> i64 {
+        i64::try_from(self.chance.next() % DESYNC).unwrap_or(0)
+    }
+
+    fn abort(&mut self, master: &mut Master, event: &str) {
+        let text = master.describe(&Who::Master);
+        self.event(event, &text);
+        master.failover = Failover {
+            started: master.failover.started,
+            ..Failover::default()
         };
-        if !master.instance.is_down {
-            for peer in master.peers.values_mut() {
-                peer.agrees_at = None;
+        for replica in master.replicas.values_mut() {
+            replica.reconfigured = Reconfigured::No;
+        }
+    }
+
+    fn proceed(&mut self, master: &mut Master, step: Step, event: &str, who: &Who, now: i64) {
+        master.failover.step = step;
+        master.failover.since = now;
+        let text = master.describe(who);
+        self.event(event, &text);
+    }
+
+    /// Somebody asks for a vote; whoever asks first in an epoch gets it. Tells whom this one votes for, and when.
+    pub(super) fn vote(&mut self, master: &mut Master, epoch: u64, candidate: &str, now: i64) -> (String, u64) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.unsaved = true;
+            self.event("+new-epoch", &epoch.to_string());
+        }
+        if master.leader_epoch < epoch && self.epoch <= epoch {
+            master.leader = candidate.into();
+            master.leader_epoch = self.epoch;
+            self.unsaved = true;
+            let text = format!("{candidate} {}", self.epoch);
+            self.event("+vote-for-leader", &text);
+            // Whoever votes for another one leaves it its time.
+            if candidate != self.myid {
+                master.failover.started = now + self.desync();
+            }
+        }
+        (master.leader.clone(), master.leader_epoch)
+    }
+
+    /// Who is elected: more than half of all known sentinels, and the quorum at least.
+    fn leader(&mut self, master: &mut Master, now: i64) -> Option<String> {
+        let epoch = master.failover.epoch;
+        let mut votes: BTreeMap<String, usize> = BTreeMap::new();
+        for other in master.sentinels.values() {
+            if !other.vote.is_empty() && other.vote_epoch == self.epoch {
+                *votes.entry(other.vote.clone()).or_default() += 1;
+            }
+        }
+        let favourite = votes.iter().max_by_key(|(_, votes)| **votes).map(|(id, _)| id.clone());
+        let candidate = favourite.unwrap_or_else(|| self.myid.clone());
+        let (own, own_epoch) = self.vote(master, epoch, &candidate, now);
+        if !own.is_empty() && own_epoch == epoch {
+            *votes.entry(own).or_default() += 1;
+        }
+        let needed = (master.sentinels.len() + 1).div_euclid(2) + 1;
+        let (id, votes) = votes.into_iter().max_by_key(|(_, votes)| *votes)?;
+        (votes >= needed.max(master.quorum)).then_some(id)
+    }
+
+    pub(super) fn step(&mut self, master: &mut Master, now: i64) {
+        match master.failover.step {
+            Step::None => {}
+            Step::WaitStart => self.wait_start(master, now),
+            Step::SelectReplica => self.select(master, now),
+            Step::SendNoOne => self.send_no_one(master, now),
+            Step::WaitPromotion => {
+                if now - master.failover.since > master.failover_timeout {
+                    self.abort(master, "-failover-abort-slave-timeout");
+                }
+            }
+            Step::Reconfigure => self.reconfigure(master, now),
+            Step::UpdateConfig => {}
+        }
+        if master.failover.step == Step::UpdateConfig {
+            let (ip, port) = master.current();
+            self.switch(master, &ip, port, now);
+        }
+    }
+
+    fn wait_start(&mut self, master: &mut Master, now: i64) {
+        let is_leader = self.leader(master, now).is_some_and(|leader| leader == self.myid);
+        if !is_leader && !master.failover.is_forced {
+            if now - master.failover.started > ELECTION.min(master.failover_timeout) {
+                self.abort(master, "-failover-abort-not-elected");
             }
             return;
         }
-        let candidate = match master.failover {
-            Failover::Election { .. } => my_id,
-            _ => "*".to_owned(),
+        let text = master.describe(&Who::Master);
+        self.event("+elected-leader", &text);
+        self.proceed(
+            master,
+            Step::SelectReplica,
+            "+failover-state-select-slave",
+            &Who::Master,
+            now,
+        );
+    }
+
+    fn select(&mut self, master: &mut Master, now: i64) {
+        let Some(best) = master.best_replica(now) else {
+            self.abort(master, "-failover-abort-no-good-slave");
+            return;
         };
-        let (host, port) = master.address.rsplit_once(':').unwrap_or((&master.address, "6379"));
-        let words = [host, port, &epoch.to_string(), &candidate].map(str::to_owned);
-        let now = Instant::now();
-        for (id, peer) in &mut master.peers {
-            if peer.next_ask <= now {
-                peer.next_ask = now + PING;
-                tasks.push(Task::Ask {
-                    master: name.to_owned(),
-                    id: id.clone(),
-                    address: peer.address.clone(),
-                    words: words.to_vec(),
-                });
+        let who = Who::Replica(best.clone());
+        let text = master.describe(&who);
+        self.event("+selected-slave", &text);
+        master.failover.promoted = Some(best);
+        self.proceed(master, Step::SendNoOne, "+failover-state-send-slaveof-noone", &who, now);
+    }
+
+    fn send_no_one(&mut self, master: &mut Master, now: i64) {
+        let Some(addr) = master.failover.promoted.clone() else {
+            return;
+        };
+        let who = Who::Replica(addr);
+        let sent = match master.at(&who) {
+            Some(replica) if replica.is_linked(&who) => replica.command_to_follow(None),
+            _ => false,
+        };
+        if sent {
+            self.proceed(master, Step::WaitPromotion, "+failover-state-wait-promotion", &who, now);
+        } else if now - master.failover.since > master.failover_timeout {
+            self.abort(master, "-failover-abort-slave-timeout");
+        }
+    }
+
+    /// Has the other replicas follow the new master, some at a time.
+    fn reconfigure(&mut self, master: &mut Master, now: i64) {
+        let (ip, port) = master.current();
+        let (promoted, parallel) = (master.failover.promoted.clone(), master.parallel);
+        let is_busy =
+            |replica: &&Instance| matches!(replica.reconfigured, Reconfigured::Sent | Reconfigured::InProgress);
+        let mut busy = master.replicas.values().filter(is_busy).count();
+        let others = master.replicas.keys().filter(|addr| Some(*addr) != promoted.as_ref());
+        for addr in others.cloned().collect::<Vec<_>>() {
+            if busy >= parallel {
+                break;
             }
-        }
-    }
-
-    fn count(&mut self, name: &str, epoch: u64, since: Instant, tasks: &mut Vec<Task>) {
-        let my_id = self.my_id.clone();
-        let Some(master) = self.masters.get_mut(name) else {
-            return;
-        };
-        let mine = |vote: &(String, u64)| vote.0 == my_id && vote.1 == epoch;
-        let votes = usize::from(mine(&master.vote))
-            + master
-                .peers
-                .values()
-                .filter(|peer| peer.vote.as_ref().is_some_and(mine))
-                .count();
-        let needed = master.quorum.max((1 + master.peers.len()) / 2 + 1);
-        let limit = ELECTION.min(master.failover_timeout);
-        if votes < needed {
-            if since.elapsed() > limit {
-                master.failover = Failover::None;
-            }
-            return;
-        }
-        let Some(to) = select(master) else {
-            master.failover = Failover::None;
-            return;
-        };
-        let password = master.password.clone();
-        master.failover = Failover::Promotion {
-            epoch,
-            to: to.clone(),
-            since: Instant::now(),
-        };
-        if let Some(chosen) = master.replicas.get_mut(&to) {
-            chosen.next_info = Instant::now();
-        }
-        tasks.push(Task::Slaveof {
-            address: to,
-            password,
-            to: None,
-        });
-    }
-
-    fn promoted(&mut self, name: &str, epoch: u64, to: &str, since: Instant) {
-        let Some(master) = self.masters.get_mut(name) else {
-            return;
-        };
-        let is_master = master
-            .replicas
-            .get(to)
-            .is_some_and(|chosen| chosen.reports_master && chosen.info_at.is_some_and(|at| at > since));
-        if is_master {
-            master.config_epoch = epoch;
-            master.failover = Failover::Repointing {
-                to: to.to_owned(),
-                since: Instant::now(),
-            };
-        } else if since.elapsed() > master.failover_timeout {
-            master.failover = Failover::None;
-        }
-    }
-
-    fn repoint(&mut self, name: &str, to: &str, since: Instant, tasks: &mut Vec<Task>) {
-        let Some(master) = self.masters.get_mut(name) else {
-            return;
-        };
-        let password = master.password.clone();
-        let follows =
-            |instance: &super::state::Instance| !instance.reports_master && instance.follows == to && instance.link_up;
-        let under_way = master
-            .replicas
-            .values()
-            .filter(|replica| replica.is_told && !follows(replica))
-            .count();
-        let mut free = master.parallel_syncs.saturating_sub(under_way);
-        let is_late = since.elapsed() > master.failover_timeout;
-        let mut left = 0;
-        for (address, replica) in &mut master.replicas {
-            if address == to || replica.is_down || follows(replica) {
+            let who = Who::Replica(addr);
+            let Some(replica) = master.at(&who) else { continue };
+            if replica.reconfigured == Reconfigured::Sent && now - replica.reconfigured_at > RECONFIGURE {
+                replica.reconfigured = Reconfigured::Done;
+                let text = master.describe(&who);
+                self.event("-slave-reconf-sent-timeout", &text);
                 continue;
             }
-            left += 1;
-            if !replica.is_told && (free > 0 || is_late) {
-                free = free.saturating_sub(1);
-                replica.is_told = true;
-                tasks.push(Task::Slaveof {
-                    address: address.clone(),
-                    password: password.clone(),
-                    to: Some(to.to_owned()),
-                });
+            if replica.reconfigured != Reconfigured::No || !replica.is_linked(&who) {
+                continue;
+            }
+            if replica.command_to_follow(Some((&ip, port))) {
+                replica.reconfigured = Reconfigured::Sent;
+                replica.reconfigured_at = now;
+                busy += 1;
+                let text = master.describe(&who);
+                self.event("+slave-reconf-sent", &text);
             }
         }
-        if left == 0 || is_late {
-            self.switch(name, to);
-        }
+        self.detect_end(master, &ip, port, now);
     }
 
-    /// The master is another one.
-    pub(super) fn switch(&mut self, name: &str, to: &str) {
-        let Some(master) = self.masters.get_mut(name) else {
+    fn detect_end(&mut self, master: &mut Master, ip: &str, port: u16, now: i64) {
+        let Some(addr) = master.failover.promoted.clone() else {
             return;
         };
-        let line = format!("{name} {} {}", master.address.replace(':', " "), to.replace(':', " "));
-        master.turn_to(to);
-        self.event("+switch-master", &line);
-    }
-
-    /// Another sentinel's hello: `ip,port,id,epoch,name,master ip,master port,config epoch`.
-    pub(super) fn hello(&mut self, text: &str) {
-        let parts: Vec<&str> = text.split(',').collect();
-        let [ip, port, id, epoch, name, host, master_port, config_epoch] = parts.as_slice() else {
-            return;
-        };
-        if *id == self.my_id {
+        if master.replicas.get(&addr).is_none_or(Instance::is_down) {
             return;
         }
-        let (Ok(epoch), Ok(config_epoch)) = (epoch.parse::<u64>(), config_epoch.parse::<u64>()) else {
+        let others = master.replicas.iter().filter(|(other, _)| **other != addr);
+        let open = others.filter(|(_, other)| other.reconfigured != Reconfigured::Done && !other.is_down());
+        let is_over = open.count() == 0;
+        let is_late = now - master.failover.since > master.failover_timeout;
+        if !is_over && !is_late {
             return;
-        };
-        self.epoch = self.epoch.max(epoch);
-        let (from, told) = (format!("{ip}:{port}"), format!("{host}:{master_port}"));
-        let Some(master) = self.masters.get_mut(*name) else {
-            return;
-        };
-        master.meet(id, from);
-        if config_epoch > master.config_epoch {
-            master.config_epoch = config_epoch;
-            if master.address != told {
-                self.switch(name, &told);
+        }
+        if !is_over {
+            let text = master.describe(&Who::Master);
+            self.event("+failover-end-for-timeout", &text);
+            for (other, replica) in &mut master.replicas {
+                if *other != addr && replica.reconfigured == Reconfigured::No {
+                    replica.command_to_follow(Some((ip, port)));
+                }
             }
         }
+        self.proceed(master, Step::UpdateConfig, "+failover-end", &Who::Master, now);
     }
 }
 
-/// The best replica: it answers, hasn't been without its master for long, and has the most of its data.
-fn select(master: &Master) -> Option<String> {
-    let down_for = master.instance.last_ok.elapsed();
-    let longest = master.down_after * 10 + down_for;
-    let good = master.replicas.iter().filter(|(_, replica)| {
-        !replica.is_down
-            && !replica.reports_master
-            && replica.last_ok.elapsed() <= 5 * PING
-            && replica
-                .info_at
-                .is_some_and(|at| at.elapsed() <= 5 * PING.max(INFO / 10))
-            && replica.priority > 0
-            && replica.link_down <= longest
-    });
-    let best = good.min_by_key(|(_, replica)| (replica.priority, -replica.offset, replica.run_id.clone()));
-    best.map(|(address, _)| address.clone())
+impl Master {
+    /// The replica to promote (`sentinelSelectSlave`): one that is heard of, by priority, offset and run id.
+    pub(super) fn best_replica(&self, now: i64) -> Option<String> {
+        let mut longest = self.down_after * 10;
+        let mut validity = INFO_PERIOD * 3;
+        if self.own.is_down() {
+            longest += now - self.own.down_since;
+            validity = PING_PERIOD * 5;
+        }
+        let good = self.replicas.iter().filter(|(addr, replica)| {
+            !replica.is_down()
+                && replica.is_linked(&Who::Replica((*addr).clone()))
+                && now - replica.available <= PING_PERIOD * 5
+                && replica.priority != 0
+                && now - replica.informed <= validity
+                && replica.its_link_down_ms <= longest
+        });
+        let best = good.min_by_key(|(_, replica)| {
+            let is_unknown = replica.runid.is_empty();
+            (
+                replica.priority,
+                Reverse(replica.offset),
+                is_unknown,
+                replica.runid.clone(),
+            )
+        });
+        best.map(|(addr, _)| addr.clone())
+    }
 }

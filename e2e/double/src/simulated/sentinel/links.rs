@@ -1,229 +1,215 @@
-//! A sentinel's conversations. Each is bounded: what isn't answered in time was not answered.
+//! Connections to servers and to other sentinels: opened anew each second, read and written by a task each.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
-use tokio::time::{Instant, timeout};
-
-use super::Sentinel;
-use super::state::{HELLO, Instance, Peer, State, Task};
+use super::state::{Asked, Instance, Master, Watcher, Who};
+use super::{PING_PERIOD, Running};
 use crate::host;
-use crate::redis::Connection;
+use crate::resp::{self, Value};
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The channel of hellos.
-const CHANNEL: &str = "__sentinel__:hello";
-
-/// Does a task, beside everything else.
-pub(super) fn run(sentinel: &Sentinel, task: Task) {
-    host::spawn(act(sentinel.clone(), task));
+/// An open connection, or one that is being opened. It closes when it is dropped.
+pub(super) struct Wire {
+    pub(super) serial: u64,
+    out: mpsc::UnboundedSender<Bytes>,
+    task: AbortHandle,
 }
 
-async fn act(sentinel: Sentinel, task: Task) {
-    match task {
-        Task::Look {
-            master,
-            address,
-            password,
-            info,
-            hello,
-        } => {
-            let looked = timeout(PATIENCE, look(&address, &password, info, hello)).await;
-            sentinel.state().looked(&master, &address, looked.ok().flatten());
-        }
-        Task::Subscribe {
-            master,
-            address,
-            password,
-        } => {
-            let _ = hear(&sentinel, &address, &password).await;
-            sentinel.state().heard.remove(&(master, address));
-        }
-        Task::Peer { master, id, address } => {
-            let answered = timeout(PATIENCE, ping(&address)).await.is_ok_and(|pong| pong);
-            sentinel.state().peer_answered(&master, &id, answered);
-        }
-        Task::Ask {
-            master,
-            id,
-            address,
-            words,
-        } => {
-            if let Ok(Some(said)) = timeout(PATIENCE, ask(&address, &words)).await {
-                sentinel.state().peer_said(&master, &id, said);
-            }
-        }
-        Task::Slaveof { address, password, to } => {
-            let _ = timeout(PATIENCE, slave_of(&address, &password, to.as_deref())).await;
-        }
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
-/// A PING, and what else is due; the INFO, empty if none was asked for.
-async fn look(address: &str, password: &str, info: bool, hello: Option<String>) -> Option<BTreeMap<String, String>> {
-    let mut connection = Connection::open(address, password, PATIENCE).await.ok()?;
-    connection.command(&["PING"]).await.ok()?;
-    if let Some(hello) = hello {
-        connection.command(&["PUBLISH", CHANNEL, &hello]).await.ok()?;
-    }
-    if info {
-        return connection.plain_info().await.ok();
-    }
-    Some(BTreeMap::new())
-}
-
-async fn hear(sentinel: &Sentinel, address: &str, password: &str) -> Option<()> {
-    let mut connection = Connection::open(address, password, PATIENCE).await.ok()?;
-    connection.command(&["SUBSCRIBE", CHANNEL]).await.ok()?;
-    loop {
-        // At least its own hellos arrive, where anything does.
-        let message = timeout(3 * HELLO, connection.next()).await.ok()?.ok()?;
-        let text = message.items().get(2).and_then(|payload| payload.text())?;
-        sentinel.state().hello(&text);
-    }
-}
-
-async fn ping(address: &str) -> bool {
-    match Connection::open(address, "", PATIENCE).await {
-        Ok(mut connection) => connection.command(&["PING"]).await.is_ok(),
-        Err(_) => false,
-    }
-}
-
-/// Whether the other one says that the master is down, and its vote.
-async fn ask(address: &str, words: &[String]) -> Option<(bool, String, u64)> {
-    let mut connection = Connection::open(address, "", PATIENCE).await.ok()?;
-    let mut command = vec!["SENTINEL".to_owned(), "is-master-down-by-addr".to_owned()];
-    command.extend_from_slice(words);
-    let reply = connection.command(&command).await.ok()?;
-    let [down, leader, epoch] = reply.items() else {
-        return None;
-    };
-    Some((down.text()? == "1", leader.text()?, epoch.text()?.parse().ok()?))
-}
-
-async fn slave_of(address: &str, password: &str, to: Option<&str>) -> Option<()> {
-    let mut connection = Connection::open(address, password, PATIENCE).await.ok()?;
-    let (host, port) = to.and_then(|to| to.rsplit_once(':')).unwrap_or(("NO", "ONE"));
-    let steps: [&[&str]; 5] = [
-        &["MULTI"],
-        &["SLAVEOF", host, port],
-        &["CONFIG", "REWRITE"],
-        &["CLIENT", "KILL", "TYPE", "normal"],
-        &["EXEC"],
-    ];
-    for step in steps {
-        connection.command(step).await.ok()?;
-    }
-    Some(())
-}
-
-impl State {
-    /// What came of a look at a server; none for no answer.
-    fn looked(&mut self, name: &str, address: &str, info: Option<BTreeMap<String, String>>) {
-        let Some(master) = self.masters.get_mut(name) else {
-            return;
-        };
-        let is_master = master.address == address;
-        let instance = if is_master {
-            Some(&mut master.instance)
-        } else {
-            master.replicas.get_mut(address)
-        };
-        let Some(instance) = instance else { return };
-        instance.is_busy = false;
-        let Some(info) = info else {
-            // The INFO that was due is due still.
-            instance.next_info = Instant::now();
-            return;
-        };
-        instance.last_ok = Instant::now();
-        if info.is_empty() {
-            return;
-        }
-        instance.learn(&info);
-        if is_master && instance.reports_master {
-            let replicas = (0..).map_while(|number| info.get(&format!("slave{number}")));
-            for replica in replicas.filter_map(|line| replica_of(line)) {
-                if replica != master.address {
-                    master.replicas.entry(replica).or_insert_with(Instance::new);
-                }
-            }
-        }
-    }
-
-    fn peer_answered(&mut self, name: &str, id: &str, answered: bool) {
-        let peer = self.masters.get_mut(name).and_then(|master| master.peers.get_mut(id));
-        if let Some(peer) = peer {
-            peer.instance.is_busy = false;
-            if answered {
-                peer.instance.last_ok = Instant::now();
-            }
-        }
-    }
-
-    fn peer_said(&mut self, name: &str, id: &str, (down, leader, epoch): (bool, String, u64)) {
-        let peer = self.masters.get_mut(name).and_then(|master| master.peers.get_mut(id));
-        if let Some(peer) = peer {
-            peer.instance.last_ok = Instant::now();
-            peer.agrees_at = down.then(Instant::now);
-            if leader != "*" {
-                peer.vote = Some((leader, epoch));
-            }
-        }
-    }
-}
-
-impl super::state::Master {
-    /// A sentinel introduced itself.
-    pub(super) fn meet(&mut self, id: &str, address: String) {
-        let now = Instant::now();
-        // One address is one sentinel: an older id there is gone.
-        self.peers.retain(|known, peer| known == id || peer.address != address);
-        let peer = self.peers.entry(id.to_owned()).or_insert_with(|| Peer {
-            address: address.clone(),
-            instance: Instance::new(),
-            last_hello: now,
-            agrees_at: None,
-            vote: None,
-            next_ask: now,
+impl Wire {
+    fn open(serial: u64, addr: String, owner: (String, Who), process: &Running) -> Self {
+        let (out, queue) = mpsc::unbounded_channel();
+        let running = process.clone();
+        let task = process.spawn(async move {
+            // That it ended is all there is to know.
+            let _ = talk(serial, &addr, &owner, queue, &running).await;
+            running.core().lost(serial, &owner);
         });
-        peer.address = address;
-        peer.last_hello = now;
+        Self { serial, out, task }
+    }
+
+    fn say<T: AsRef<[u8]>>(&self, words: &[T]) {
+        let mut bytes = BytesMut::new();
+        resp::encode_command(words, &mut bytes);
+        // A connection that has just ended is told to its owner by its task.
+        let _ = self.out.send(bytes.freeze());
+    }
+}
+
+async fn talk(
+    serial: u64,
+    addr: &str,
+    owner: &(String, Who),
+    mut queue: mpsc::UnboundedReceiver<Bytes>,
+    process: &Running,
+) -> std::io::Result<()> {
+    let socket = host::connect(addr).await?;
+    process.core().local_ip = socket.local.ip().to_string();
+    let (mut read, mut write) = tokio::io::split(socket.stream);
+    let mut buffer = BytesMut::with_capacity(4096);
+    loop {
+        tokio::select! {
+            biased;
+            got = read.read_buf(&mut buffer) => {
+                if got? == 0 {
+                    return Ok(());
+                }
+                while let Some(value) = resp::decode(&mut buffer).map_err(std::io::Error::other)? {
+                    process.core().heard(serial, owner, &value);
+                }
+                process.core().clients.flush();
+            }
+            bytes = queue.recv() => match bytes {
+                Some(bytes) => write.write_all(&bytes).await?,
+                None => return Ok(()),
+            },
+        }
     }
 }
 
 impl Instance {
-    fn learn(&mut self, info: &BTreeMap<String, String>) {
-        let now = Instant::now();
-        let text = |key: &str| info.get(key).cloned().unwrap_or_default();
-        let number = |key: &str| text(key).parse::<i64>().unwrap_or(0);
-        let is_master = text("role") == "master";
-        if self.info_at.is_none() || is_master != self.reports_master {
-            self.role_since = now;
+    /// Asks something; false if there is no connection.
+    pub(super) fn ask<T: AsRef<[u8]>>(&mut self, asked: Asked, words: &[T]) -> bool {
+        let Some(wire) = &self.commands else { return false };
+        wire.say(words);
+        self.pending.push_back(asked);
+        true
+    }
+
+    pub(super) fn ping(&mut self, now: i64) {
+        if self.ask(Asked::Ping, &["PING"]) {
+            self.last_ping = now;
+            if self.unanswered == 0 {
+                self.unanswered = now;
+            }
         }
-        self.reports_master = is_master;
-        self.info_at = Some(now);
-        self.run_id = text("run_id");
-        let follows = format!("{}:{}", text("master_host"), text("master_port"));
-        if follows != self.follows {
-            (self.follows, self.follows_since) = (follows, now);
-        }
-        self.link_up = text("master_link_status") == "up";
-        let down = u64::try_from(number("master_link_down_since_seconds")).unwrap_or(0);
-        self.link_down = Duration::from_secs(down);
-        self.offset = number("slave_repl_offset");
-        self.priority = if info.contains_key("slave_priority") {
-            number("slave_priority")
-        } else {
-            100
-        };
     }
 }
 
-/// The address in `ip=1.2.3.4,port=6379,…`.
-fn replica_of(line: &str) -> Option<String> {
-    let part = |key: &str| line.split(',').find_map(|part| part.strip_prefix(key));
-    Some(format!("{}:{}", part("ip=")?, part("port=")?))
+impl Watcher {
+    /// Opens what isn't open, at most once a second.
+    pub(super) fn connect(&mut self, master: &mut Master, who: &Who, now: i64, process: &Running) {
+        let is_due = |one: &mut Instance| !one.is_linked(who) && one.port != 0 && now - one.last_connect >= PING_PERIOD;
+        if !master.at(who).is_some_and(is_due) {
+            return;
+        }
+        let (password, owner) = (master.password.clone(), (master.name.clone(), who.clone()));
+        let name = format!("sentinel-{}-cmd", self.myid.get(..8).unwrap_or(&self.myid));
+        let Some(one) = master.at(who) else { return };
+        one.last_connect = now;
+        let password = if matches!(who, Who::Sentinel(_)) {
+            String::new()
+        } else {
+            password
+        };
+        if one.commands.is_none() {
+            self.serial += 1;
+            one.commands = Some(Wire::open(self.serial, one.addr(), owner.clone(), process));
+            one.pending.clear();
+            one.connected = now;
+            if !password.is_empty() {
+                one.ask(Asked::Other, &["AUTH", &password]);
+            }
+            one.ask(Asked::Other, &["CLIENT", "SETNAME", &name]);
+            one.ping(now);
+        }
+        if one.hellos.is_none() && !matches!(who, Who::Sentinel(_)) {
+            self.serial += 1;
+            let wire = Wire::open(self.serial, one.addr(), owner, process);
+            if !password.is_empty() {
+                wire.say(&["AUTH", &password]);
+            }
+            wire.say(&["SUBSCRIBE", super::HELLO]);
+            one.hellos = Some(wire);
+            one.hellos_connected = now;
+            one.hellos_heard = now;
+        }
+    }
+
+    /// A connection ended.
+    fn lost(&mut self, serial: u64, (name, who): &(String, Who)) {
+        let is = |wire: &mut Wire| wire.serial == serial;
+        let Some(one) = self.masters.get_mut(name).and_then(|master| master.at(who)) else {
+            return;
+        };
+        if one.commands.take_if(is).is_some() {
+            one.pending.clear();
+        }
+        drop(one.hellos.take_if(is));
+    }
+
+    /// Somebody answered or published.
+    fn heard(&mut self, serial: u64, (name, who): &(String, Who), value: &Value) {
+        let now = self.clock.ms();
+        let Some(mut master) = self.masters.remove(name) else {
+            return;
+        };
+        let mut hello = None;
+        if let Some(one) = master.at(who) {
+            let is = |wire: &Option<Wire>| wire.as_ref().is_some_and(|wire| wire.serial == serial);
+            if is(&one.commands) {
+                let asked = one.pending.pop_front();
+                self.answered(&mut master, who, asked, value, now);
+            } else if is(&one.hellos) {
+                one.hellos_heard = now;
+                hello = value.items().get(2).and_then(Value::text);
+            }
+        }
+        self.masters.insert(name.clone(), master);
+        if let Some(hello) = hello {
+            self.greeted(&hello);
+        }
+        self.save();
+    }
+
+    fn answered(&mut self, master: &mut Master, who: &Who, asked: Option<Asked>, value: &Value, now: i64) {
+        match asked {
+            Some(Asked::Ping) => {
+                let Some(one) = master.at(who) else { return };
+                let is_well = match value {
+                    Value::Simple(text) => text == "PONG",
+                    Value::Error(text) => text.starts_with("LOADING") || text.starts_with("MASTERDOWN"),
+                    _ => false,
+                };
+                if is_well {
+                    one.available = now;
+                    one.unanswered = 0;
+                }
+                one.last_pong = now;
+            }
+            Some(Asked::Info) => {
+                if let Value::Bulk(Some(text)) = value {
+                    self.informed(master, who, &String::from_utf8_lossy(text), now);
+                }
+            }
+            Some(Asked::IsDown) => {
+                if let (Who::Sentinel(_), Some(other)) = (who, master.at(who)) {
+                    other.opined(value, now);
+                }
+            }
+            Some(Asked::Other) | None => {}
+        }
+    }
+}
+
+impl Instance {
+    /// What another sentinel says of the master.
+    fn opined(&mut self, value: &Value, now: i64) {
+        let [Value::Integer(down), leader, Value::Integer(epoch)] = value.items() else {
+            return;
+        };
+        self.answered = now;
+        self.thinks_down = *down == 1;
+        if let Some(leader) = leader.text().filter(|leader| leader != "*") {
+            self.vote = leader;
+            self.vote_epoch = u64::try_from(*epoch).unwrap_or(0);
+        }
+    }
 }

@@ -1,154 +1,191 @@
-//! A sentinel in memory: it watches masters, agrees with others and fails over, as redis's own does.
+//! A sentinel: pings and questions, subjective and objective death, elections, failovers, and greetings that let the
+//! newest configuration win. Constants are those of redis 7.0's `sentinel.c`, which 3.2 shares.
 //!
-//! Left out: TILT, notification scripts, `SENTINEL SIMULATE-FAILURE`, ACLs, name resolution.
+//! Left out: scripts, ACLs, passwords of its own, host names, `SIMULATE-FAILURE`, links shared between masters.
 
-mod answers;
+mod commands;
 mod failover;
+mod hello;
+mod info;
 mod links;
 mod state;
+mod watch;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc};
+use tokio::time::sleep;
 
+use self::state::Watcher;
+use super::clients::Clients;
+use super::conf::Conf;
 use super::disk::Disk;
-use crate::host::{self, Files as _, Socket};
-use crate::resp;
-use state::State;
+use super::process::Process;
+use super::{Chance, Clock};
+use crate::host::{self, Files};
 
-/// Between two thoughts, in milliseconds: never the same for all sentinels, or all would stand for election at once.
-const TICK: std::ops::Range<u64> = 60..200;
+const HELLO: &str = "__sentinel__:hello";
+/// Milliseconds, all of them.
+const PING_PERIOD: i64 = 1_000;
+const INFO_PERIOD: i64 = 10_000;
+const PUBLISH_PERIOD: i64 = 2_000;
 
-/// A running sentinel. Cheap to clone: all clones are the same one.
+type Running = Arc<Process<Watcher>>;
+
+/// A sentinel, seen from inside; copies are the same one.
 #[derive(Clone)]
-pub struct Sentinel(Arc<Inner>);
+pub struct Sentinel(Running);
 
-struct Inner {
-    state: Mutex<State>,
-    ended: Notify,
+/// Starts `redis-server <conf_path> --sentinel` on the current host.
+pub fn start(disk: Disk, conf_path: &str) -> Sentinel {
+    let conf = disk.read(conf_path).ok().flatten();
+    let text = String::from_utf8_lossy(conf.as_deref().unwrap_or_default()).into_owned();
+    let (life, clock) = (disk.open(), Clock::here());
+    let watcher = read(Conf::parse(&text), disk, conf_path, life, clock);
+    let process = Process::new(watcher);
+    let running = process.clone();
+    let has_conf = conf.is_some();
+    let guard = process.life();
+    process.spawn(async move {
+        let _guard = guard;
+        if !has_conf {
+            running.end(Err("Sentinel needs config file on disk".into()));
+            return;
+        }
+        let why = run(running.clone()).await;
+        running.end(Err(why));
+    });
+    Sentinel(process)
 }
 
-/// Starts a sentinel, as `codis-server <conf_path> --sentinel` does. To be called on its machine.
-pub fn start(disk: Disk, conf_path: &str) -> Sentinel {
-    let text = disk.read(conf_path).ok().flatten().unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let told = |key: &str| {
-        let line = text.lines().rev().find_map(|line| line.strip_prefix(key));
-        line.map(|value| value.trim().to_owned()).unwrap_or_default()
+fn read(conf: Conf, disk: Disk, conf_path: &str, life: u64, clock: Clock) -> Watcher {
+    let mut chance = Chance::new(life);
+    let (sentinel, base): (Vec<_>, Vec<_>) = conf.0.into_iter().partition(|line| line[0] == "sentinel");
+    let port = base
+        .iter()
+        .find(|line| line[0] == "port")
+        .and_then(|line| line.get(1)?.parse().ok());
+    let port = port.unwrap_or(26379);
+    let mut watcher = Watcher {
+        clients: Clients::default(),
+        disk,
+        conf_path: conf_path.into(),
+        life,
+        base: Conf(base),
+        started: clock.ms(),
+        clock,
+        myid: chance.id(),
+        chance,
+        ip: String::new(),
+        local_ip: String::new(),
+        port,
+        announced_port: port,
+        epoch: 0,
+        masters: BTreeMap::new(),
+        tilt_since: 0,
+        last_tick: 0,
+        serial: 0,
+        unsaved: true,
+        events: Vec::new(),
     };
-    let state = State::new(&told("sentinel myid "), &told("sentinel announce-ip "));
-    let sentinel = Sentinel(Arc::new(Inner {
-        state: Mutex::new(state),
-        ended: Notify::new(),
-    }));
-    host::spawn(listen(sentinel.clone()));
-    host::spawn(think(sentinel.clone()));
-    sentinel
+    let now = watcher.started;
+    for line in sentinel {
+        let words: Vec<&str> = line[1..].iter().map(String::as_str).collect();
+        watcher.configure(&words, now);
+    }
+    watcher
+}
+
+/// Serves until it is killed; tells why it can't.
+async fn run(process: Running) -> String {
+    let port = process.core().port;
+    let listener = match host::listen(&format!("0.0.0.0:{port}")).await {
+        Ok(listener) => listener,
+        Err(error) => return format!("Failed listening on port {port}: {error}"),
+    };
+    let accepting = process.clone();
+    process.spawn(accepting.accept(listener));
+    loop {
+        let pause = {
+            let mut core = process.core();
+            core.tick(&process);
+            core.clients.flush();
+            // As often as the real one, which draws it so that sentinels do not start elections at once.
+            Duration::from_millis(1_000 / (10 + core.chance.next() % 10))
+        };
+        sleep(pause).await;
+    }
 }
 
 impl Sentinel {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Its id.
+    pub fn myid(&self) -> String {
+        self.0.core().myid.clone()
+    }
+
+    /// The names of its masters.
+    pub fn names(&self) -> Vec<String> {
+        self.0.core().masters.keys().cloned().collect()
+    }
+
+    /// The address (`ip:port`) that it tells clients for a master.
+    pub fn master(&self, name: &str) -> Option<String> {
+        let (ip, port) = self.0.core().masters.get(name)?.current();
+        Some(format!("{ip}:{port}"))
+    }
+
+    /// The epoch of a master's configuration.
+    pub fn config_epoch(&self, name: &str) -> Option<u64> {
+        self.0.core().masters.get(name).map(|master| master.config_epoch)
+    }
+
+    /// Whether it takes a master for down: by itself, and by quorum.
+    pub fn is_down(&self, name: &str) -> Option<(bool, bool)> {
+        let core = self.0.core();
+        let master = core.masters.get(name)?;
+        Some((master.own.is_down(), master.is_objectively_down()))
+    }
+
+    /// Whether it leads or tries to lead a failover of a master.
+    pub fn is_failing_over(&self, name: &str) -> bool {
+        self.0
+            .core()
+            .masters
+            .get(name)
+            .is_some_and(state::Master::is_failing_over)
+    }
+
+    /// How many replicas and other sentinels it knows of a master.
+    pub fn known(&self, name: &str) -> Option<(usize, usize)> {
+        let core = self.0.core();
+        let master = core.masters.get(name)?;
+        Some((master.replicas.len(), master.sentinels.len()))
+    }
+
+    /// Its last events, some thousand of them: when (milliseconds since 1970), which, about whom.
+    pub fn events(&self) -> Vec<(i64, String, String)> {
+        self.0.core().events.clone()
     }
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        self.state().exit = Some(0);
-        self.0.ended.notify_waiters();
-        self.0.ended.notify_one();
+        self.0.end(Ok(()));
     }
 
-    /// Ends when it has ended by itself; with what it exits.
-    pub async fn ended(&self) -> i32 {
-        loop {
-            let notified = self.0.ended.notified();
-            if let Some(code) = self.state().exit {
-                return code;
-            }
-            notified.await;
-        }
+    /// How it ended, if it did.
+    ///
+    /// # Errors
+    /// The inner one: why it couldn't start, or `killed`.
+    pub fn has_ended(&self) -> Option<Result<(), String>> {
+        self.0.has_ended()
     }
 
-    /// What it watches, in one line.
-    pub fn summary(&self) -> String {
-        let state = self.state();
-        let masters = state.masters.iter().map(|(name, master)| {
-            let mark = match (master.is_objectively_down, master.instance.is_down) {
-                (true, _) => "!!",
-                (_, true) => "!",
-                _ => "",
-            };
-            let (replicas, peers) = (master.replicas.len(), master.peers.len());
-            format!(
-                "{name}={}{mark}+{replicas}r{peers}s e{}",
-                master.address, master.config_epoch
-            )
-        });
-        masters.collect::<Vec<_>>().join(" ")
-    }
-}
-
-async fn think(sentinel: Sentinel) {
-    loop {
-        let pause = Duration::from_millis(sentinel.state().chance.u64(TICK));
-        tokio::time::sleep(pause).await;
-        let tasks = {
-            let mut state = sentinel.state();
-            state.tick()
-        };
-        for task in tasks {
-            links::run(&sentinel, task);
-        }
-    }
-}
-
-async fn listen(sentinel: Sentinel) {
-    let Ok(mut listener) = host::listen("0.0.0.0:26379").await else {
-        return sentinel.terminate();
-    };
-    loop {
-        tokio::select! {
-            biased;
-            _ = sentinel.ended() => return,
-            accepted = listener.accept() => match accepted {
-                Ok(socket) => drop(host::spawn(serve(sentinel.clone(), socket))),
-                Err(_) => return,
-            },
-        }
-    }
-}
-
-async fn serve(sentinel: Sentinel, mut socket: Socket) {
-    let (out, mut outbox) = mpsc::unbounded_channel::<Bytes>();
-    let mut buffer = BytesMut::new();
-    loop {
-        let mut replies = BytesMut::new();
-        tokio::select! {
-            biased;
-            Some(bytes) = outbox.recv() => replies.extend_from_slice(&bytes),
-            read = socket.stream.read_buf(&mut buffer) => {
-                if !matches!(read, Ok(1..)) {
-                    return;
-                }
-                loop {
-                    match resp::decode_command(&mut buffer) {
-                        Ok(Some(words)) if words.is_empty() => {}
-                        Ok(Some(words)) => {
-                            if let Some(reply) = sentinel.state().answer(&words, &out) {
-                                reply.encode(&mut replies);
-                            }
-                        }
-                        Ok(None) => break,
-                        Err(_) => return,
-                    }
-                }
-            }
-        }
-        if socket.stream.write_all(&replies).await.is_err() {
-            return;
-        }
+    /// Waits until it ends, and tells how.
+    ///
+    /// # Errors
+    /// Why it couldn't start, or `killed`.
+    pub async fn ended(&self) -> Result<(), String> {
+        self.0.ended().await
     }
 }

@@ -1,381 +1,410 @@
-//! What a sentinel knows.
+//! What a sentinel knows: masters, their replicas, the other sentinels. Times are milliseconds since 1970, 0 is never.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use super::super::clients::Clients;
+use super::super::conf::Conf;
+use super::super::disk::Disk;
+use super::super::{Chance, Clock};
+use super::links::Wire;
+use crate::host::Files;
 
-use super::failover::Failover;
-use crate::resp::Value;
+/// What a link was asked, so that its replies are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Ping,
+    Info,
+    IsDown,
+    Other,
+}
 
-/// Between two pings of one instance.
-pub(super) const PING: Duration = Duration::from_secs(1);
-/// Between two looks at one instance's INFO.
-pub(super) const INFO: Duration = Duration::from_secs(10);
-/// Between two hellos.
-pub(super) const HELLO: Duration = Duration::from_secs(2);
+/// Whom a master's sentinel looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Who {
+    Master,
+    /// By `ip:port`.
+    Replica(String),
+    /// By its id.
+    Sentinel(String),
+}
 
-/// A server or a sentinel that is watched.
-#[derive(Clone, Debug)]
+/// How far a replica has come in following the new master.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Reconfigured {
+    #[default]
+    No,
+    Sent,
+    InProgress,
+    Done,
+}
+
+/// A server or a sentinel that is looked at.
+#[derive(Default)]
 pub(super) struct Instance {
-    /// Since when it doesn't answer: the time of its last good answer.
-    pub last_ok: Instant,
-    pub next_ping: Instant,
-    pub next_info: Instant,
-    pub next_hello: Instant,
-    /// A conversation is under way.
-    pub is_busy: bool,
-    pub is_down: bool,
-    pub run_id: String,
-    /// When its INFO came last.
-    pub info_at: Option<Instant>,
-    pub reports_master: bool,
-    /// Since when it reports this role.
-    pub role_since: Instant,
-    /// Whom it follows, as it says, and since when.
-    pub follows: String,
-    pub follows_since: Instant,
-    pub link_up: bool,
-    pub link_down: Duration,
-    pub priority: i64,
-    pub offset: i64,
-    /// Which re-pointing after a failover it is in.
-    pub is_told: bool,
+    pub(super) ip: String,
+    pub(super) port: u16,
+    pub(super) runid: String,
+    pub(super) commands: Option<Wire>,
+    pub(super) hellos: Option<Wire>,
+    pub(super) pending: VecDeque<Asked>,
+    pub(super) last_connect: i64,
+    pub(super) connected: i64,
+    pub(super) hellos_connected: i64,
+    pub(super) hellos_heard: i64,
+    /// Of the oldest ping without an answer.
+    pub(super) unanswered: i64,
+    pub(super) last_ping: i64,
+    pub(super) last_pong: i64,
+    /// Of the last answer that says that all is well.
+    pub(super) available: i64,
+    pub(super) last_published: i64,
+    pub(super) down_since: i64,
+    pub(super) informed: i64,
+    /// Whether it says that it is a master.
+    pub(super) says_master: bool,
+    pub(super) role_since: i64,
+    pub(super) conf_since: i64,
+    pub(super) its_master: (String, u16),
+    pub(super) its_link_up: bool,
+    pub(super) its_link_down_ms: i64,
+    pub(super) priority: i64,
+    pub(super) offset: u64,
+    pub(super) reconfigured: Reconfigured,
+    pub(super) reconfigured_at: i64,
+    /// Of a sentinel: what it said of the master and for whom it voted.
+    pub(super) thinks_down: bool,
+    pub(super) vote: String,
+    pub(super) vote_epoch: u64,
+    pub(super) answered: i64,
+    pub(super) greeted: i64,
+}
+
+/// The steps of a failover (`sentinel.c`, `SENTINEL_FAILOVER_STATE_*`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    #[default]
+    None,
+    WaitStart,
+    SelectReplica,
+    SendNoOne,
+    WaitPromotion,
+    Reconfigure,
+    UpdateConfig,
+}
+
+/// A failover under way.
+#[derive(Default)]
+pub(super) struct Failover {
+    pub(super) step: Step,
+    pub(super) since: i64,
+    pub(super) started: i64,
+    pub(super) epoch: u64,
+    pub(super) is_forced: bool,
+    pub(super) promoted: Option<String>,
+}
+
+/// A master and all around it.
+#[derive(Default)]
+pub(super) struct Master {
+    pub(super) name: String,
+    pub(super) own: Instance,
+    pub(super) replicas: BTreeMap<String, Instance>,
+    pub(super) sentinels: BTreeMap<String, Instance>,
+    pub(super) quorum: usize,
+    pub(super) parallel: usize,
+    pub(super) down_after: i64,
+    pub(super) failover_timeout: i64,
+    pub(super) password: String,
+    pub(super) config_epoch: u64,
+    pub(super) leader: String,
+    pub(super) leader_epoch: u64,
+    pub(super) objectively_down_since: i64,
+    pub(super) failover: Failover,
+}
+
+/// A sentinel.
+pub(super) struct Watcher {
+    pub(super) clients: Clients<()>,
+    pub(super) disk: Disk,
+    pub(super) conf_path: String,
+    pub(super) life: u64,
+    pub(super) base: Conf,
+    pub(super) clock: Clock,
+    pub(super) chance: Chance,
+    pub(super) myid: String,
+    /// `announce-ip`, else the end of its own connections.
+    pub(super) ip: String,
+    pub(super) local_ip: String,
+    pub(super) port: u16,
+    pub(super) announced_port: u16,
+    pub(super) epoch: u64,
+    pub(super) masters: BTreeMap<String, Master>,
+    pub(super) tilt_since: i64,
+    pub(super) last_tick: i64,
+    pub(super) serial: u64,
+    pub(super) unsaved: bool,
+    pub(super) started: i64,
+    pub(super) events: Vec<(i64, String, String)>,
 }
 
 impl Instance {
-    pub(super) fn new() -> Self {
-        let now = Instant::now();
+    pub(super) fn new(ip: &str, port: u16, now: i64) -> Self {
         Self {
-            last_ok: now,
-            next_ping: now,
-            next_info: now,
-            next_hello: now,
-            is_busy: false,
-            is_down: false,
-            run_id: String::new(),
-            info_at: None,
-            reports_master: false,
+            ip: ip.into(),
+            port,
+            unanswered: now,
+            last_pong: now,
+            available: now,
             role_since: now,
-            follows: String::new(),
-            follows_since: now,
-            link_up: false,
-            link_down: Duration::ZERO,
+            conf_since: now,
+            hellos_heard: now,
             priority: 100,
-            offset: 0,
-            is_told: false,
+            ..Self::default()
         }
+    }
+
+    pub(super) fn addr(&self) -> String {
+        format!("{}:{}", self.ip, self.port)
+    }
+
+    /// Neither of its links is down.
+    pub(super) fn is_linked(&self, who: &Who) -> bool {
+        self.commands.is_some() && (self.hellos.is_some() || matches!(who, Who::Sentinel(_)))
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.down_since != 0
+    }
+
+    pub(super) fn unlink(&mut self) {
+        self.commands = None;
+        self.hellos = None;
+        self.pending.clear();
     }
 }
 
-/// Another sentinel of a master.
-#[derive(Clone, Debug)]
-pub(super) struct Peer {
-    pub address: String,
-    pub instance: Instance,
-    pub last_hello: Instant,
-    /// When it said that the master is down.
-    pub agrees_at: Option<Instant>,
-    /// Whom it votes for, and in which epoch.
-    pub vote: Option<(String, u64)>,
-    pub next_ask: Instant,
-}
-
-/// A master that is watched, with its replicas and its other sentinels.
-#[derive(Clone, Debug)]
-pub(super) struct Master {
-    pub address: String,
-    pub quorum: usize,
-    pub parallel_syncs: usize,
-    pub down_after: Duration,
-    pub failover_timeout: Duration,
-    pub password: String,
-    pub config_epoch: u64,
-    pub instance: Instance,
-    pub replicas: BTreeMap<String, Instance>,
-    /// By their ids.
-    pub peers: BTreeMap<String, Peer>,
-    pub is_objectively_down: bool,
-    pub failover: Failover,
-    /// No failover of ours before.
-    pub not_before: Option<Instant>,
-    /// Our vote: for whom, in which epoch.
-    pub vote: (String, u64),
-    /// Since when the address is this one.
-    pub since: Instant,
-}
-
-/// Everything.
-pub(super) struct State {
-    pub my_id: String,
-    pub my_ip: String,
-    pub epoch: u64,
-    pub masters: BTreeMap<String, Master>,
-    /// Servers whose hellos are heard, by their masters' names.
-    pub heard: BTreeSet<(String, String)>,
-    pub subscribers: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
-    /// Draws that look like chance.
-    pub chance: fastrand::Rng,
-    pub exit: Option<i32>,
-}
-
-/// Something to say to somebody.
-#[derive(Clone, Debug)]
-pub(super) enum Task {
-    /// PING, and the others that are due.
-    Look {
-        master: String,
-        address: String,
-        password: String,
-        info: bool,
-        hello: Option<String>,
-    },
-    /// Hear the hellos of others.
-    Subscribe {
-        master: String,
-        address: String,
-        password: String,
-    },
-    /// PING another sentinel.
-    Peer {
-        master: String,
-        id: String,
-        address: String,
-    },
-    /// Ask it whether the master is down, and for its vote if there is an election.
-    Ask {
-        master: String,
-        id: String,
-        address: String,
-        words: Vec<String>,
-    },
-    /// Have a server follow somebody, or nobody.
-    Slaveof {
-        address: String,
-        password: String,
-        to: Option<String>,
-    },
-}
-
-impl State {
-    pub(super) fn new(id: &str, ip: &str) -> Self {
-        let seed = id
-            .bytes()
-            .fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+impl Master {
+    pub(super) fn new(name: &str, ip: &str, port: u16, quorum: usize, now: i64) -> Self {
         Self {
-            my_id: id.to_owned(),
-            my_ip: ip.to_owned(),
-            epoch: 0,
-            masters: BTreeMap::new(),
-            heard: BTreeSet::new(),
-            subscribers: Vec::new(),
-            chance: fastrand::Rng::with_seed(seed),
-            exit: None,
+            name: name.into(),
+            own: Instance {
+                says_master: true,
+                ..Instance::new(ip, port, now)
+            },
+            quorum,
+            parallel: 1,
+            down_after: 30_000,
+            failover_timeout: 180_000,
+            ..Self::default()
         }
     }
 
-    /// Tells subscribers.
-    pub(super) fn event(&mut self, channel: &str, text: &str) {
-        let parts = [
-            Value::bulk("message"),
-            Value::bulk(channel.to_owned()),
-            Value::bulk(text.to_owned()),
-        ];
-        let mut bytes = BytesMut::new();
-        Value::Array(Some(parts.to_vec())).encode(&mut bytes);
-        let bytes = bytes.freeze();
-        self.subscribers
-            .retain(|(name, out)| name != channel || out.send(bytes.clone()).is_ok());
-    }
-
-    /// Everything that is due.
-    pub(super) fn tick(&mut self) -> Vec<Task> {
-        let mut tasks = Vec::new();
-        let names: Vec<String> = self.masters.keys().cloned().collect();
-        for name in names {
-            self.look(&name, &mut tasks);
-            self.judge(&name);
-            self.fail_over(&name, &mut tasks);
-            self.mend_roles(&name, &mut tasks);
+    pub(super) fn at(&mut self, who: &Who) -> Option<&mut Instance> {
+        match who {
+            Who::Master => Some(&mut self.own),
+            Who::Replica(addr) => self.replicas.get_mut(addr),
+            Who::Sentinel(id) => self.sentinels.get_mut(id),
         }
-        tasks
     }
 
-    fn look(&mut self, name: &str, tasks: &mut Vec<Task>) {
-        let now = Instant::now();
-        let (id, ip, epoch) = (self.my_id.clone(), self.my_ip.clone(), self.epoch);
-        let Some(master) = self.masters.get_mut(name) else {
-            return;
+    /// The master, the other sentinels, the replicas: in this order they are looked at.
+    pub(super) fn everybody(&self) -> Vec<Who> {
+        let sentinels = self.sentinels.keys().cloned().map(Who::Sentinel);
+        let replicas = self.replicas.keys().cloned().map(Who::Replica);
+        std::iter::once(Who::Master).chain(sentinels).chain(replicas).collect()
+    }
+
+    pub(super) fn is_failing_over(&self) -> bool {
+        self.failover.step != Step::None
+    }
+
+    pub(super) fn is_objectively_down(&self) -> bool {
+        self.objectively_down_since != 0
+    }
+
+    /// The address that clients should use.
+    pub(super) fn current(&self) -> (String, u16) {
+        let promoted = self.failover.promoted.as_ref().and_then(|addr| self.replicas.get(addr));
+        match promoted {
+            Some(promoted) if self.failover.step >= Step::Reconfigure => (promoted.ip.clone(), promoted.port),
+            _ => (self.own.ip.clone(), self.own.port),
+        }
+    }
+
+    /// How events name one.
+    pub(super) fn describe(&self, who: &Who) -> String {
+        let whole = |kind: &str, name: &str, ip: &str, port: u16| {
+            let (master, own) = (&self.name, &self.own);
+            format!("{kind} {name} {ip} {port} @ {master} {} {}", own.ip, own.port)
         };
-        let hello = |address: &str, config_epoch: u64| {
-            let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
-            format!("{ip},26379,{id},{epoch},{name},{host},{port},{config_epoch}")
+        match who {
+            Who::Master => format!("master {} {} {}", self.name, self.own.ip, self.own.port),
+            Who::Replica(addr) => {
+                let (ip, port) = addr.rsplit_once(':').unwrap_or((addr, "0"));
+                whole("slave", addr, ip, port.parse().unwrap_or(0))
+            }
+            Who::Sentinel(id) => {
+                let known = self.sentinels.get(id);
+                let (ip, port) = known.map_or(("", 0), |known| (known.ip.as_str(), known.port));
+                whole("sentinel", id, ip, port)
+            }
+        }
+    }
+
+    /// Everything learnt about it is forgotten but the other sentinels, and its replicas are those.
+    pub(super) fn restart_at(&mut self, ip: &str, port: u16, replicas: Vec<(String, u16)>, now: i64) {
+        self.own = Instance {
+            says_master: true,
+            ..Instance::new(ip, port, now)
         };
-        let hello = hello(&master.announced(), master.config_epoch);
-        // A replica is looked at each second while something is going on.
-        let is_restless = master.is_objectively_down || master.instance.is_down || master.failover.is_on();
-        let info = |is_master: bool| if is_restless && !is_master { PING } else { INFO };
-        let address = master.address.clone();
-        let password = master.password.clone();
-        let all = std::iter::once((address, true, &mut master.instance)).chain(
-            master
+        self.failover = Failover::default();
+        self.objectively_down_since = 0;
+        self.leader.clear();
+        let fresh = replicas.into_iter().map(|(ip, port)| {
+            let replica = Instance::new(&ip, port, now);
+            (replica.addr(), replica)
+        });
+        self.replicas = fresh.collect();
+    }
+}
+
+impl Watcher {
+    /// Tells whoever listens.
+    pub(super) fn event(&mut self, event: &str, text: &str) {
+        self.clients.publish(event.as_bytes(), text.as_bytes());
+        if self.events.len() >= 4096 {
+            self.events.drain(..2048);
+        }
+        self.events.push((self.clock.ms(), event.into(), text.into()));
+    }
+
+    /// Writes the configuration if something changed.
+    pub(super) fn save(&mut self) {
+        if std::mem::take(&mut self.unsaved) {
+            let text = self.conf().render();
+            // The disks of the simulation take what fits into memory.
+            let _ = self.disk.write(&self.conf_path, text.as_bytes());
+        }
+    }
+
+    fn conf(&self) -> Conf {
+        let mut conf = self.base.clone();
+        let mut line = |words: &[&str]| {
+            let words = std::iter::once("sentinel").chain(words.iter().copied());
+            conf.0.push(words.map(str::to_owned).collect());
+        };
+        line(&["myid", &self.myid]);
+        if !self.ip.is_empty() {
+            line(&["announce-ip", &self.ip]);
+        }
+        if self.announced_port != self.port {
+            line(&["announce-port", &self.announced_port.to_string()]);
+        }
+        for (name, master) in &self.masters {
+            let (ip, port) = master.current();
+            line(&["monitor", name, &ip, &port.to_string(), &master.quorum.to_string()]);
+            line(&["down-after-milliseconds", name, &master.down_after.to_string()]);
+            line(&["failover-timeout", name, &master.failover_timeout.to_string()]);
+            line(&["parallel-syncs", name, &master.parallel.to_string()]);
+            if !master.password.is_empty() {
+                line(&["auth-pass", name, &master.password]);
+            }
+            line(&["config-epoch", name, &master.config_epoch.to_string()]);
+            line(&["leader-epoch", name, &master.leader_epoch.to_string()]);
+            let own = (ip != master.own.ip || port != master.own.port).then_some(&master.own);
+            let others = master
                 .replicas
-                .iter_mut()
-                .map(|(address, replica)| (address.clone(), false, replica)),
-        );
-        for (address, is_master, instance) in all {
-            let last = instance.info_at.unwrap_or(now);
-            instance.next_info = instance.next_info.min(last + info(is_master));
-            // A failover chooses by what replicas say when the master is down: they are asked at once.
-            if instance.is_busy || instance.next_ping.min(instance.next_info) > now {
-                continue;
+                .values()
+                .filter(|replica| (&replica.ip, replica.port) != (&ip, port));
+            for replica in others.chain(own) {
+                line(&["known-slave", name, &replica.ip, &replica.port.to_string()]);
             }
-            instance.is_busy = true;
-            instance.next_ping = now + PING;
-            let is_info = instance.next_info <= now;
-            let is_hello = instance.next_hello <= now;
-            if is_info {
-                instance.next_info = now + info(is_master);
-            }
-            if is_hello {
-                instance.next_hello = now + HELLO;
-            }
-            if self.heard.insert((name.to_owned(), address.clone())) {
-                tasks.push(Task::Subscribe {
-                    master: name.to_owned(),
-                    address: address.clone(),
-                    password: password.clone(),
-                });
-            }
-            tasks.push(Task::Look {
-                master: name.to_owned(),
-                address,
-                password: password.clone(),
-                info: is_info,
-                hello: is_hello.then(|| hello.clone()),
-            });
-        }
-        for (id, peer) in &mut master.peers {
-            if !peer.instance.is_busy && peer.instance.next_ping <= now {
-                peer.instance.is_busy = true;
-                peer.instance.next_ping = now + PING;
-                tasks.push(Task::Peer {
-                    master: name.to_owned(),
-                    id: id.clone(),
-                    address: peer.address.clone(),
-                });
+            for (id, other) in &master.sentinels {
+                line(&["known-sentinel", name, &other.ip, &other.port.to_string(), id]);
             }
         }
+        line(&["current-epoch", &self.epoch.to_string()]);
+        conf
     }
 
-    /// Who is down, as far as this sentinel can tell, and whether enough others say the same.
-    fn judge(&mut self, name: &str) {
-        let Some(master) = self.masters.get_mut(name) else {
-            return;
-        };
-        let down_after = master.down_after;
-        let is_silent = |instance: &Instance| instance.last_ok.elapsed() > down_after;
-        for replica in master.replicas.values_mut() {
-            replica.is_down = is_silent(replica);
-        }
-        for peer in master.peers.values_mut() {
-            peer.instance.is_down = is_silent(&peer.instance);
-        }
-        // A master that says for long that it is a replica is none.
-        let lies = master.instance.info_at.is_some()
-            && !master.instance.reports_master
-            && master.instance.role_since.elapsed() > down_after + 2 * INFO;
-        let was_down = master.instance.is_down;
-        master.instance.is_down = is_silent(&master.instance) || lies;
-        let recently = |peer: &&Peer| peer.agrees_at.is_some_and(|at| at.elapsed() < 5 * PING);
-        let agree = 1 + master.peers.values().filter(recently).count();
-        master.is_objectively_down = master.instance.is_down && agree >= master.quorum;
-        let line = format!("master {name} {}", master.address.replace(':', " "));
-        if master.instance.is_down != was_down {
-            let word = if was_down { "-sdown" } else { "+sdown" };
-            self.event(word, &line);
-        }
-    }
-
-    /// Servers that have another role than they should.
-    fn mend_roles(&mut self, name: &str, tasks: &mut Vec<Task>) {
-        let Some(master) = self.masters.get_mut(name) else {
-            return;
-        };
-        let is_sane = !master.instance.is_down
-            && master.instance.reports_master
-            && master.instance.info_at.is_some_and(|at| at.elapsed() < 2 * INFO);
-        if !is_sane || master.failover.is_on() {
-            return;
-        }
-        let (address, password) = (master.address.clone(), master.password.clone());
-        let patience = master.failover_timeout;
-        let since = master.since;
-        for (replica, instance) in &mut master.replicas {
-            let is_fresh = instance.info_at.is_some_and(|at| at.elapsed() < INFO + 2 * PING);
-            let is_stray =
-                instance.reports_master && instance.role_since.elapsed() > 4 * HELLO && since.elapsed() > 4 * HELLO;
-            let is_lost = !instance.reports_master
-                && instance.follows != address
-                && instance.follows_since.elapsed() > patience
-                && since.elapsed() > patience;
-            if is_fresh && !instance.is_down && (is_stray || is_lost) {
-                // Once, until its INFO says something else.
-                instance.role_since = Instant::now();
-                instance.follows_since = Instant::now();
-                tasks.push(Task::Slaveof {
-                    address: replica.clone(),
-                    password: password.clone(),
-                    to: Some(address.clone()),
-                });
+    /// Takes a line of the configuration.
+    pub(super) fn configure(&mut self, words: &[&str], now: i64) {
+        match words {
+            ["myid", id] => self.myid = (*id).into(),
+            ["announce-ip", ip] => self.ip = (*ip).into(),
+            ["announce-port", port] => self.announced_port = port.parse().unwrap_or(self.announced_port),
+            ["current-epoch", epoch] => self.epoch = epoch.parse().unwrap_or(0),
+            ["monitor", name, ip, port, quorum] => {
+                let (port, quorum) = (port.parse().unwrap_or(0), quorum.parse().unwrap_or(1));
+                let master = Master::new(name, ip, port, quorum, now);
+                self.masters.insert((*name).into(), master);
             }
+            [key, name, rest @ ..] => {
+                if let Some(master) = self.masters.get_mut(*name) {
+                    master.configure(key, rest, now);
+                }
+            }
+            _ => {}
         }
     }
 }
 
 impl Master {
-    pub(super) fn new(address: String, quorum: usize) -> Self {
-        Self {
-            address,
-            quorum,
-            parallel_syncs: 1,
-            down_after: Duration::from_secs(30),
-            failover_timeout: Duration::from_secs(180),
-            password: String::new(),
-            config_epoch: 0,
-            instance: Instance::new(),
-            replicas: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            is_objectively_down: false,
-            failover: Failover::None,
-            not_before: None,
-            vote: (String::new(), 0),
-            since: Instant::now(),
+    fn configure(&mut self, key: &str, words: &[&str], now: i64) {
+        let number = words.first().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        match (key, words) {
+            ("config-epoch", _) => self.config_epoch = number,
+            ("leader-epoch", _) => self.leader_epoch = number,
+            ("known-slave" | "known-replica", [ip, port]) => {
+                let replica = Instance::new(ip, port.parse().unwrap_or(0), now);
+                self.replicas.insert(replica.addr(), replica);
+            }
+            ("known-sentinel", [ip, port, id]) => {
+                let other = Instance {
+                    runid: (*id).into(),
+                    ..Instance::new(ip, port.parse().unwrap_or(0), now)
+                };
+                self.sentinels.insert((*id).into(), other);
+            }
+            (_, [value]) => drop(self.set(key, value)),
+            _ => {}
         }
     }
 
-    /// What others are told: the promoted one, as soon as there is one.
-    fn announced(&self) -> String {
-        self.failover.promoted().unwrap_or(&self.address).to_owned()
-    }
-
-    /// The master is another one now; who was it becomes a replica.
-    pub(super) fn turn_to(&mut self, address: &str) {
-        let mut replicas: Vec<String> = self.replicas.keys().cloned().collect();
-        replicas.push(std::mem::replace(&mut self.address, address.to_owned()));
-        self.replicas = replicas
-            .into_iter()
-            .filter(|replica| replica != address)
-            .map(|replica| (replica, Instance::new()))
-            .collect();
-        self.instance = Instance::new();
-        self.is_objectively_down = false;
-        self.failover = Failover::None;
-        self.since = Instant::now();
-        for peer in self.peers.values_mut() {
-            (peer.agrees_at, peer.vote) = (None, None);
-        }
+    /// An option of `SENTINEL SET`; none if there is no such one.
+    ///
+    /// # Errors
+    /// The value is no good.
+    pub(super) fn set(&mut self, option: &str, value: &str) -> Option<Result<(), ()>> {
+        let number = value.parse::<u32>().ok().filter(|number| *number > 0);
+        let done = match (option, number) {
+            ("auth-pass", _) => {
+                value.clone_into(&mut self.password);
+                for who in self.everybody() {
+                    self.at(&who).into_iter().for_each(Instance::unlink);
+                }
+                Ok(())
+            }
+            ("notification-script" | "client-reconfig-script" | "auth-user", _) => Ok(()),
+            ("down-after-milliseconds", Some(number)) => {
+                self.down_after = i64::from(number);
+                Ok(())
+            }
+            ("failover-timeout", Some(number)) => {
+                self.failover_timeout = i64::from(number);
+                Ok(())
+            }
+            ("parallel-syncs", Some(number)) => {
+                self.parallel = number as usize;
+                Ok(())
+            }
+            ("quorum", Some(number)) => {
+                self.quorum = number as usize;
+                Ok(())
+            }
+            ("down-after-milliseconds" | "failover-timeout" | "parallel-syncs" | "quorum", None) => Err(()),
+            _ => return None,
+        };
+        Some(done)
     }
 }

@@ -13,6 +13,7 @@ pub mod controller;
 pub mod domain;
 pub mod gitops;
 pub mod plan;
+pub mod seeded;
 pub mod simulation;
 pub mod telemetry;
 pub mod validate;

@@ -5,7 +5,9 @@ use std::{ops::RangeInclusive, process::ExitCode, thread, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use crate::simulation::{Bugs, OPERATIONS, Outcome, SCENARIOS, Scenario, Swept, crash_everywhere, run, shrink, sweep};
+use crate::simulation::{
+    OPERATIONS, Operation, Outcome, SCENARIOS, Scenario, Swept, crash_everywhere, run, shrink, sweep,
+};
 
 /// What is simulated.
 #[derive(Args, Debug)]
@@ -25,10 +27,13 @@ pub(super) struct Simulate {
     /// Stop after so many failing seeds.
     #[arg(long, default_value_t = 5)]
     failures: usize,
-    /// Instead of seeds: kill the operator at every effect of every operation, before it, after it and while it is under
-    /// way, and see whether it ends the same.
-    #[arg(long)]
-    crashes: bool,
+    /// Instead of seeds: kill the operator at the effects of an operation, or of all, before each, after it and while it is
+    /// under way, and see whether it ends the same.
+    #[arg(long, value_name = "OPERATION", num_args = 0..=1, default_missing_value = "all")]
+    crashes: Option<String>,
+    /// At every single effect, also where hundreds of moves of slots stand in a row.
+    #[arg(long, requires = "crashes")]
+    every: bool,
     /// Don't make the failing scenarios shorter.
     #[arg(long)]
     no_shrink: bool,
@@ -56,13 +61,13 @@ impl Simulate {
         if self.trace {
             return self.one();
         }
-        if self.crashes {
-            return self.crash();
+        if let Some(operation) = &self.crashes {
+            return self.crash(operation);
         }
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let began = Instant::now();
         let threads = self.threads.unwrap_or(cores);
-        let swept = sweep(&self.seeds, &self.scenario, Bugs::default(), threads, self.failures)?;
+        let swept = sweep(&self.seeds, &self.scenario, None, threads, self.failures)?;
         table(&swept);
         println!(
             "{} seeds in {:.1} s on {threads} threads ({:.0} ms of a thread each): {:.1} h of virtual time, {} acknowledged writes, \
@@ -85,12 +90,19 @@ impl Simulate {
         })
     }
 
-    fn crash(&self) -> Result<ExitCode> {
+    fn crash(&self, wanted: &str) -> Result<ExitCode> {
+        let all = OPERATIONS.map(|operation| operation.to_string());
+        ensure!(
+            wanted == "all" || all.iter().any(|name| name == wanted),
+            "--crashes {wanted}: is none of {}",
+            all.join(", ")
+        );
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (mut points, mut failed) = (0, 0);
-        for operation in OPERATIONS {
+        let chosen = |operation: &Operation| wanted == "all" || operation.to_string() == wanted;
+        for operation in OPERATIONS.into_iter().filter(chosen) {
             let began = Instant::now();
-            let crashed = crash_everywhere(operation, self.threads.unwrap_or(cores))?;
+            let crashed = crash_everywhere(operation, self.every, self.threads.unwrap_or(cores))?;
             let good = crashed.points - crashed.failed.len();
             println!(
                 "{:<18} {:>4} effects, {good:>4} of {:>4} crashes end as without one ({} happened), {:.0} s",
@@ -107,13 +119,17 @@ impl Simulate {
             failed += crashed.failed.len();
         }
         println!("{} of {points} crashes end as without one", points - failed);
-        Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     fn one(&self) -> Result<ExitCode> {
         let scenario = Scenario::of(*self.seeds.start(), &self.scenario);
         println!("seed {}: {scenario}", scenario.seed);
-        let outcome = on_a_deep_stack(|| run(&scenario, Bugs::default()))?;
+        let outcome = on_a_deep_stack(|| run(&scenario, None))?;
         outcome.trace.iter().for_each(|line| println!("{line}"));
         outcome.violations.iter().for_each(|what| println!("VIOLATION {what}"));
         println!("trace {} of {:.0} virtual seconds", outcome.digest, outcome.seconds);
@@ -136,7 +152,7 @@ impl Simulate {
             self.scenario
         );
         if !self.no_shrink {
-            let short = on_a_deep_stack(|| shrink(&outcome.scenario, Bugs::default()))?;
+            let short = on_a_deep_stack(|| shrink(&outcome.scenario, None))?;
             println!("  shortest that fails: {}", short.scenario);
             short.violations.iter().for_each(|what| println!("    {what}"));
         }

@@ -227,6 +227,9 @@ pub(super) fn scaled(valid: &mut ValidCluster, live: &Live) {
 /// Groups that aren't wished any more and still exist: in the topology as it was last seen, or as a StatefulSet. They are
 /// kept well until they are empty.
 pub(super) fn leaving(valid: &mut ValidCluster, cluster: &CodisCluster, live: &Live) {
+    if crate::seeded::has(crate::seeded::Bug::GroupGoesFirst) {
+        return;
+    }
     let prefix = format!("{}-g", valid.names.cluster);
     let exists = |set: &&StatefulSet| set.metadata.deletion_timestamp.is_none();
     let sets = live.stateful_sets.values().filter(exists).map(ResourceExt::name_any);

@@ -246,6 +246,10 @@ async fn settle(
         }
         roles::label(context, &desired, &turn).await?;
     }
+    if crate::seeded::has(crate::seeded::Bug::SentinelsReset) {
+        // Whatever comes of it: that is the mistake.
+        let _ = codis.resync_sentinels().await;
+    }
     promotion::weigh(&mut desired, &mut turn, context.clock.now());
     let mut decision = plan::decide(&desired, &observed);
     outcome.object(&mut decision);

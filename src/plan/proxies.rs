@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Decision, Step, bootstrap, input::Input, reason, restore::is_lost};
-use crate::domain::{Address, Group, ProxyPod, ProxyRecord, ServerView, ports};
+use crate::{
+    domain::{Address, Group, ProxyPod, ProxyRecord, ServerView, ports},
+    seeded::{self, Bug},
+};
 
 /// A proxy that runs for this many seconds and isn't registered won't do it by itself any more (contract §8.3).
 const REGISTERS_WITHIN: u64 = 40;
@@ -20,6 +23,9 @@ const STARTS_WITHIN: u64 = 15;
 
 /// One dead record blocks every push (contract §15.2).
 pub(super) fn remove_dead(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    if seeded::has(Bug::DeadProxiesStay) {
+        return None;
+    }
     for record in &input.topology.proxies {
         let pod = input.observed.proxy_pod(record);
         if is_dead(input, record, pod) {

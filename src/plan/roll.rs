@@ -10,7 +10,10 @@ use super::{
     moves::{self, Wanted},
     reason,
 };
-use crate::domain::{Address, Group, GroupId, MemberPod};
+use crate::{
+    domain::{Address, Group, GroupId, MemberPod},
+    seeded::{self, Bug},
+};
 
 /// A pod of a template that isn't wished any more and that never became ready: what replaces it can only be better, and
 /// everything else waits for it.
@@ -36,6 +39,13 @@ pub(super) fn sentinels(input: &Input<'_>, decision: &mut Decision) -> Option<St
 pub(super) fn servers(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     let outdated = outdated(input);
     let (group, _) = outdated.first()?;
+    if seeded::has(Bug::RolledAtOnce) {
+        let pods = outdated
+            .iter()
+            .filter_map(|(_, address)| input.observed.server_pods.get(address));
+        let next = pods.filter(|pod| !pod.terminating).min_by_key(|pod| &pod.name)?;
+        return Some(restart(next, "its spec changed"));
+    }
     let told = format!("{} servers are of an old template", outdated.len());
     if !may_go_on(input, decision, "server", &told) {
         return None;

@@ -19,7 +19,6 @@ use tokio::time::Instant;
 use super::{
     invariants::Watch,
     operator::Moment,
-    pods::Bugs,
     scenario::Wish,
     sweep::STACK,
     world::{CLUSTER, NAMESPACE, Plan, World},
@@ -112,18 +111,20 @@ impl Operation {
             on_volumes: true,
             groups: if self == Self::ScaleIn { 2 } else { 1 },
             replicas: 2,
-            bugs: Bugs::default(),
+            bug: None,
         }
     }
 }
 
-/// Kills the operator at every effect of an operation, in a world of its own each, on `threads` threads.
+/// Kills the operator at the effects of an operation, in a world of its own each, on `threads` threads: at every single one,
+/// or, of many equal ones in a row (the moves of slots), at the first, the middle and the last ones only.
 ///
 /// # Errors
 /// When the operation fails without any crash, or a world can't be made.
-pub fn crash_everywhere(operation: Operation, threads: usize) -> Result<Crashed> {
+pub fn crash_everywhere(operation: Operation, every: bool, threads: usize) -> Result<Crashed> {
     let calm = on_thread(move || play(operation, None))?;
-    let points: Vec<(usize, Moment)> = (0..calm.effects)
+    let points: Vec<(usize, Moment)> = chosen(&calm.names, every)
+        .into_iter()
         .flat_map(|number| [Moment::Before, Moment::After, Moment::Lost].map(|moment| (number, moment)))
         .collect();
     let (next, crashed) = (AtomicUsize::new(0), Mutex::new(Crashed::default()));
@@ -142,7 +143,9 @@ pub fn crash_everywhere(operation: Operation, threads: usize) -> Result<Crashed>
                     Err(error) => format!("{error:#}"),
                 };
                 let effect = calm.names.get(*number).copied().unwrap_or_default();
-                crashed.failed.push((format!("{moment:?} effect {number} ({effect})"), what));
+                crashed
+                    .failed
+                    .push((format!("{moment:?} effect {number} ({effect})"), what));
             }
         };
         let workers: Vec<_> = (0..threads.max(1))
@@ -158,6 +161,23 @@ pub fn crash_everywhere(operation: Operation, threads: usize) -> Result<Crashed>
     crashed.effects = calm.effects;
     crashed.failed.sort();
     Ok(crashed)
+}
+
+/// Which effects are crashed at.
+fn chosen(names: &[&'static str], every: bool) -> Vec<usize> {
+    let mut chosen = Vec::new();
+    let mut first = 0;
+    while first < names.len() {
+        let row = names[first..].iter().take_while(|name| **name == names[first]).count();
+        let is_near = |index: usize| index < 2 || index.abs_diff(row / 2) < 1 || row - index <= 2;
+        chosen.extend(
+            (0..row)
+                .filter(|index| every || row <= 6 || is_near(*index))
+                .map(|index| first + index),
+        );
+        first += row;
+    }
+    chosen
 }
 
 fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
@@ -214,7 +234,14 @@ impl Play {
             let wish = *wish;
             self.until(|world| is_done(world, wish)).await?;
         }
-        self.until(|world| if operation == Operation::Delete { Ok(()) } else { world.ready() }).await?;
+        self.until(|world| {
+            if operation == Operation::Delete {
+                Ok(())
+            } else {
+                world.ready()
+            }
+        })
+        .await?;
         self.quiet(operation).await?;
         let sent = hook.names();
         let ended = Ended {
@@ -238,7 +265,10 @@ impl Play {
             return Ok(());
         }
         let patch = wish.patch(&self.world.plan);
-        self.world.wish(patch).await.map_err(|error| format!("{wish:?}: {error:#}"))
+        self.world
+            .wish(patch)
+            .await
+            .map_err(|error| format!("{wish:?}: {error:#}"))
     }
 
     async fn until(&mut self, is_so: impl Fn(&World) -> Result<(), String>) -> Result<(), String> {
@@ -288,7 +318,11 @@ impl Play {
         }
         let missing = reading.await.map_err(|error| error.to_string())??;
         match missing.first() {
-            Some(lost) => Err(format!("{} acknowledged writes are lost, {} first", missing.len(), lost.key)),
+            Some(lost) => Err(format!(
+                "{} acknowledged writes are lost, {} first",
+                missing.len(),
+                lost.key
+            )),
             None => Ok(()),
         }
     }
@@ -321,14 +355,20 @@ fn state(world: &World) -> BTreeMap<String, String> {
             continue;
         }
         let is_workload = matches!(kind.as_str(), "StatefulSet" | "Deployment");
-        let spec = if is_workload { object["spec"].to_string() } else { String::new() };
+        let spec = if is_workload {
+            object["spec"].to_string()
+        } else {
+            String::new()
+        };
         // A volume's name is made of its claim's uid.
         if kind != "PersistentVolume" {
             state.insert(format!("{kind} {}", object["metadata"]["name"]), spec);
         }
     }
     for (_, dashboard) in world.pods_like("-dashboard-") {
-        let Some(view) = dashboard.serves.as_dashboard() else { continue };
+        let Some(view) = dashboard.serves.as_dashboard() else {
+            continue;
+        };
         for group in view.groups().unwrap_or_default() {
             let slots = view.slot_owners().unwrap_or_default();
             let slots = slots.iter().filter(|owner| **owner == group.id).count();
@@ -347,4 +387,18 @@ fn difference(calm: &BTreeMap<String, String>, other: &BTreeMap<String, String>)
         .map(|key| format!("{key}: {:?} instead of {:?}", other.get(key), calm.get(key)))
         .collect();
     told.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_equal_effects_in_a_row_the_ends_and_the_middle_are_chosen() {
+        let mut names = vec!["a", "b"];
+        names.extend(["move"; 9]);
+        names.push("c");
+        assert_eq!(chosen(&names, false), [0, 1, 2, 3, 6, 9, 10, 11]);
+        assert_eq!(chosen(&names, true).len(), names.len());
+    }
 }

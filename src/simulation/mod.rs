@@ -23,7 +23,6 @@ mod trace;
 mod world;
 
 pub use crash::{Crashed, OPERATIONS, Operation, crash_everywhere};
-pub use pods::Bugs;
 pub use run::{Outcome, run};
 pub use scenario::{NAMES as SCENARIOS, Scenario};
 pub use sweep::{Swept, shrink, sweep};

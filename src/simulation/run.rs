@@ -13,10 +13,10 @@ use super::{
     clients::Acknowledged,
     faults::Undo,
     invariants::Watch,
-    pods::Bugs,
     scenario::{Act, Event, Scenario},
     world::World,
 };
+use crate::seeded::Bug;
 
 /// A new cluster is Ready within this.
 const MADE_WITHIN: Duration = Duration::from_secs(300);
@@ -60,13 +60,15 @@ pub struct Outcome {
 ///
 /// # Errors
 /// When the world itself can't be made.
-pub fn run(scenario: &Scenario, bugs: Bugs) -> Result<Outcome> {
+pub fn run(scenario: &Scenario, bug: Option<Bug>) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()?;
+    #[cfg(test)]
+    crate::seeded::plant(bug);
     runtime.block_on(async {
-        let world = World::new(scenario.plan(bugs)).await?;
+        let world = World::new(scenario.plan(bug)).await?;
         let play = Play {
             world,
             scenario,

@@ -4,11 +4,10 @@ use std::{fmt, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::api::names::ANNOTATION_PROMOTE;
+use crate::{api::names::ANNOTATION_PROMOTE, seeded::Bug};
 
 use super::{
     faults::{Fault, Part},
-    pods::Bugs,
     world::Plan,
 };
 
@@ -98,14 +97,14 @@ pub struct Scenario {
 }
 
 /// Scenarios that can be asked for by name.
-pub const NAMES: [&str; 5] = ["any", "calm", "faults", "grow", "roll"];
+pub const NAMES: [&str; 6] = ["any", "calm", "faults", "grow", "shrink", "roll"];
 
 impl Scenario {
     /// The scenario of a seed; `name` narrows it.
     #[must_use]
     pub fn of(seed: u64, name: &str) -> Self {
         let mut chance = fastrand::Rng::with_seed(seed ^ 0x5eed);
-        let groups = chance.u32(1..=2);
+        let groups = if name == "shrink" { 2 } else { chance.u32(1..=2) };
         let mut scenario = Self {
             seed,
             on_volumes: chance.u8(..4) > 0,
@@ -115,6 +114,7 @@ impl Scenario {
         let wish = match name {
             "calm" | "faults" => None,
             "grow" => Some(Wish::Groups(groups + 1)),
+            "shrink" => Some(Wish::Groups(1)),
             "roll" => Some(Wish::Roll(1)),
             _ => match chance.u8(..6) {
                 0 => Some(Wish::Groups(groups + 1)),
@@ -148,13 +148,13 @@ impl Scenario {
 
     /// What the world is made of.
     #[must_use]
-    pub fn plan(&self, bugs: Bugs) -> Plan {
+    pub fn plan(&self, bug: Option<Bug>) -> Plan {
         Plan {
             seed: self.seed,
             on_volumes: self.on_volumes,
             groups: self.groups,
             replicas: 2,
-            bugs,
+            bug,
         }
     }
 }

@@ -13,10 +13,10 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    pods::Bugs,
     run::{Outcome, run},
     scenario::Scenario,
 };
+use crate::seeded::Bug;
 
 /// A pass of an unoptimized build is deep.
 pub(super) const STACK: usize = 16 << 20;
@@ -42,13 +42,19 @@ pub struct Swept {
 ///
 /// # Errors
 /// When a world can't be made.
-pub fn sweep(seeds: &RangeInclusive<u64>, scenario: &str, bugs: Bugs, threads: usize, most: usize) -> Result<Swept> {
+pub fn sweep(
+    seeds: &RangeInclusive<u64>,
+    scenario: &str,
+    bug: Option<Bug>,
+    threads: usize,
+    most: usize,
+) -> Result<Swept> {
     let next = AtomicU64::new(*seeds.start());
     let swept = Mutex::new(Swept::default());
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.max(1))
             .map(|_| {
-                let work = || work(&next, seeds, scenario, bugs, most, &swept);
+                let work = || work(&next, seeds, scenario, bug, most, &swept);
                 thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work)
             })
             .collect();
@@ -65,7 +71,7 @@ fn work(
     next: &AtomicU64,
     seeds: &RangeInclusive<u64>,
     scenario: &str,
-    bugs: Bugs,
+    bug: Option<Bug>,
     most: usize,
     swept: &Mutex<Swept>,
 ) -> Result<()> {
@@ -75,7 +81,7 @@ fn work(
         if !seeds.contains(&seed) || is_enough {
             return Ok(());
         }
-        let mut outcome = run(&Scenario::of(seed, scenario), bugs)?;
+        let mut outcome = run(&Scenario::of(seed, scenario), bug)?;
         let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
         swept.seeds += 1;
         swept.acknowledged += outcome.acknowledged;
@@ -94,13 +100,13 @@ fn work(
 ///
 /// # Errors
 /// When a world can't be made.
-pub fn shrink(scenario: &Scenario, bugs: Bugs) -> Result<Outcome> {
-    let mut best = run(scenario, bugs)?;
+pub fn shrink(scenario: &Scenario, bug: Option<Bug>) -> Result<Outcome> {
+    let mut best = run(scenario, bug)?;
     let mut index = 0;
     while index < best.scenario.events.len() {
         let mut shorter = best.scenario.clone();
         shorter.events.remove(index);
-        let outcome = run(&shorter, bugs)?;
+        let outcome = run(&shorter, bug)?;
         if outcome.violations.is_empty() {
             index += 1;
         } else {

@@ -7,7 +7,8 @@ use k8s_openapi::{api::storage::v1::StorageClass, jiff::Timestamp};
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 
-use super::api::ApiServer;
+use super::{Operation, Scenario, api::ApiServer, crash_everywhere, run, sweep};
+use crate::seeded::Bug;
 use crate::{
     api::CodisCluster,
     cluster::{Cluster, WriteGate},
@@ -103,4 +104,76 @@ async fn the_same_world_twice_is_the_same_to_the_last_byte() {
         told.push(json!(objects(&server)).to_string());
     }
     assert_eq!(told[0], told[1]);
+}
+
+#[test]
+fn a_few_seeded_disasters_end_well() {
+    let swept = sweep(&(1..=6), "any", None, 2, 1).unwrap();
+    let told: Vec<_> = swept
+        .failed
+        .values()
+        .map(|outcome| (&outcome.scenario, &outcome.violations))
+        .collect();
+    assert!(told.is_empty(), "{told:?}");
+    assert!(swept.acknowledged > 1_000, "only {} writes", swept.acknowledged);
+}
+
+#[test]
+fn the_same_seed_twice_is_the_same_trace() {
+    let deep = std::thread::Builder::new().stack_size(16 << 20);
+    let play = || {
+        let scenario = Scenario::of(7, "any");
+        let outcomes = [(); 2].map(|()| run(&scenario, None).unwrap());
+        let [one, other] = outcomes.map(|outcome| (outcome.digest, outcome.trace));
+        assert_eq!(one, other);
+    };
+    deep.spawn(play).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_switchover_ends_the_same_wherever_the_operator_dies() {
+    let crashed = crash_everywhere(Operation::Switchover, false, 2).unwrap();
+    assert!(crashed.failed.is_empty(), "{:?}", crashed.failed);
+    assert!(crashed.happened > 20, "{crashed:?}");
+}
+
+/// The seed by which a mistake is found out, and how; none within so many seeds.
+fn found_out(bug: Bug, scenario: &str, seeds: u64) -> Option<(u64, Vec<String>)> {
+    let swept = sweep(&(1..=seeds), scenario, Some(bug), 2, 1).unwrap();
+    let (seed, outcome) = swept.failed.into_iter().next()?;
+    Some((seed, outcome.violations))
+}
+
+#[test]
+fn mistakes_that_are_built_in_are_found_out() {
+    for (bug, scenario) in [
+        (Bug::NoStartGate, "faults"),
+        (Bug::DeadProxiesStay, "faults"),
+        (Bug::SentinelsReset, "calm"),
+        (Bug::GroupGoesFirst, "shrink"),
+        (Bug::RolledAtOnce, "roll"),
+    ] {
+        let found = found_out(bug, scenario, 40);
+        assert!(found.is_some(), "{bug:?} isn't found out");
+    }
+}
+
+/// By hand: which mistakes are found within how many seeds.
+#[test]
+#[ignore = "takes many minutes"]
+fn how_soon_each_mistake_is_found_out() {
+    for bug in [
+        Bug::NoStartGate,
+        Bug::NoFence,
+        Bug::DeadProxiesStay,
+        Bug::SentinelsReset,
+        Bug::RolledAtOnce,
+        Bug::StaleLists,
+        Bug::GroupGoesFirst,
+    ] {
+        match found_out(bug, "any", 400) {
+            Some((seed, violations)) => println!("{bug:?}: found by seed {seed}: {}", violations.join("; ")),
+            None => println!("{bug:?}: not found within 400 seeds"),
+        }
+    }
 }

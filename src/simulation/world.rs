@@ -16,16 +16,20 @@ use serde_json::{Value, json};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    api::ApiServer,
+    api::{ApiServer, Fault},
     clients::{Ledger, Way},
     fabric::Fabric,
     kube::{Kubernetes, Node},
     operator::Operator,
-    pods::{Bugs, Pods, Running},
+    pods::{Pods, Running},
     resolve::Services,
     trace::Trace,
 };
-use crate::{api::CodisCluster, telemetry::Clock};
+use crate::{
+    api::CodisCluster,
+    seeded::{self, Bug},
+    telemetry::Clock,
+};
 
 /// The one namespace of a world, and the one cluster in it.
 pub const NAMESPACE: &str = "default";
@@ -47,8 +51,8 @@ pub struct Plan {
     pub groups: u32,
     /// Servers of a group.
     pub replicas: u32,
-    /// Built-in mistakes.
-    pub bugs: Bugs,
+    /// A mistake that is built in, in tests.
+    pub bug: Option<Bug>,
 }
 
 /// A world.
@@ -86,11 +90,14 @@ impl World {
         let start: Timestamp = "2026-11-23T12:00:00Z".parse()?;
         let clock = Clock::starting_at(start);
         let api = ApiServer::new(move || clock.now());
+        if seeded::has(Bug::StaleLists) {
+            api.set_faults(|asked| (asked.verb == "list").then_some(Fault::StaleList(40)));
+        }
         let kubernetes = Arc::new(Mutex::new(None));
         let fabric = Fabric::new(plan.seed, Services::resolver(api.clone(), kubernetes.clone()));
         let changed = Arc::<Notify>::default();
         let trace = Trace::default();
-        let pods = Pods::new(fabric.clone(), clock, plan.seed, plan.bugs, changed.clone());
+        let pods = Pods::new(fabric.clone(), clock, plan.seed, changed.clone());
         let nodes: Vec<Node> = (0..4)
             .map(|index| Node {
                 name: format!("node-{index}"),

@@ -138,7 +138,10 @@ fn an_official_master_that_follows_another_gives_up_its_place_once_nobody_else_k
 fn an_official_master_that_lost_its_memory_and_follows_the_old_one_gives_up_its_place_once_the_sentinels_gave_it_up() {
     let mut world = World::settled();
     world.group(1).out_of_sync = true;
-    world.observed.servers.insert(server(1, 0), replica_of(&server(1, 1), true));
+    world
+        .observed
+        .servers
+        .insert(server(1, 0), replica_of(&server(1, 1), true));
     world.observed.servers.insert(server(1, 1), master(5));
     assert_eq!(world.decide().step, None, "the sentinels may still do something");
     let promoted = Some(Step::Promote {

@@ -26,13 +26,6 @@ use super::{
 use crate::{domain::ports, telemetry::Clock};
 pub use machine::Machine;
 
-/// Mistakes that are built in on purpose, to see whether the simulation finds them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bugs {
-    /// An emptied server starts as a master.
-    pub no_start_gate: bool,
-}
-
 /// All pods. Cheap to clone: all clones are the same.
 #[derive(Clone)]
 pub struct Pods(Arc<Inner>);
@@ -41,7 +34,6 @@ struct Inner {
     fabric: Fabric,
     clock: Clock,
     seed: u64,
-    bugs: Bugs,
     changed: Arc<Notify>,
     state: Mutex<State>,
 }
@@ -186,13 +178,12 @@ impl Serves {
 impl Pods {
     /// No pods yet. `changed` is told when a process ends by itself.
     #[must_use]
-    pub fn new(fabric: Fabric, clock: Clock, seed: u64, bugs: Bugs, changed: Arc<Notify>) -> Self {
+    pub fn new(fabric: Fabric, clock: Clock, seed: u64, changed: Arc<Notify>) -> Self {
         let state = Mutex::default();
         Self(Arc::new(Inner {
             fabric,
             clock,
             seed,
-            bugs,
             changed,
             state,
         }))
@@ -264,7 +255,6 @@ impl Runtime for Pods {
             launch,
             disk,
             serves: running.serves.clone(),
-            bugs: self.0.bugs,
         };
         let (exit, changed, tasks) = (running.exit.clone(), self.0.changed.clone(), machine.tasks.clone());
         host::within(machine, async move {
@@ -398,7 +388,10 @@ impl Drop for Container {
 
 fn server_line(server: &redis::Server) -> String {
     let data = if server.keys() == 0 { " empty" } else { "" };
-    let is_fenced = server.setting("min-slaves-to-write").parse().is_ok_and(|least: i64| least > 0);
+    let is_fenced = server
+        .setting("min-slaves-to-write")
+        .parse()
+        .is_ok_and(|least: i64| least > 0);
     match server.role() {
         redis::Role::Master if is_fenced => format!("master fenced{data}"),
         redis::Role::Master => format!("master{data}"),

@@ -15,8 +15,11 @@ use codis_double::{
 };
 use tokio::time::sleep;
 
-use super::{Bugs, Serves};
-use crate::simulation::kube::{Exit, Launch};
+use super::Serves;
+use crate::{
+    seeded::{self, Bug},
+    simulation::kube::{Exit, Launch},
+};
 
 /// Tries of the gate to find a master, a second apart.
 const GATE_TRIES: u32 = 8;
@@ -46,7 +49,6 @@ pub(super) struct Pod {
     pub launch: Launch,
     pub disk: Disk,
     pub serves: Serves,
-    pub bugs: Bugs,
 }
 
 impl Pod {
@@ -88,7 +90,7 @@ impl Pod {
             .collect();
         let is_bootstrapped = self.table("bootstrapped").iter().any(|row| row[0] == *group);
         let mut role = self.old_role(&others);
-        if role.is_none() && is_empty(&self.disk) && is_bootstrapped && !self.bugs.no_start_gate {
+        if role.is_none() && is_empty(&self.disk) && is_bootstrapped && !seeded::has(Bug::NoStartGate) {
             role = self.master_among(&others).await;
             if role.is_none() {
                 return ended(1, "codis-gate: no data here and no master in the group".to_owned());

@@ -205,6 +205,7 @@ fn play(operation: Operation, crash: Option<(usize, Moment)>) -> Result<Ended> {
         let mut play = Play {
             world,
             watch: Watch::default(),
+            has_servers: !matches!(operation, Operation::Delete | Operation::Hibernate),
         };
         play.all(operation, crash).await.map_err(anyhow::Error::msg)
     })
@@ -213,6 +214,8 @@ fn play(operation: Operation, crash: Option<(usize, Moment)>) -> Result<Ended> {
 struct Play {
     world: World,
     watch: Watch,
+    /// Nobody wants servers away.
+    has_servers: bool,
 }
 
 impl Play {
@@ -286,7 +289,7 @@ impl Play {
     }
 
     async fn pass(&mut self) {
-        self.watch.look(&self.world);
+        self.watch.look(&self.world, self.has_servers);
         self.world.run_until(Instant::now() + LOOK).await;
     }
 

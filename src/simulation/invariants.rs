@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::world::World;
+use super::{
+    pods::Running,
+    world::{CLUSTER, World},
+};
 
 /// Looks at a world again and again.
 #[derive(Default)]
@@ -21,9 +24,12 @@ impl Watch {
         self.violations.iter().cloned().collect()
     }
 
-    /// One look.
-    pub fn look(&mut self, world: &World) {
+    /// One look. `calm`: nothing broke lately that could take servers away, and nobody wants them away.
+    pub fn look(&mut self, world: &World, calm: bool) {
         self.tell(world);
+        if calm {
+            self.groups_are_served(world);
+        }
         self.one_dashboard(world);
         self.slots_stay_assigned(world);
     }
@@ -92,6 +98,18 @@ impl Watch {
             }
         }
         self.slots = Some(owners);
+    }
+
+    /// Of a group that has slots a server is always up: they are never restarted together.
+    fn groups_are_served(&mut self, world: &World) {
+        let owners: BTreeSet<i64> = self.slots.iter().flatten().copied().filter(|id| *id > 0).collect();
+        for id in owners {
+            let servers = world.pods_like(&format!("{CLUSTER}-g{id}-"));
+            let is_up = |running: &Running| running.is_up() && running.serves.as_redis().is_some();
+            if !servers.iter().any(|(_, running)| is_up(running)) {
+                self.broken(world, format!("no server of group {id} is up, and nothing broke"));
+            }
+        }
     }
 
     /// Whether somebody said that a group starts empty, which is the end of its data.

@@ -30,6 +30,8 @@ const QUIET: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_secs(1);
 /// Acknowledged writes may be lost that a fault's victim had alone: those of this time before it.
 const LAG: Duration = Duration::from_secs(2);
+/// Servers that a fault took away are back after this.
+const HEALS: Duration = Duration::from_secs(60);
 /// A master that nobody reaches takes writes until it misses its replicas.
 const UNTIL_FENCED: Duration = Duration::from_secs(15);
 
@@ -195,7 +197,12 @@ impl Play<'_> {
     /// Lets time pass, and looks at everything meanwhile.
     async fn pass(&mut self, until: Instant) {
         while Instant::now() < until {
-            self.watch.look(&self.world);
+            let lately = Instant::now().checked_sub(HEALS);
+            let calm = self
+                .windows
+                .iter()
+                .all(|(_, last)| lately.is_some_and(|lately| *last < lately));
+            self.watch.look(&self.world, calm);
             self.world.run_until(until.min(Instant::now() + LOOK)).await;
         }
     }

@@ -23,6 +23,8 @@ CODIS_IMAGE    ?= $(DOUBLE_IMAGE)
 # What of a suite to run: words of stories' names, as in `make e2e TEST=switchovers`. ONLY is the older name of it.
 ONLY ?=
 TEST ?= $(ONLY)
+# The worlds of `make simulate`.
+SEEDS ?= 1..250
 
 ifneq ($(LAB),)
 export PATH := $(LAB_CACHE)/bin:$(PATH)
@@ -34,7 +36,7 @@ SUITES  := --features codis-operator/e2e,codis-operator/chaos,codis-operator/ben
 MANIFEST := deploy/manager/deployment-dev.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint fmt generate check-generate images contract kind-up kind-down deploy undeploy demo e2e chaos bench logs clean
+.PHONY: help build test simulate lint fmt generate check-generate images contract kind-up kind-down deploy undeploy demo e2e chaos bench logs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +48,10 @@ build: ## build every program (the operator, kubectl-codis, the stand-in for Cod
 
 test: ## all tests that need neither Docker nor Kubernetes; says which tiers ran
 	hack/test $(CARGO_FLAGS)
+
+simulate: ## play seeded disasters in simulated worlds; SEEDS=1..250
+	cargo build --bin codis-operator $(CARGO_FLAGS)
+	target/debug/codis-operator simulate --seeds $(SEEDS)
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check

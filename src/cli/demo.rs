@@ -1,0 +1,63 @@
+//! `codis-operator demo`: the operator and its Git sources on a simulated Kubernetes, in real time and in this process.
+
+mod origin;
+mod stage;
+mod story;
+mod tell;
+mod temporary;
+mod view;
+
+use std::{path::PathBuf, process::ExitCode, thread};
+
+use anyhow::Result;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::{stage::Stage, tell::Teller, temporary::Temporary};
+
+/// A pass of an unoptimized build doesn't fit into every thread's stack.
+const STACK: usize = 16 << 20;
+
+/// What is shown.
+#[derive(Args, Debug)]
+pub(super) struct Demo {
+    /// Watch your own repository (or a plain folder) of specs instead of the example, until Ctrl-C.
+    #[arg(long, value_name = "PATH")]
+    repo: Option<PathBuf>,
+}
+
+impl Demo {
+    /// Shows it. A failure when the cluster didn't become healthy.
+    pub(super) fn run(&self) -> Result<ExitCode> {
+        thread::scope(|scope| {
+            let worker = thread::Builder::new().stack_size(STACK);
+            let worker = worker.spawn_scoped(scope, || self.within_a_runtime())?;
+            worker.join().map_err(|_| anyhow::anyhow!("the demo panicked"))?
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn within_a_runtime(&self) -> Result<()> {
+        // The world has one thread.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let folder = Temporary::new()?;
+        let done = runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                done = self.all(&folder) => done,
+                _ = terminate.recv() => Ok(()),
+                told = tokio::signal::ctrl_c() => Ok(told?),
+            }
+        });
+        // What still runs may use the folder: it ends first.
+        drop(runtime);
+        drop(folder);
+        done
+    }
+
+    async fn all(&self, folder: &Temporary) -> Result<()> {
+        let mut stage = Stage::new(Teller::new())?;
+        story::introduction(&mut stage.teller);
+        story::play(&mut stage, folder.path()).await
+    }
+}

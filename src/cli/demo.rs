@@ -1,13 +1,16 @@
 //! `codis-operator demo`: the operator and its Git sources on a simulated Kubernetes, in real time and in this process.
 
 mod origin;
+mod own;
+mod picture;
+mod serve;
 mod stage;
 mod story;
 mod tell;
 mod temporary;
 mod view;
 
-use std::{path::PathBuf, process::ExitCode, thread};
+use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
@@ -24,6 +27,15 @@ pub(super) struct Demo {
     /// Watch your own repository (or a plain folder) of specs instead of the example, until Ctrl-C.
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
+    /// Go on until Ctrl-C, and serve the embedded API server on loopback, for kubectl.
+    #[arg(long)]
+    serve: bool,
+    /// Where it is served: an address of loopback. A free port by default.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: String,
+    /// Write what was said to demo.txt and demo.svg in this folder.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
 }
 
 impl Demo {
@@ -58,6 +70,27 @@ impl Demo {
     async fn all(&self, folder: &Temporary) -> Result<()> {
         let mut stage = Stage::new(Teller::new())?;
         story::introduction(&mut stage.teller);
-        story::play(&mut stage, folder.path()).await
+        let config = match self.serve {
+            true => Some(serve::serve(stage.world.api.clone(), &self.listen, folder.path()).await?),
+            false => None,
+        };
+        if let Some(config) = &config {
+            story::how_to_look(&mut stage.teller, config);
+        }
+        if let Some(repo) = &self.repo {
+            return own::watch(&mut stage, repo, folder.path()).await;
+        }
+        let origin = story::play(&mut stage, folder.path()).await?;
+        if let Some(folder) = &self.record {
+            picture::write(folder, stage.teller.said())?;
+        }
+        if let Some(config) = &config {
+            story::what_to_try(&mut stage.teller, config, &origin);
+            // Commits that are pushed from now on are applied, too: the origin is still served.
+            loop {
+                stage.pass(Duration::from_secs(1)).await;
+            }
+        }
+        Ok(())
     }
 }

@@ -105,12 +105,19 @@ pub(super) fn spec() -> &'static str {
     FILES[1].1
 }
 
-/// The spec with a third group and a third proxy.
+/// The spec with a third server in each group, and a third proxy.
 pub(super) fn scaled() -> Result<String> {
     let (before, after) = spec().split_once("codisProxy:").context("no proxies in the example")?;
-    let more_proxies = change(after, "replicas: 2\n", "replicas: 3\n")?;
-    let more_servers = change(&more_proxies, "replicas: 4 ", "replicas: 6 ")?;
-    Ok(format!("{before}codisProxy:{more_servers}"))
+    let mut after = after.to_owned();
+    for (from, to) in [
+        ("replicas: 2\n", "replicas: 3\n"),
+        ("replicas: 4 ", "replicas: 6 "),
+        ("groupReplicas: 2 ", "groupReplicas: 3 "),
+        ("and one replica\n", "and two replicas\n"),
+    ] {
+        after = change(&after, from, to)?;
+    }
+    Ok(format!("{before}codisProxy:{after}"))
 }
 
 /// The scaled spec with a mistake.
@@ -143,6 +150,7 @@ mod tests {
             (first.spec.codis_server.replicas, second.spec.codis_server.replicas),
             (4, 6)
         );
-        assert!(mistaken().unwrap().contains("    groupReplica: 2 "));
+        assert_eq!(second.spec.codis_server.group_replicas, 3);
+        assert!(mistaken().unwrap().contains("    groupReplica: 3 "));
     }
 }

@@ -14,7 +14,8 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 use tokio::time::Instant;
 
 use super::{
-    origin, stage::Stage,
+    origin,
+    stage::Stage,
     tell::Style,
     view::{self, NAMESPACE, SOURCE},
 };
@@ -45,12 +46,19 @@ impl Repository {
         // Nothing of a bare repository.
         let prefix = git(original, &["rev-parse", "--show-prefix"]).unwrap_or_default();
         let path = match prefix.trim_end_matches('/') {
-            "" => git(original, &["cat-file", "-e", "HEAD:clusters"]).ok().map(|_| "clusters".to_owned()),
+            "" => git(original, &["cat-file", "-e", "HEAD:clusters"])
+                .ok()
+                .map(|_| "clusters".to_owned()),
             prefix => Some(prefix.to_owned()),
         };
         let copy = create_repository(root, SOURCE)?;
         let original = original.to_owned();
-        Ok(Some(Self { original, copy, branch, path }))
+        Ok(Some(Self {
+            original,
+            copy,
+            branch,
+            path,
+        }))
     }
 
     /// Fetches the branch into the copy. Its last commit, with the first line of its message.
@@ -58,27 +66,39 @@ impl Repository {
         let from = self.original.canonicalize()?.display().to_string();
         let branch = format!("+refs/heads/{0}:refs/heads/{0}", self.branch);
         git(&self.copy, &["fetch", "--quiet", "--no-tags", &from, &branch])?;
-        git(&self.copy, &["log", "-1", "--format=%h %s", &format!("refs/heads/{}", self.branch)])
+        git(
+            &self.copy,
+            &["log", "-1", "--format=%h %s", &format!("refs/heads/{}", self.branch)],
+        )
     }
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> io::Result<String> {
     let output = Command::new("git").arg("-C").arg(folder).args(arguments).output()?;
     if !output.status.success() {
-        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        return Err(io::Error::other(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Watches it for ever.
 pub(super) async fn watch(stage: &mut Stage, original: &Path, folder: &Path) -> Result<()> {
-    ensure!(original.is_dir(), "--repo {}: there is no such folder", original.display());
+    ensure!(
+        original.is_dir(),
+        "--repo {}: there is no such folder",
+        original.display()
+    );
     let root = folder.join("repositories");
     std::fs::create_dir(&root)?;
     let work = folder.join("fetched");
     stage.teller.head("Your specs (Ctrl-C ends it)");
     let Some(repository) = Repository::of(original, &root)? else {
-        let text = format!("{} is no Git repository, or there is no git: watched as a folder", original.display());
+        let text = format!(
+            "{} is no Git repository, or there is no git: watched as a folder",
+            original.display()
+        );
         stage.teller.event(Style::Plain, "folder", &text);
         stage.start_sources(work, Some(original.canonicalize()?))?;
         let mut told = Told::default();
@@ -89,7 +109,11 @@ pub(super) async fn watch(stage: &mut Stage, original: &Path, folder: &Path) -> 
     };
     let server = GitServer::start("127.0.0.1:0", &root, Options::default()).await?;
     let place = repository.path.as_deref().unwrap_or("the whole repository");
-    let text = format!("branch {} of {}, {place}: commit, and it is applied", repository.branch, original.display());
+    let text = format!(
+        "branch {} of {}, {place}: commit, and it is applied",
+        repository.branch,
+        original.display()
+    );
     stage.teller.event(Style::Plain, "git", &text);
     let mut told = Told::default();
     fetch(stage, &repository, &mut told).await?;
@@ -112,7 +136,9 @@ pub(super) async fn watch(stage: &mut Stage, original: &Path, folder: &Path) -> 
 /// Whether there is a new commit.
 async fn fetch(stage: &mut Stage, repository: &Repository, told: &mut Told) -> Result<bool> {
     let repository = repository.clone();
-    let fetched = stage.during(tokio::task::spawn_blocking(move || repository.fetch())).await?;
+    let fetched = stage
+        .during(tokio::task::spawn_blocking(move || repository.fetch()))
+        .await?;
     let (style, text) = match fetched {
         Ok(head) => (Style::Plain, format!("commit {head}")),
         Err(error) => (Style::Bad, error.to_string()),
@@ -149,10 +175,19 @@ impl Told {
         let clusters = Api::<CodisCluster>::namespaced(stage.client.clone(), NAMESPACE);
         for cluster in clusters.list(&ListParams::default()).await? {
             let status = cluster.status.clone().unwrap_or_default();
-            let style = if view::is_ready(&cluster) { Style::Good } else { Style::Plain };
+            let style = if view::is_ready(&cluster) {
+                Style::Good
+            } else {
+                Style::Plain
+            };
             let phase = status.phase.unwrap_or_else(|| "new".to_owned());
             let text = format!("{phase}: {}", status.message.unwrap_or_default());
-            self.tell(stage, style, &cluster.name_any(), text.trim_end_matches([' ', ':']).to_owned());
+            self.tell(
+                stage,
+                style,
+                &cluster.name_any(),
+                text.trim_end_matches([' ', ':']).to_owned(),
+            );
         }
         Ok(())
     }

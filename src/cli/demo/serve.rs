@@ -64,7 +64,9 @@ async fn answer(State(mut api): State<ApiServer>, request: Request) -> Response 
         return json_response(&known);
     }
     let accept = head.headers.get(http::header::ACCEPT);
-    let wants_a_table = accept.and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains("as=Table"));
+    let wants_a_table = accept
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.contains("as=Table"));
     let of = table::Columns::of(head.uri.path()).filter(|_| wants_a_table && head.method == http::Method::GET);
     let Ok(body) = axum::body::to_bytes(body, MOST).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();

@@ -194,16 +194,10 @@ impl Stage {
         Ok((count, missing.len()))
     }
 
-    /// The longest time without an acknowledged write since then.
-    pub(super) fn longest_pause(&self, since: Instant) -> Duration {
-        let writes = self.world.ledger.acknowledged();
-        let mut last = since;
-        let mut longest = Duration::ZERO;
-        for write in writes.iter().filter(|write| write.at >= since) {
-            longest = longest.max(write.at.duration_since(last));
-            last = write.at;
-        }
-        longest.max(last.elapsed())
+    /// How many writes were acknowledged, and how many got an error or no answer.
+    pub(super) fn writes(&self) -> (usize, u32) {
+        let ledger = &self.world.ledger;
+        (ledger.count(), ledger.failed().values().sum())
     }
 
     /// A pod's process is killed, and the pod is gone at once.

@@ -29,9 +29,16 @@ network, and the redis servers, sentinels, proxies and dashboard in the pods. No
 }
 
 /// The whole story of the example.
-pub(super) async fn play(stage: &mut Stage, folder: &Path) -> Result<()> {
+pub(super) async fn play(stage: &mut Stage, folder: &Path) -> Result<Origin> {
     let origin = stage.during(Origin::new(folder)).await?;
-    let first = begin(stage, &origin, folder).await?;
+    if let Origin::Folder(specs) = &origin {
+        let text = format!(
+            "there is no git on the PATH: the specs are in the plain folder {}, and no commit is refused",
+            specs.display()
+        );
+        stage.teller.event(Style::Plain, "folder", &text);
+    }
+    begin(stage, &origin, folder).await?;
     stage.write().await?;
     stage.teller.event(
         Style::Plain,
@@ -44,12 +51,52 @@ pub(super) async fn play(stage: &mut Stage, folder: &Path) -> Result<()> {
         mistake(stage, &origin, &second).await?;
     }
     end(stage).await?;
-    drop(first);
-    Ok(())
+    next(&mut stage.teller);
+    Ok(origin)
+}
+
+/// What to do after this.
+fn next(teller: &mut Teller) {
+    teller.head("What to try next");
+    teller.say(
+        Style::Plain,
+        "\
+codis-operator demo --serve          the same, and then your kubectl and kubectl codis on it
+codis-operator demo --repo PATH      your own repository (or folder) of specs
+codis-operator simulate              thousands of seeded disasters, in virtual time
+make demo-kind                       a cluster on kind: real Kubernetes, real pods",
+    );
+}
+
+/// How to look at it from another terminal.
+pub(super) fn how_to_look(teller: &mut Teller, config: &Path) {
+    teller.head("The embedded API server is on loopback, for kubectl in another terminal:");
+    teller.say(Style::Plain, &format!("export KUBECONFIG={}", config.display()));
+    teller.say(Style::Plain, "kubectl get codisclusters -w");
+}
+
+/// What can be done with it from another terminal.
+pub(super) fn what_to_try(teller: &mut Teller, config: &Path, origin: &Origin) {
+    teller.head("It goes on until Ctrl-C. In another terminal:");
+    let (config, specs) = (config.display(), origin.path().display());
+    let text = format!(
+        "\
+export KUBECONFIG={config}
+kubectl get codisclusters,codisgitsources,pods
+kubectl codis status                     (target/debug/kubectl-codis on the PATH)
+kubectl codis promote sessions 1
+kubectl delete pod sessions-g2-0         and see it come back with kubectl get pods -w
+kubectl edit codiscluster sessions       Git has the last word: it is put back
+$EDITOR {specs}/clusters/sessions.yaml   replicas: 9 of codisServer is a third group: slots move to it
+git -C {specs} commit -am 'a third group' && git -C {specs} push origin HEAD:main"
+    );
+    teller.say(Style::Plain, &text);
+    let not = "Pods are simulated: kubectl logs, exec and port-forward, and redis-cli, have nothing to talk to.";
+    teller.say(Style::Plain, not);
 }
 
 /// The first commit becomes a cluster.
-async fn begin(stage: &mut Stage, origin: &Origin, folder: &Path) -> Result<String> {
+async fn begin(stage: &mut Stage, origin: &Origin, folder: &Path) -> Result<()> {
     stage.teller.head("A commit becomes a cluster");
     let commit = publish(stage, origin, origin::spec().to_owned(), "the cluster sessions").await?;
     let work = folder.join("fetched");
@@ -68,38 +115,35 @@ async fn begin(stage: &mut Stage, origin: &Origin, folder: &Path) -> Result<Stri
         milestone("dashboard", |view| {
             view.ready_pod("-dashboard-").map(|pod| format!("{} is up", name(pod)))
         }),
-        milestone("groups", |view| groups(view, 2)),
-        milestone("slots", |view| slots(view, 2)),
+        milestone("groups", |view| groups(view, 2, 2)),
+        milestone("slots", |view| slots(view)),
         milestone("proxies", |view| proxies(view, 2)),
         milestone("Ready", |view| ready(view, origin, &commit)),
     ]);
     stage.await_all(milestones).await?;
-    Ok(commit)
+    Ok(())
 }
 
 /// The second commit makes it greater, under its clients.
 async fn scale(stage: &mut Stage, origin: &Origin) -> Result<String> {
     stage
         .teller
-        .head("A second commit scales it: a third group, a third proxy");
-    let began = Instant::now();
-    let commit = publish(stage, origin, origin::scaled()?, "a third group and a third proxy").await?;
+        .head("A second commit scales it: a third server in each group, a third proxy");
+    let before = stage.writes();
+    let commit = publish(stage, origin, origin::scaled()?, "more servers and proxies").await?;
     if origin.url().is_some() {
         stage.nudge().await?;
     }
     let mut milestones = applied(origin, &commit);
     milestones.extend([
-        milestone("groups", |view| groups(view, 3)),
         milestone("proxies", |view| proxies(view, 3)),
-        milestone("slots", |view| slots(view, 3)),
+        milestone("groups", |view| groups(view, 2, 3)),
         milestone("Ready", |view| {
-            (view.slots().len() == 3)
-                .then(|| ready(view, origin, &commit))
-                .flatten()
+            groups(view, 2, 3).and_then(|_| ready(view, origin, &commit))
         }),
     ]);
     stage.await_all(milestones).await?;
-    pause(stage, began);
+    meanwhile(stage, before);
     Ok(commit)
 }
 
@@ -119,6 +163,7 @@ async fn accident(stage: &mut Stage, who: &'static str, what: &str, part: &str) 
         .with_context(|| format!("no pod {part}"))?
         .clone();
     let (began, victims_name) = (Instant::now(), name(&victim));
+    let writes = stage.writes();
     let proxies = before.ready_pods("-proxy-");
     stage.kill(&victims_name).await?;
     let text = format!("{victims_name} is killed: {what}");
@@ -145,7 +190,7 @@ async fn accident(stage: &mut Stage, who: &'static str, what: &str, part: &str) 
     stage
         .teller
         .event(Style::Good, who, &format!("healed after {seconds:.1} s: {how}"));
-    pause(stage, began);
+    meanwhile(stage, writes);
     Ok(())
 }
 
@@ -158,7 +203,8 @@ async fn mistake(stage: &mut Stage, origin: &Origin, good: &str) -> Result<()> {
         let status = view.of_source()?;
         let attempted = status.last_attempted_revision.as_ref()?;
         let problem = status.problems.first().filter(|_| attempted.ends_with(&bad))?;
-        let place = format!("{}:{}", problem.file, problem.line.unwrap_or_default());
+        let (line, column) = (problem.line.unwrap_or_default(), problem.column.unwrap_or_default());
+        let place = format!("{}:{line}:{column}", problem.file);
         let field = problem.field.as_deref().unwrap_or_default();
         Some(format!(
             "{} is refused: {place}: {field}: {}",
@@ -246,18 +292,19 @@ fn milestone<'a>(who: &'static str, seen: impl Fn(&View) -> Option<String> + 'a)
     (who, Box::new(seen))
 }
 
-fn groups(view: &View, wanted: usize) -> Option<String> {
+fn groups(view: &View, wanted: usize, servers: usize) -> Option<String> {
     let groups = &view.status()?.groups;
-    let is_whole = groups.iter().all(|group| group.master.is_some() && group.bootstrapped);
-    let servers: usize = groups.iter().map(|group| group.servers.len()).sum();
-    (groups.len() == wanted && is_whole).then(|| format!("{wanted} groups with {servers} servers are made"))
+    let is_whole = groups.iter().all(|group| {
+        let is_linked = group.servers.iter().all(|server| server.link_up != Some(false));
+        group.bootstrapped && group.master.is_some() && group.servers.len() == servers && is_linked
+    });
+    (groups.len() == wanted && is_whole).then(|| format!("{wanted} groups of {servers} servers each"))
 }
 
-fn slots(view: &View, wanted: usize) -> Option<String> {
-    let slots = view.slots();
-    let is_even = slots.len() == wanted && slots.iter().all(|of_group| *of_group >= 1024 / wanted as i32);
-    let all = slots.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
-    (is_even && slots.iter().sum::<i32>() == 1024).then(|| format!("1024 slots are served: {all}"))
+fn slots(view: &View) -> Option<String> {
+    let all: Vec<i32> = view.status()?.groups.iter().map(|group| group.slots).collect();
+    let told = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
+    (all.iter().sum::<i32>() == 1024).then(|| format!("all 1024 slots are served: {told}"))
 }
 
 fn proxies(view: &View, wanted: usize) -> Option<String> {
@@ -269,9 +316,14 @@ fn ready(view: &View, origin: &Origin, commit: &str) -> Option<String> {
     (is_known && view.is_ready()).then(|| "all is as wished".to_owned())
 }
 
-fn pause(stage: &mut Stage, since: Instant) {
-    let pause = stage.longest_pause(since).as_secs_f64();
-    let text = format!("its longest wait between two writes meanwhile: {pause:.1} s");
+/// What the client saw since then.
+fn meanwhile(stage: &mut Stage, (acknowledged, failed): (usize, u32)) {
+    let now = stage.writes();
+    let (acknowledged, failed) = (now.0 - acknowledged, now.1 - failed);
+    let text = match failed {
+        0 => format!("{acknowledged} writes acknowledged meanwhile, none failed"),
+        failed => format!("{acknowledged} writes acknowledged meanwhile, {failed} failed"),
+    };
     stage.teller.event(Style::Plain, "client", &text);
 }
 

@@ -79,12 +79,6 @@ impl View {
         groups.iter().find(|known| known.id == group)?.master.clone()
     }
 
-    /// Slots, by groups.
-    pub(super) fn slots(&self) -> Vec<i32> {
-        let groups = self.status().map_or(&[][..], |status| &status.groups);
-        groups.iter().map(|group| group.slots).collect()
-    }
-
     /// What it waits for.
     pub(super) fn waits_for(&self) -> String {
         let status = self.status().and_then(|status| status.message.clone());

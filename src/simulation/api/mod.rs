@@ -35,8 +35,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use answer::{Answer, Refusal};
 pub use faults::{Asked, Fault};
-pub use kinds::Served;
 pub(in crate::simulation) use inside::Change;
+pub use kinds::Served;
 pub(in crate::simulation) use objects::{is_going, text, texts};
 use request::{Request, Verb};
 use serde_json::Value;

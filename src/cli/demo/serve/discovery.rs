@@ -41,7 +41,9 @@ fn groups(kinds: &[Served]) -> Value {
 }
 
 fn resources(kinds: &[Served], group: &str, version: &str) -> Value {
-    let of_group = kinds.iter().filter(|kind| kind.group == group && kind.version == version);
+    let of_group = kinds
+        .iter()
+        .filter(|kind| kind.group == group && kind.version == version);
     let mut all = Vec::new();
     for kind in of_group {
         let singular = kind.kind.to_lowercase();
@@ -94,13 +96,20 @@ fn prefix(group: &str, version: &str) -> String {
 
 fn schemas(kinds: &[Served]) -> Value {
     let all: BTreeSet<String> = kinds.iter().map(|kind| prefix(kind.group, kind.version)).collect();
-    let entry = |path: &String| (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}")}));
+    let entry = |path: &String| {
+        (
+            path.clone(),
+            json!({"serverRelativeURL": format!("/openapi/v3/{path}")}),
+        )
+    };
     json!({"paths": all.iter().map(entry).collect::<serde_json::Map<_, _>>()})
 }
 
 /// As much as kubectl needs to leave the checks to the server: that each kind's PATCH takes `fieldValidation`.
 fn schema(kinds: &[Served], group: &str, version: &str) -> Value {
-    let of_group = kinds.iter().filter(|kind| kind.group == group && kind.version == version);
+    let of_group = kinds
+        .iter()
+        .filter(|kind| kind.group == group && kind.version == version);
     let paths = of_group.map(|kind| {
         let named = if kind.namespaced { "namespaces/{namespace}/" } else { "" };
         let path = format!("/{}/{named}{}/{{name}}", prefix(group, version), kind.plural);

@@ -90,7 +90,12 @@ fn of_crd(crd: &Value) -> Vec<(String, String, String, i64)> {
     columns
         .map(|column| {
             let priority = column["priority"].as_i64().unwrap_or(0);
-            (word(column, "name"), word(column, "type"), word(column, "jsonPath"), priority)
+            (
+                word(column, "name"),
+                word(column, "type"),
+                word(column, "jsonPath"),
+                priority,
+            )
         })
         .collect()
 }
@@ -135,10 +140,16 @@ mod tests {
         });
         let table = columns.table(&json!({"type": "ADDED", "object": cluster}));
         let cells = &table["object"]["rows"][0]["cells"];
-        assert_eq!((&cells[0], &cells[1], &cells[3]), (&json!("c"), &json!("True"), &json!("Running")));
+        assert_eq!(
+            (&cells[0], &cells[1], &cells[3]),
+            (&json!("c"), &json!("True"), &json!("Running"))
+        );
         assert!(Columns::of("/apis/codis.k8s.io/v1alpha1/namespaces/default/codisclusters/c/status").is_none());
         let list = columns.table(&json!({"items": [cluster.clone(), cluster]}));
         assert_eq!(list["rows"].as_array().unwrap().len(), 2);
-        assert_eq!(list["columnDefinitions"].as_array().unwrap().len(), cells.as_array().unwrap().len());
+        assert_eq!(
+            list["columnDefinitions"].as_array().unwrap().len(),
+            cells.as_array().unwrap().len()
+        );
     }
 }

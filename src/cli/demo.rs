@@ -55,9 +55,11 @@ impl Demo {
         let folder = Temporary::new()?;
         let done = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
+            let mut hang_up = signal(SignalKind::hangup())?;
             tokio::select! {
                 done = self.all(&folder) => done,
                 _ = terminate.recv() => Ok(()),
+                _ = hang_up.recv() => Ok(()),
                 told = tokio::signal::ctrl_c() => Ok(told?),
             }
         });

@@ -3,7 +3,11 @@
 mod discovery;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use axum::{
@@ -12,7 +16,8 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
-use http::StatusCode;
+use futures::StreamExt as _;
+use http::{HeaderMap, StatusCode, uri::Authority};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Bytes, Frame};
 use serde_json::{Value, json};
@@ -55,8 +60,7 @@ fn kubeconfig(server: &str) -> String {
 }
 
 async fn answer(State(mut api): State<ApiServer>, request: Request) -> Response {
-    // A page of the web must not reach it through a name that leads here.
-    if request.headers().contains_key(http::header::ORIGIN) {
+    if !is_local(request.headers()) {
         return StatusCode::FORBIDDEN.into_response();
     }
     let (mut head, body) = request.into_parts();
@@ -77,18 +81,46 @@ async fn answer(State(mut api): State<ApiServer>, request: Request) -> Response 
     match api.call(request).await {
         Ok(response) => match of {
             Some(columns) if response.status().is_success() => as_table(response, columns),
+            _ if response.status() == StatusCode::UNPROCESSABLE_ENTITY => with_cause(response).await,
             _ => response.map(Body::new),
         },
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
 }
 
+/// Whether it was asked by its address: a page of the web must not reach it, nor by a name of its own that leads here.
+fn is_local(headers: &HeaderMap) -> bool {
+    let host = headers.get(http::header::HOST).and_then(|value| value.to_str().ok());
+    let authority = host.and_then(|host| host.parse::<Authority>().ok());
+    let is_local = authority.is_some_and(|authority| match authority.host().trim_matches(['[', ']']) {
+        "localhost" => true,
+        address => address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+    });
+    is_local && !headers.contains_key(http::header::ORIGIN)
+}
+
+/// What is invalid, where kubectl looks for it: it doesn't show the message.
+async fn with_cause<B>(response: http::Response<B>) -> Response
+where
+    B: hyper::body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let (mut head, body) = response.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let Ok(mut status) = serde_json::from_slice::<Value>(&body) else {
+        return Response::from_parts(head, Body::from(body));
+    };
+    if status["details"].get("causes").is_none() {
+        status["details"]["causes"] = json!([{"message": status["message"]}]);
+    }
+    head.headers.remove(http::header::CONTENT_LENGTH);
+    Response::from_parts(head, Body::from(status.to_string()))
+}
+
 /// Each piece of the answer, a list or an event of a watch, as a table.
 fn as_table<B>(response: http::Response<B>, columns: table::Columns) -> Response
 where
-    B: hyper::body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+    B: hyper::body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
-    use futures::StreamExt as _;
     response.map(|body| {
         let pieces = body.into_data_stream().map(move |piece| {
             let bytes = piece.unwrap_or_default();

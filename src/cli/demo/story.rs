@@ -43,7 +43,7 @@ pub(super) async fn play(stage: &mut Stage, folder: &Path) -> Result<Origin> {
     stage.teller.event(
         Style::Plain,
         "client",
-        "begins to write through the proxies, and never stops",
+        "begins to write through the proxies, and goes on to the end",
     );
     let second = scale(stage, &origin).await?;
     accidents(stage).await?;
@@ -116,7 +116,7 @@ async fn begin(stage: &mut Stage, origin: &Origin, folder: &Path) -> Result<()> 
             view.ready_pod("-dashboard-").map(|pod| format!("{} is up", name(pod)))
         }),
         milestone("groups", |view| groups(view, 2, 2)),
-        milestone("slots", |view| slots(view)),
+        milestone("slots", slots),
         milestone("proxies", |view| proxies(view, 2)),
         milestone("Ready", |view| ready(view, origin, &commit)),
     ]);
@@ -259,11 +259,11 @@ async fn end(stage: &mut Stage) -> Result<()> {
 /// Writes, commits and pushes, and tells of it.
 async fn publish(stage: &mut Stage, origin: &Origin, spec: String, message: &'static str) -> Result<String> {
     let commit = stage.during(origin.publish(spec, message)).await?;
-    let text = match origin {
-        Origin::Git { .. } => format!("commit {} is pushed: {message}", short(&commit)),
-        Origin::Folder(_) => format!("{} is written: {message}", origin::SPEC),
+    let (who, text) = match origin {
+        Origin::Git { .. } => ("git", format!("commit {} is pushed: {message}", short(&commit))),
+        Origin::Folder(_) => ("folder", format!("sessions.yaml is written: {message}")),
     };
-    stage.teller.event(Style::Plain, "git", &text);
+    stage.teller.event(Style::Plain, who, &text);
     Ok(commit)
 }
 

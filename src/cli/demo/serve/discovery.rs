@@ -2,9 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::simulation::api::{ApiServer, Served};
+use crate::{
+    api::{CodisCluster, CodisGitSource},
+    simulation::api::{ApiServer, Served},
+};
+
+/// The group of our own kinds.
+const OWN: &str = "codis.k8s.io";
 
 /// The answer at a path that isn't about objects.
 pub(super) fn answer(api: &ApiServer, path: &str) -> Option<Value> {
@@ -105,7 +112,8 @@ fn schemas(kinds: &[Served]) -> Value {
     json!({"paths": all.iter().map(entry).collect::<serde_json::Map<_, _>>()})
 }
 
-/// As much as kubectl needs to leave the checks to the server: that each kind's PATCH takes `fieldValidation`.
+/// As much as kubectl needs to leave the checks to the server (each kind's PATCH takes `fieldValidation`), and the schemas of
+/// our own kinds for `kubectl explain`.
 fn schema(kinds: &[Served], group: &str, version: &str) -> Value {
     let of_group = kinds
         .iter()
@@ -123,5 +131,18 @@ fn schema(kinds: &[Served], group: &str, version: &str) -> Value {
     json!({
         "openapi": "3.0.0", "info": {"title": "simulated", "version": "v1.35.0"},
         "paths": paths.collect::<serde_json::Map<_, _>>(),
+        "components": {"schemas": if group == OWN { own_schemas() } else { json!({}) }},
     })
+}
+
+fn own_schemas() -> Value {
+    let mut all = serde_json::Map::new();
+    for crd in [json!(CodisCluster::crd()), json!(CodisGitSource::crd())] {
+        let kind = &crd["spec"]["names"]["kind"];
+        let version = &crd["spec"]["versions"][0];
+        let mut schema = version["schema"]["openAPIV3Schema"].clone();
+        schema["x-kubernetes-group-version-kind"] = json!([{"group": OWN, "version": version["name"], "kind": kind}]);
+        all.insert(kind.as_str().unwrap_or_default().to_owned(), schema);
+    }
+    Value::Object(all)
 }

@@ -13,10 +13,14 @@ impl Columns {
     /// Those of the kind that a path names.
     pub(super) fn of(path: &str) -> Option<Self> {
         let mut parts = path.split('/').filter(|part| !part.is_empty());
-        let plural = parts.clone().find_map(|part| match part {
-            "codisclusters" | "codisgitsources" | "pods" | "statefulsets" | "deployments" => Some(part),
-            _ => None,
-        })?;
+        const KNOWN: [&str; 5] = [
+            "codisclusters",
+            "codisgitsources",
+            "pods",
+            "statefulsets",
+            "deployments",
+        ];
+        let plural = parts.clone().find(|part| KNOWN.contains(part))?;
         // A subresource is an object of its own.
         let _ = parts.by_ref().find(|part| *part == plural);
         if parts.count() > 1 {

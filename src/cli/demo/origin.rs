@@ -94,10 +94,13 @@ impl Origin {
     }
 }
 
-/// Whether there is a `git` on the PATH.
+/// Whether there is a `git` on the PATH that can serve: some systems have its `http-backend` in a package of its own.
 pub(super) fn has_git() -> bool {
-    let asked = Command::new("git").arg("--version").output();
-    asked.is_ok_and(|output| output.status.success())
+    let asked = Command::new("git").arg("--exec-path").output();
+    asked.is_ok_and(|output| {
+        let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success() && Path::new(&folder).join("git-http-backend").exists()
+    })
 }
 
 /// The spec of the example.

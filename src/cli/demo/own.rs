@@ -96,7 +96,7 @@ pub(super) async fn watch(stage: &mut Stage, original: &Path, folder: &Path) -> 
     stage.teller.head("Your specs (Ctrl-C ends it)");
     let Some(repository) = Repository::of(original, &root)? else {
         let text = format!(
-            "{} is no Git repository, or there is no git: watched as a folder",
+            "{} is no Git repository, or there is no git (with its http-backend): watched as a folder",
             original.display()
         );
         stage.teller.event(Style::Plain, "folder", &text);

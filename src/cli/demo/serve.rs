@@ -110,7 +110,14 @@ where
         return Response::from_parts(head, Body::from(body));
     };
     if status["details"].get("causes").is_none() {
-        status["details"]["causes"] = json!([{"message": status["message"]}]);
+        let message = status["message"].as_str().unwrap_or_default();
+        let what = message.split_once(" is invalid: ").map_or(message, |(_, what)| what);
+        // Of several, each names its field.
+        let (field, what) = what
+            .split_once(": ")
+            .filter(|_| !what.starts_with('['))
+            .unwrap_or(("object", what));
+        status["details"]["causes"] = json!([{"field": field, "message": what}]);
     }
     head.headers.remove(http::header::CONTENT_LENGTH);
     Response::from_parts(head, Body::from(status.to_string()))

@@ -33,7 +33,7 @@ pub(super) async fn play(stage: &mut Stage, folder: &Path) -> Result<Origin> {
     let origin = stage.during(Origin::new(folder)).await?;
     if let Origin::Folder(specs) = &origin {
         let text = format!(
-            "there is no git on the PATH: the specs are in the plain folder {}, and no commit is refused",
+            "there is no git (with its http-backend) on the PATH: a plain folder, {}, and no commits",
             specs.display()
         );
         stage.teller.event(Style::Plain, "folder", &text);

@@ -20,6 +20,8 @@ ZOOKEEPER_IMAGE ?= codis-zookeeper:dev
 SAMPLES_IMAGE  ?= ccr.ccs.tencentyun.com/codis/codis3.2:latest
 # The image of Codis that `make contract` looks at.
 CODIS_IMAGE    ?= $(DOUBLE_IMAGE)
+# Options of `make demo`: --serve, --repo PATH.
+DEMO_FLAGS ?=
 # What of a suite to run: words of stories' names, as in `make e2e TEST=switchovers`. ONLY is the older name of it.
 ONLY ?=
 TEST ?= $(ONLY)
@@ -36,7 +38,7 @@ SUITES  := --features codis-operator/e2e,codis-operator/chaos,codis-operator/ben
 MANIFEST := deploy/manager/deployment-dev.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help build test simulate lint fmt generate check-generate images contract kind-up kind-down deploy undeploy demo e2e chaos bench logs clean
+.PHONY: help build test simulate lint fmt generate check-generate images contract kind-up kind-down deploy undeploy demo record-demo demo-kind e2e chaos bench logs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,7 +89,14 @@ undeploy: ## delete every CodisCluster of KUBE_CONTEXT, then the operator (data 
 	-$(KUBECTL) delete codisclusters.codis.k8s.io --all --all-namespaces --timeout=180s
 	$(KUBECTL) delete -f $(MANIFEST) --ignore-not-found --timeout=120s
 
-demo: kind-up images deploy ## a Codis cluster on kind: up, Ready, and used
+demo: ## a Codis cluster from Git, killed and healed, in one process: no Docker, no cluster, under a minute
+	cargo build $(CARGO_FLAGS) --bin codis-operator
+	$(or $(CARGO_TARGET_DIR),target)/debug/codis-operator demo $(DEMO_FLAGS)
+
+record-demo: ## run the demo, and write docs/demo.txt and docs/demo.svg
+	$(MAKE) demo DEMO_FLAGS='--record docs'
+
+demo-kind: kind-up images deploy ## a Codis cluster on kind: up, Ready, and used
 	hack/demo
 
 e2e: ## the end-to-end suite, on KUBE_CONTEXT (after: kind-up images deploy); TEST=… for some stories

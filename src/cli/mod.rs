@@ -2,6 +2,7 @@
 //!
 //! May enter: the library. `codis-operator` runs the operator and prints its manifests; `kubectl-codis` shows clusters.
 
+mod demo;
 mod manifests;
 mod operator;
 mod plugin;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use super::{manifests, simulate::Simulate};
+use super::{demo::Demo, manifests, simulate::Simulate};
 use crate::{
     controller::{self, Settings},
     gitops::{self, git},
@@ -56,6 +56,8 @@ enum Command {
     },
     /// Play seeded disasters in simulated worlds, and check that nothing is lost.
     Simulate(Simulate),
+    /// Show a cluster that comes from Git, is killed and heals: in this process, without Docker or Kubernetes.
+    Demo(Demo),
     /// One call of libgit2, from standard input to standard output. The operator starts it for itself.
     #[command(hide = true)]
     GitWorker,
@@ -72,6 +74,7 @@ pub fn operator() -> anyhow::Result<ExitCode> {
         Command::GitWorker => return Ok(git::worker()),
         // Each world has one of its own.
         Command::Simulate(simulate) => return simulate.run(),
+        Command::Demo(demo) => return demo.run(),
         _ => {}
     }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -108,6 +111,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Manifests { out } => manifests::write(&out)?,
         Command::GitWorker => return Ok(git::worker()),
         Command::Simulate(simulate) => return simulate.run(),
+        Command::Demo(demo) => return demo.run(),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -177,7 +177,7 @@ async fn show(api: &Api<CodisCluster>, name: Option<String>) -> anyhow::Result<(
 }
 
 /// A cluster in a few lines.
-fn describe(cluster: &CodisCluster) -> String {
+pub(super) fn describe(cluster: &CodisCluster) -> String {
     let status = cluster.status.clone().unwrap_or_default();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let is = |type_: &str| {

@@ -22,11 +22,12 @@ mod sweep;
 mod trace;
 mod world;
 
+pub use clients::Way;
 pub use crash::{Crashed, OPERATIONS, Operation, crash_everywhere};
 pub use run::{Outcome, run};
 pub use scenario::{NAMES as SCENARIOS, Scenario};
 pub use sweep::{Swept, shrink, sweep};
-pub use world::World;
+pub use world::{Plan, World};
 
 #[cfg(test)]
 mod tests;

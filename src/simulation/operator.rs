@@ -6,14 +6,26 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::{StreamExt as _, future::BoxFuture};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::Service,
+};
+use kube::{
+    Api, ResourceExt as _,
+    runtime::{
+        controller::{Action, Config, Controller},
+        watcher,
+    },
+};
 use tokio::{sync::Notify, task::JoinHandle};
 
 use super::{api::ApiServer, fabric::Fabric, trace::Trace};
 use crate::{
+    api::CodisCluster,
     cluster::{Cluster, WriteGate},
     codis::{Link, Network, Stream},
-    controller::{Context, Requeue, reconcile},
+    controller::{Context, Error, Requeue, reconcile},
     domain::Address,
     telemetry::{Clock, Effects, Metrics},
 };
@@ -180,6 +192,20 @@ impl Operator {
 
     /// Starts its process: without any memory.
     pub fn start(&mut self, namespace: &str, name: &str) {
+        let context = self.context();
+        let (key, wake) = ((namespace.to_owned(), name.to_owned()), self.wake.clone());
+        let trace = self.trace.clone();
+        self.running = Some(tokio::spawn(async move { work(&context, &key, &wake, &trace).await }));
+    }
+
+    /// Starts its process for every cluster that there is: woken by its own watches, as in production.
+    pub fn start_for_all(&mut self) {
+        let (client, context) = (self.api.client(), self.context());
+        self.running = Some(tokio::spawn(work_for_all(client, context)));
+    }
+
+    /// What a process begins with.
+    fn context(&self) -> Arc<Context> {
         self.hook.reborn();
         let (hook, trace) = (self.hook.clone(), self.trace.clone());
         let dead = self.dead.clone();
@@ -201,10 +227,7 @@ impl Operator {
             fabric: self.fabric.clone(),
             ip: self.ip,
         }));
-        let context = Context::within(door, effects, Metrics::default(), true, self.clock, link);
-        let (key, wake) = ((namespace.to_owned(), name.to_owned()), self.wake.clone());
-        let trace = self.trace.clone();
-        self.running = Some(tokio::spawn(async move { work(&context, &key, &wake, &trace).await }));
+        Context::within(door, effects, Metrics::default(), true, self.clock, link)
     }
 
     /// Kills it, where it is.
@@ -253,6 +276,29 @@ async fn work(context: &Context, key: &(String, String), wake: &Notify, trace: &
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// The loop of production, in the world.
+async fn work_for_all(client: kube::Client, context: Arc<Context>) {
+    let config = watcher::Config::default();
+    Controller::new(Api::<CodisCluster>::all(client.clone()), config.clone())
+        .owns(Api::<StatefulSet>::all(client.clone()), config.clone())
+        .owns(Api::<Deployment>::all(client.clone()), config.clone())
+        .owns(Api::<Service>::all(client), config)
+        .with_config(Config::default().debounce(DEBOUNCE))
+        .run(
+            async |cluster, context| {
+                let namespace = cluster.namespace().unwrap_or_default();
+                match Box::pin(reconcile(&context, &namespace, &cluster.name_any())).await? {
+                    Requeue::Never => Ok(Action::await_change()),
+                    Requeue::After(time) => Ok(Action::requeue(time)),
+                }
+            },
+            |_, error: &Error, _| Action::requeue(error.requeue(1)),
+            context,
+        )
+        .for_each(async |_| {})
+        .await;
 }
 
 /// The operator's way to Codis.

@@ -88,6 +88,25 @@ impl World {
     /// When its API server refuses the cluster.
     pub async fn new(plan: Plan) -> Result<Self> {
         let start: Timestamp = "2026-11-23T12:00:00Z".parse()?;
+        let mut world = Self::bare(plan, start)?;
+        world.wish_for_a_cluster().await?;
+        world.operator.start(NAMESPACE, CLUSTER);
+        Ok(world)
+    }
+
+    /// A world that nobody wished for anything in, at the time of day. Its operator serves every cluster. To be called within
+    /// a runtime that has one thread; where tokio's time isn't paused the world runs in real time.
+    ///
+    /// # Errors
+    /// When its API server refuses what is there from the beginning.
+    pub fn empty(plan: Plan) -> Result<Self> {
+        let mut world = Self::bare(plan, Timestamp::now())?;
+        world.operator.start_for_all();
+        Ok(world)
+    }
+
+    /// A world without a cluster, whose operator isn't started.
+    fn bare(plan: Plan, start: Timestamp) -> Result<Self> {
         let clock = Clock::starting_at(start);
         let api = ApiServer::new(move || clock.now());
         if seeded::has(Bug::StaleLists) {
@@ -108,7 +127,7 @@ impl World {
         *kubernetes.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
         let ip = Ipv4Addr::new(10, 245, 0, 1);
         let operator = Operator::new(ip, api.clone(), fabric.clone(), clock, trace.clone());
-        let mut world = Self {
+        let world = Self {
             plan,
             api,
             fabric,
@@ -123,18 +142,16 @@ impl World {
             revival: None,
             clients: 0,
         };
-        world.wish_for_a_cluster().await?;
-        world.operator.start(NAMESPACE, CLUSTER);
-        Ok(world)
-    }
-
-    async fn wish_for_a_cluster(&self) -> Result<()> {
         let class = json!({
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
             "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
             "provisioner": "simulated", "volumeBindingMode": "WaitForFirstConsumer",
         });
-        self.api.make("StorageClass", class).context("no storage class")?;
+        world.api.make("StorageClass", class).context("no storage class")?;
+        Ok(world)
+    }
+
+    async fn wish_for_a_cluster(&self) -> Result<()> {
         let cluster: CodisCluster = serde_json::from_value(self.spec())?;
         self.clusters().create(&PostParams::default(), &cluster).await?;
         Ok(())

@@ -39,6 +39,33 @@ const fn of(
     }
 }
 
+/// A kind that is served, for discovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Its group; empty for the core group.
+    pub group: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// Its name.
+    pub kind: &'static str,
+    /// Its name in paths.
+    pub plural: &'static str,
+    /// Whether its objects are in namespaces.
+    pub namespaced: bool,
+}
+
+/// All kinds that are served.
+pub(super) fn served() -> Vec<Served> {
+    let served = |kind: Kind| Served {
+        group: kind.group,
+        version: kind.version,
+        kind: kind.kind,
+        plural: kind.plural,
+        namespaced: kind.namespaced,
+    };
+    KINDS.into_iter().map(served).collect()
+}
+
 /// The operator's own group.
 pub(super) const OWN: &str = "codis.k8s.io";
 

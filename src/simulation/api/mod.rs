@@ -36,6 +36,7 @@ use k8s_openapi::jiff::Timestamp;
 use answer::{Answer, Refusal};
 pub use faults::{Asked, Fault};
 pub(in crate::simulation) use inside::Change;
+pub use kinds::Served;
 pub(in crate::simulation) use objects::{is_going, text, texts};
 use request::{Request, Verb};
 use serde_json::Value;
@@ -66,6 +67,12 @@ impl ApiServer {
     #[must_use]
     pub fn client(&self) -> kube::Client {
         kube::Client::new(self.clone(), "default")
+    }
+
+    /// The kinds that it serves.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<Served> {
+        kinds::served()
     }
 
     /// Everything that exists, by kind, namespace and name.

@@ -191,7 +191,7 @@ impl Input<'_> {
                     && !known.flags.contains("failover_in_progress")
             })
         };
-        self.is_majority(views.len()) && views.iter().all(|view| given_up(view))
+        self.is_majority(views.len()) && views.iter().all(given_up)
     }
 
     /// Whether no sentinel takes another server for the group's master. A sentinel that doesn't answer or doesn't

@@ -52,7 +52,8 @@ impl Repository {
             prefix => Some(prefix.to_owned()),
         };
         let copy = create_repository(root, SOURCE)?;
-        let original = original.to_owned();
+        // Of a linked work tree the repository that it belongs to: the branches are there.
+        let original = git(original, &["rev-parse", "--path-format=absolute", "--git-common-dir"])?.into();
         Ok(Some(Self {
             original,
             copy,
@@ -63,7 +64,7 @@ impl Repository {
 
     /// Fetches the branch into the copy. Its last commit, with the first line of its message.
     fn fetch(&self) -> io::Result<String> {
-        let from = self.original.canonicalize()?.display().to_string();
+        let from = self.original.display().to_string();
         let branch = format!("+refs/heads/{0}:refs/heads/{0}", self.branch);
         git(&self.copy, &["fetch", "--quiet", "--no-tags", &from, &branch])?;
         git(

@@ -259,7 +259,7 @@ pub struct World {
     pub servers: Vec<Server>,
     pub sentinels: Vec<Server>,
     pub store: Folder,
-    http: reqwest::Client,
+    pub http: reqwest::Client,
 }
 
 impl World {

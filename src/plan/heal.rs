@@ -225,7 +225,7 @@ pub(super) fn attach(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
         if let Some(step) = stand_alone(input, group, master) {
             return Some(step);
         }
-        if input.undisputed_master(group).is_none() || group.out_of_sync {
+        if input.undisputed_master(group).is_none() || group.out_of_sync || input.is_failing_over(group) {
             decision.wait(
                 reason::FAILOVER,
                 format!("group {} has no settled master ({master})", group.id),

@@ -194,6 +194,18 @@ impl Input<'_> {
         self.is_majority(views.len()) && views.iter().all(given_up)
     }
 
+    /// Whether a sentinel is about to replace the group's master: a master that appears beside it may be the one that it promotes.
+    pub(super) fn is_failing_over(&self, group: &Group) -> bool {
+        let name = self.master_name(group.id);
+        let known = self.observed.sentinels.values().flatten();
+        let mut known = known.filter_map(|view| view.masters.get(&name));
+        known.any(|master| {
+            ["o_down", "failover_in_progress"]
+                .iter()
+                .any(|flag| master.flags.contains(flag))
+        })
+    }
+
     /// Whether no sentinel takes another server for the group's master. A sentinel that doesn't answer or doesn't
     /// know the group has no say. Where too few answer, what the dashboard heard from them earlier counts too: it isn't
     /// told of promotions by itself for up to 15 minutes (contract §11).

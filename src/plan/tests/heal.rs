@@ -26,6 +26,27 @@ fn an_old_master_is_attached_to_the_new_one() {
 }
 
 #[test]
+fn nobody_is_attached_while_a_sentinel_fails_over() {
+    for (flags, is_attached) in [
+        ("master", true),
+        ("s_down,master", true),
+        ("s_down,o_down,master", false),
+        ("s_down,o_down,master,failover_in_progress", false),
+    ] {
+        let mut world = World::settled();
+        world.observed.servers.insert(server(1, 1), master(5));
+        let view = world.observed.sentinels.get_mut(&sentinel(1)).unwrap();
+        view.as_mut().unwrap().masters.get_mut("c-1").unwrap().flags = flags.into();
+        let step = world.decide().step;
+        assert_eq!(
+            matches!(step, Some(Step::Attach { .. })),
+            is_attached,
+            "{flags}: {step:?}"
+        );
+    }
+}
+
+#[test]
 fn nobody_is_attached_while_the_sentinels_name_another_master() {
     let mut world = World::settled();
     world.failed_over();

@@ -10,16 +10,14 @@ mod tell;
 mod temporary;
 mod view;
 
-use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{stage::Stage, tell::Teller, temporary::Temporary};
-
-/// A pass of an unoptimized build doesn't fit into every thread's stack.
-const STACK: usize = 16 << 20;
+use crate::simulation::on_a_deep_stack;
 
 /// What is shown.
 #[derive(Args, Debug)]
@@ -41,11 +39,7 @@ pub(super) struct Demo {
 impl Demo {
     /// Shows it. A failure when the cluster didn't become healthy.
     pub(super) fn run(&self) -> Result<ExitCode> {
-        thread::scope(|scope| {
-            let worker = thread::Builder::new().stack_size(STACK);
-            let worker = worker.spawn_scoped(scope, || self.within_a_runtime())?;
-            worker.join().map_err(|_| anyhow::anyhow!("the demo panicked"))?
-        })?;
+        on_a_deep_stack(|| self.within_a_runtime())?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::simulation::{
-    OPERATIONS, Operation, Outcome, SCENARIOS, Scenario, Swept, crash_everywhere, run, shrink, sweep,
+    OPERATIONS, Operation, Outcome, SCENARIOS, Scenario, Swept, crash_everywhere, on_a_deep_stack, run, shrink, sweep,
 };
 
 /// What is simulated.
@@ -158,14 +158,6 @@ impl Simulate {
         }
         Ok(())
     }
-}
-
-/// A pass of an unoptimized build doesn't fit into every main thread's stack.
-fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| {
-        let worker = thread::Builder::new().stack_size(16 << 20).spawn_scoped(scope, work)?;
-        worker.join().map_err(|_| anyhow::anyhow!("a world panicked"))?
-    })
 }
 
 /// Which faults hit which phases, and how often.

@@ -8,11 +8,10 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -20,7 +19,7 @@ use super::{
     invariants::Watch,
     operator::Moment,
     scenario::Wish,
-    sweep::STACK,
+    threads::{in_virtual_time, on_a_deep_stack, on_threads},
     world::{CLUSTER, NAMESPACE, Plan, World},
 };
 
@@ -122,40 +121,31 @@ impl Operation {
 /// # Errors
 /// When the operation fails without any crash, or a world can't be made.
 pub fn crash_everywhere(operation: Operation, every: bool, threads: usize) -> Result<Crashed> {
-    let calm = on_thread(move || play(operation, None))?;
+    let calm = on_a_deep_stack(|| play(operation, None))?;
     let points: Vec<(usize, Moment)> = chosen(&calm.names, every)
         .into_iter()
         .flat_map(|number| [Moment::Before, Moment::After, Moment::Lost].map(|moment| (number, moment)))
         .collect();
     let (next, crashed) = (AtomicUsize::new(0), Mutex::new(Crashed::default()));
-    thread::scope(|scope| {
-        let work = || {
-            while let Some((number, moment)) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let ended = play(operation, Some((*number, *moment)));
-                let mut crashed = crashed.lock().unwrap_or_else(PoisonError::into_inner);
-                crashed.points += 1;
-                let what = match ended {
-                    Ok(ended) if ended.state == calm.state => {
-                        crashed.happened += usize::from(ended.crashed);
-                        continue;
-                    }
-                    Ok(ended) => difference(&calm.state, &ended.state),
-                    Err(error) => format!("{error:#}"),
-                };
-                let effect = calm.names.get(*number).copied().unwrap_or_default();
-                crashed
-                    .failed
-                    .push((format!("{moment:?} effect {number} ({effect})"), what));
-            }
-        };
-        let workers: Vec<_> = (0..threads.max(1))
-            .map(|_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work))
-            .collect();
-        for worker in workers {
-            let joined = worker.context("no thread")?.join();
-            joined.map_err(|_| anyhow::anyhow!("a world panicked"))?;
+    on_threads(threads, || {
+        while let Some((number, moment)) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let ended = play(operation, Some((*number, *moment)));
+            let mut crashed = crashed.lock().unwrap_or_else(PoisonError::into_inner);
+            crashed.points += 1;
+            let what = match ended {
+                Ok(ended) if ended.state == calm.state => {
+                    crashed.happened += usize::from(ended.crashed);
+                    continue;
+                }
+                Ok(ended) => difference(&calm.state, &ended.state),
+                Err(error) => format!("{error:#}"),
+            };
+            let effect = calm.names.get(*number).copied().unwrap_or_default();
+            crashed
+                .failed
+                .push((format!("{moment:?} effect {number} ({effect})"), what));
         }
-        anyhow::Ok(())
+        Ok(())
     })?;
     let mut crashed = crashed.into_inner().unwrap_or_else(PoisonError::into_inner);
     crashed.effects = calm.effects;
@@ -180,13 +170,6 @@ fn chosen(names: &[&'static str], every: bool) -> Vec<usize> {
     chosen
 }
 
-fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| {
-        let worker = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work)?;
-        worker.join().map_err(|_| anyhow::anyhow!("a world panicked"))?
-    })
-}
-
 /// How an operation ended.
 struct Ended {
     effects: usize,
@@ -196,11 +179,7 @@ struct Ended {
 }
 
 fn play(operation: Operation, crash: Option<(usize, Moment)>) -> Result<Ended> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()?;
-    runtime.block_on(async {
+    in_virtual_time(async {
         let world = World::new(operation.plan()).await?;
         let mut play = Play {
             world,
@@ -315,11 +294,8 @@ impl Play {
     async fn read_back(&mut self) -> Result<(), String> {
         self.world.ledger.close();
         let (way, writes) = (self.world.way(), self.world.ledger.acknowledged());
-        let reading = tokio::spawn(async move { way.missing(Ipv4Addr::new(10, 246, 1, 1), writes).await });
-        while !reading.is_finished() {
-            self.world.run_until(Instant::now() + LOOK / 5).await;
-        }
-        let missing = reading.await.map_err(|error| error.to_string())??;
+        let reading = way.missing(Ipv4Addr::new(10, 246, 1, 1), writes);
+        let missing = self.world.during(reading).await?;
         match missing.first() {
             Some(lost) => Err(format!(
                 "{} acknowledged writes are lost, {} first",

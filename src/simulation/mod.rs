@@ -19,6 +19,7 @@ mod resolve;
 mod run;
 mod scenario;
 mod sweep;
+mod threads;
 mod trace;
 mod world;
 
@@ -27,6 +28,7 @@ pub use crash::{Crashed, OPERATIONS, Operation, crash_everywhere};
 pub use run::{Outcome, run};
 pub use scenario::{NAMES as SCENARIOS, Scenario};
 pub use sweep::{Swept, shrink, sweep};
+pub use threads::on_a_deep_stack;
 pub use world::{Plan, World};
 
 #[cfg(test)]

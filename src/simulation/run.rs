@@ -14,6 +14,7 @@ use super::{
     faults::Undo,
     invariants::Watch,
     scenario::{Act, Event, Scenario},
+    threads::in_virtual_time,
     world::World,
 };
 use crate::seeded::Bug;
@@ -63,13 +64,9 @@ pub struct Outcome {
 /// # Errors
 /// When the world itself can't be made.
 pub fn run(scenario: &Scenario, bug: Option<Bug>) -> Result<Outcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()?;
     #[cfg(test)]
     crate::seeded::plant(bug);
-    runtime.block_on(async {
+    in_virtual_time(async {
         let world = World::new(scenario.plan(bug)).await?;
         let play = Play {
             world,

@@ -7,19 +7,16 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{
     run::{Outcome, run},
     scenario::Scenario,
+    threads::on_threads,
 };
 use crate::seeded::Bug;
-
-/// A pass of an unoptimized build is deep.
-pub(super) const STACK: usize = 16 << 20;
 
 /// What many seeds came to.
 #[derive(Debug, Default)]
@@ -51,19 +48,7 @@ pub fn sweep(
 ) -> Result<Swept> {
     let next = AtomicU64::new(*seeds.start());
     let swept = Mutex::new(Swept::default());
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1))
-            .map(|_| {
-                let work = || work(&next, seeds, scenario, bug, most, &swept);
-                thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work)
-            })
-            .collect();
-        for worker in workers {
-            let done = worker.context("no thread")?.join();
-            done.map_err(|_| anyhow::anyhow!("a world panicked"))??;
-        }
-        anyhow::Ok(())
-    })?;
+    on_threads(threads, || work(&next, seeds, scenario, bug, most, &swept))?;
     Ok(swept.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 

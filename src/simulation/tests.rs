@@ -7,7 +7,7 @@ use k8s_openapi::{api::storage::v1::StorageClass, jiff::Timestamp};
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 
-use super::{Operation, Scenario, api::ApiServer, crash_everywhere, run, sweep};
+use super::{Operation, Scenario, api::ApiServer, crash_everywhere, on_a_deep_stack, run, sweep};
 use crate::seeded::Bug;
 use crate::{
     api::CodisCluster,
@@ -120,14 +120,14 @@ fn a_few_seeded_disasters_end_well() {
 
 #[test]
 fn the_same_seed_twice_is_the_same_trace() {
-    let deep = std::thread::Builder::new().stack_size(16 << 20);
     let play = || {
         let scenario = Scenario::of(7, "any");
         let outcomes = [(); 2].map(|()| run(&scenario, None).unwrap());
         let [one, other] = outcomes.map(|outcome| (outcome.digest, outcome.trace));
         assert_eq!(one, other);
+        Ok(())
     };
-    deep.spawn(play).unwrap().join().unwrap();
+    on_a_deep_stack(play).unwrap();
 }
 
 #[test]

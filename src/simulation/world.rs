@@ -2,6 +2,7 @@
 
 use std::{
     net::Ipv4Addr,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -311,18 +312,15 @@ impl World {
         }
     }
 
-    /// Lets time pass until the wish is fulfilled.
-    ///
-    /// # Errors
-    /// What the status says when the limit is reached.
-    pub async fn until_ready(&mut self, limit: Duration) -> Result<(), String> {
-        let end = Instant::now() + limit;
+    /// Lets time pass while something else is done.
+    pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
         loop {
-            let said = self.ready();
-            if said.is_ok() || Instant::now() >= end {
-                return said;
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = self.run_until(Instant::now() + TICK) => {}
             }
-            self.run_until(Instant::now() + TICK).await;
         }
     }
 }

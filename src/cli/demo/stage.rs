@@ -1,6 +1,6 @@
 //! The world of the demo, and what is done in it.
 
-use std::{path::PathBuf, pin::pin, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -102,14 +102,7 @@ impl Stage {
 
     /// Lets time pass in the world while something else is done.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return done,
-                () = self.world.run_until(Instant::now() + LIMIT) => {}
-            }
-        }
+        self.world.during(work).await
     }
 
     /// Lets time pass.

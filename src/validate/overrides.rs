@@ -124,7 +124,9 @@ impl Default for SentinelTuning {
     fn default() -> Self {
         Self {
             down_after_ms: 5_000,
-            failover_timeout_ms: 30_000,
+            // Sentinels that stand for election in the same instant vote for themselves, nobody is elected, and they try
+            // again after twice this: it is how long clients can't write then.
+            failover_timeout_ms: 10_000,
             parallel_syncs: 1,
         }
     }

@@ -225,7 +225,7 @@ fn settings_are_taken_as_they_are_written() {
     .unwrap();
     assert_eq!(valid.server.config["timeout"], "300");
     assert_eq!(valid.sentinel_tuning.down_after_ms, 3000);
-    assert_eq!(valid.sentinel_tuning.failover_timeout_ms, 30_000);
+    assert_eq!(valid.sentinel_tuning.failover_timeout_ms, 10_000);
 }
 
 #[test]

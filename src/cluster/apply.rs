@@ -92,10 +92,20 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Error::NameTaken`] when an object of that name isn't ours, and whatever the API server refuses.
-    pub async fn apply<K: Object>(&self, live: Option<&K>, desired: &K) -> Result<Applied, Error> {
+    pub async fn apply<K>(&self, live: Option<&K>, desired: &K) -> Result<Applied, Error>
+    where
+        K: Object + PartialEq + Send + Sync + 'static,
+    {
+        if live.is_some_and(|live| self.settled.is(live, desired)) {
+            return Ok(Applied::Unchanged);
+        }
         let wish = Wish::new(desired)?;
         if let Some(live) = live {
-            return self.update(live, &wish).await;
+            let applied = self.update(live, &wish).await?;
+            if applied == Applied::Unchanged {
+                self.settled.remember(live, desired);
+            }
+            return Ok(applied);
         }
         match self
             .patch::<K>("create", &wish, wish.body("resourceVersion", NO_VERSION))

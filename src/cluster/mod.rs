@@ -15,6 +15,7 @@ mod live;
 mod nodes;
 mod own;
 mod predecessor;
+mod settled;
 mod source;
 mod watch;
 
@@ -78,6 +79,7 @@ pub struct Cluster {
     nodes: nodes::LastNodes,
     kubernetes: kubernetes::Uid,
     clusters: all::LastClusters,
+    settled: settled::Settled,
 }
 
 /// A client for the API server that the environment names (service account or kubeconfig).
@@ -109,6 +111,7 @@ impl Cluster {
             nodes: nodes::LastNodes::default(),
             kubernetes: kubernetes::Uid::default(),
             clusters: all::LastClusters::default(),
+            settled: settled::Settled::default(),
             client,
             gate,
             effects,

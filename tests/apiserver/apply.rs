@@ -39,7 +39,10 @@ async fn live(world: &World, cluster: &CodisCluster) -> Live {
 }
 
 /// Creates it, and applies it again to what the server made of it: nothing may be sent.
-async fn roundtrip<K: Object>(world: &World, wanted: &Value, found: impl Fn(&Live) -> Option<K>, owner: &CodisCluster) {
+async fn roundtrip<K>(world: &World, wanted: &Value, found: impl Fn(&Live) -> Option<K>, owner: &CodisCluster)
+where
+    K: Object + PartialEq + Send + Sync + 'static,
+{
     let wanted: K = typed(wanted);
     let kind = K::kind(&());
     assert_eq!(world.door.apply(None, &wanted).await, Ok(Applied::Created), "{kind}");

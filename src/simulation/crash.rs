@@ -110,6 +110,8 @@ impl Operation {
             on_volumes: true,
             groups: if self == Self::ScaleIn { 2 } else { 1 },
             replicas: 2,
+            rivals: false,
+            skew: 0,
             bug: None,
         }
     }

@@ -4,6 +4,7 @@ use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use super::{
     pods::Running,
+    weather::Trouble,
     world::{NAMESPACE, World},
 };
 
@@ -35,9 +36,17 @@ pub enum Fault {
     Mute(Part, usize, Duration),
     /// A node loses power, and has it again later.
     NodeDown(usize, Duration),
-    /// The operator is killed.
-    KillOperator(Duration),
-    /// The operator and a pod don't reach each other.
+    /// An operator is killed.
+    KillOperator(usize, Duration),
+    /// SIGSTOP of an operator, and SIGCONT later: it goes on where it was, whoever leads by then.
+    FreezeOperator(usize, Duration),
+    /// An operator doesn't reach the API server, and Codis as ever.
+    CutOffOperator(usize, Duration),
+    /// The API server refuses, forgets to answer, is slow or away.
+    Api(Trouble, Duration),
+    /// Watches are silent.
+    Deaf(Duration),
+    /// The operators and a pod don't reach each other.
     Blind(Part, usize, Duration),
     /// The volume of a server is slow.
     SlowDisk(usize, Duration),
@@ -45,7 +54,7 @@ pub enum Fault {
 
 impl Part {
     /// What is in the names of its pods.
-    const fn word(self) -> &'static str {
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Server => "-g",
             Self::Sentinel => "-sentinel-",
@@ -73,6 +82,13 @@ impl Fault {
             Self::Mute(..) => "pod mute",
             Self::NodeDown(..) => "node lost",
             Self::KillOperator(..) => "operator killed",
+            Self::FreezeOperator(..) => "operator frozen",
+            Self::CutOffOperator(..) => "operator cut off",
+            Self::Api(Trouble::Refusals, _) => "API refuses",
+            Self::Api(Trouble::LostReplies, _) => "API replies lost",
+            Self::Api(Trouble::Slow, _) => "API slow",
+            Self::Api(Trouble::Away, _) => "API away",
+            Self::Deaf(_) => "watches silent",
             Self::Blind(..) => "operator blind",
             Self::SlowDisk(..) => "disk slow",
         }
@@ -87,7 +103,11 @@ impl Fault {
             | Self::Isolate(_, _, time)
             | Self::Mute(_, _, time)
             | Self::NodeDown(_, time)
-            | Self::KillOperator(time)
+            | Self::KillOperator(_, time)
+            | Self::FreezeOperator(_, time)
+            | Self::CutOffOperator(_, time)
+            | Self::Api(_, time)
+            | Self::Deaf(time)
             | Self::Blind(_, _, time)
             | Self::SlowDisk(_, time) => *time,
         }
@@ -97,7 +117,12 @@ impl Fault {
     #[must_use]
     pub fn may_lose(&self) -> bool {
         match self {
-            Self::KillOperator(_) | Self::Blind(..) => false,
+            Self::KillOperator(..)
+            | Self::FreezeOperator(..)
+            | Self::CutOffOperator(..)
+            | Self::Api(..)
+            | Self::Deaf(_)
+            | Self::Blind(..) => false,
             Self::KillProcess(part, _)
             | Self::KillPod(part, _)
             | Self::Freeze(part, ..)
@@ -117,7 +142,7 @@ impl Undo {
         (self.0)(world);
     }
 
-    fn by(undo: impl FnOnce(&mut World) + 'static) -> Option<Self> {
+    pub(super) fn by(undo: impl FnOnce(&mut World) + 'static) -> Option<Self> {
         Some(Self(Box::new(undo)))
     }
 }
@@ -153,20 +178,52 @@ impl World {
             }
             Fault::Blind(part, nth, _) => {
                 let (_, running) = self.victim(fault, part, nth)?;
-                let (one, other) = (self.operator.ip, running.ip);
-                self.cut(&[(one, other), (other, one)])
+                let ips: Vec<Ipv4Addr> = self.operators().map(|operator| operator.ip).collect();
+                let both = |ip: Ipv4Addr| [(ip, running.ip), (running.ip, ip)];
+                let ways: Vec<_> = ips.into_iter().flat_map(both).collect();
+                self.cut(&ways)
             }
             Fault::NodeDown(nth, _) => self.lose_node(fault, nth),
-            Fault::KillOperator(away) => {
-                self.kill_operator(away);
-                None
-            }
             Fault::SlowDisk(nth, _) => {
                 let (_, running) = self.victim(fault, Part::Server, nth)?;
                 let disk = self.pods.disk(&running.volume?)?;
                 disk.set_slow(Some(Duration::from_secs(3)));
                 Undo::by(move |_| disk.set_slow(None))
             }
+            _ => self.trouble(fault),
+        }
+    }
+
+    /// A fault of an operator or of its way to the API server.
+    fn trouble(&mut self, fault: Fault) -> Option<Undo> {
+        self.trace.tell(format!("fault: {fault}"));
+        match fault {
+            Fault::KillOperator(nth, away) => {
+                self.operator(nth).kill(away);
+                None
+            }
+            Fault::FreezeOperator(nth, _) => {
+                self.operator(nth).freeze(true);
+                Undo::by(move |world| world.operator(nth).freeze(false))
+            }
+            Fault::CutOffOperator(nth, _) => {
+                let whose = Some(self.operator(nth).who);
+                self.weather.begin(Trouble::Away, whose);
+                Undo::by(move |world| world.weather.end(Trouble::Away, whose))
+            }
+            Fault::Api(trouble, _) => {
+                self.weather.begin(trouble, None);
+                Undo::by(move |world| world.weather.end(trouble, None))
+            }
+            Fault::Deaf(_) => {
+                self.deafness += 1;
+                Undo::by(|world| {
+                    world.deafness -= 1;
+                    // Who connects again reads everything.
+                    world.operators().for_each(|operator| operator.wake());
+                })
+            }
+            _ => None,
         }
     }
 

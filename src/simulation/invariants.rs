@@ -31,6 +31,9 @@ impl Watch {
             self.groups_are_served(world);
         }
         self.one_dashboard(world);
+        if let Some(clash) = world.gates.clash() {
+            self.broken(world, clash);
+        }
         self.slots_stay_assigned(world);
     }
 

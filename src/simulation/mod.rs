@@ -11,6 +11,7 @@ mod clients;
 mod crash;
 pub mod fabric;
 mod faults;
+mod hands;
 mod invariants;
 pub mod kube;
 mod operator;
@@ -21,6 +22,7 @@ mod scenario;
 mod sweep;
 mod threads;
 mod trace;
+mod weather;
 mod world;
 
 pub use clients::Way;

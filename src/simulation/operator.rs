@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use codis_double::host::Tasks;
 use futures::{StreamExt as _, future::BoxFuture};
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
@@ -18,12 +19,16 @@ use kube::{
         watcher,
     },
 };
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 
 use super::{api::ApiServer, fabric::Fabric, trace::Trace};
 use crate::{
     api::CodisCluster,
-    cluster::{Cluster, WriteGate},
+    cluster::{Candidate, Cluster, Election, Timing, WriteGate},
     codis::{Link, Network, Stream},
     controller::{Context, Error, Requeue, reconcile},
     domain::Address,
@@ -128,10 +133,49 @@ impl Hook {
     }
 }
 
+/// Who may write, of all operators: never two at the same time.
+#[derive(Clone, Default)]
+pub struct Gates(Arc<Mutex<Leaders>>);
+
+#[derive(Default)]
+struct Leaders {
+    gates: Vec<(&'static str, WriteGate)>,
+    clash: Option<String>,
+}
+
+impl Gates {
+    /// What two of them did at the same time, if that ever happened.
+    #[must_use]
+    pub fn clash(&self) -> Option<String> {
+        self.open().clash.clone()
+    }
+
+    fn set(&self, who: &'static str, gate: WriteGate) {
+        let mut leaders = self.open();
+        leaders.gates.retain(|(name, _)| *name != who);
+        leaders.gates.push((who, gate));
+    }
+
+    /// Somebody sends an effect.
+    fn note(&self, who: &'static str, effect: &'static str) {
+        let mut leaders = self.open();
+        let mut others = leaders.gates.iter().filter(|(name, _)| *name != who);
+        if let Some((other, _)) = others.find(|(_, gate)| gate.is_open()) {
+            leaders.clash = Some(format!("{who} sends {effect} while {other} leads"));
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Leaders> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The operator's machine and what it needs to start on it.
 pub struct Operator {
     /// Its address.
     pub ip: Ipv4Addr,
+    /// Its name: in traces, and in whose name it asks the API server.
+    pub who: &'static str,
     api: ApiServer,
     fabric: Fabric,
     clock: Clock,
@@ -140,26 +184,50 @@ pub struct Operator {
     wake: Arc<Notify>,
     dead: Arc<Notify>,
     running: Option<JoinHandle<()>>,
+    /// The present process's tasks.
+    tasks: Tasks,
     deaths: usize,
+    starts: usize,
+    /// When a dead one is started again.
+    revives: Option<Instant>,
+    /// Among several: it works only while it has the Lease.
+    elected: Option<Gates>,
 }
 
 impl Operator {
     /// An operator that isn't started.
     #[must_use]
-    pub fn new(ip: Ipv4Addr, api: ApiServer, fabric: Fabric, clock: Clock, trace: Trace) -> Self {
+    pub fn new(
+        (ip, who): (Ipv4Addr, &'static str),
+        api: ApiServer,
+        fabric: Fabric,
+        clock: Clock,
+        trace: Trace,
+        dead: Arc<Notify>,
+    ) -> Self {
         fabric.plug(ip);
         Self {
             ip,
+            who,
             api,
             fabric,
             clock,
             trace,
             hook: Hook::default(),
             wake: Arc::default(),
-            dead: Arc::default(),
+            dead,
             running: None,
+            tasks: Tasks::default(),
             deaths: 0,
+            starts: 0,
+            revives: None,
+            elected: None,
         }
+    }
+
+    /// From its next start on it competes for the Lease.
+    pub fn elect(&mut self, gates: Gates) {
+        self.elected = Some(gates);
     }
 
     /// What is counted of its effects.
@@ -171,11 +239,6 @@ impl Operator {
     /// Something that it watches has changed.
     pub fn wake(&self) {
         self.wake.notify_one();
-    }
-
-    /// Ends when it is to die.
-    pub async fn dying(&self) {
-        self.dead.notified().await;
     }
 
     /// How often it was killed.
@@ -192,37 +255,78 @@ impl Operator {
 
     /// Starts its process: without any memory.
     pub fn start(&mut self, namespace: &str, name: &str) {
-        let context = self.context();
+        self.starts += 1;
+        self.tasks = Tasks::default();
         let (key, wake) = ((namespace.to_owned(), name.to_owned()), self.wake.clone());
-        let trace = self.trace.clone();
-        self.running = Some(tokio::spawn(async move { work(&context, &key, &wake, &trace).await }));
+        let (trace, who) = (self.trace.clone(), self.who);
+        let Some(gates) = self.elected.clone() else {
+            let context = self.context(WriteGate::open());
+            let process = async move { work(&context, &key, &wake, &trace, who).await };
+            self.running = Some(tokio::spawn(self.tasks.gate(process)));
+            return;
+        };
+        let candidate = Candidate {
+            namespace: "codis-system".to_owned(),
+            lease: "codis-operator".to_owned(),
+            identity: format!("{who}/{}", self.starts),
+        };
+        // Renewals are no effects on a cluster: a world is quiet with them.
+        let client = self.api.client_of(who);
+        let (election, gate, leading) = Election::new(client, candidate, Timing::default(), Effects::none());
+        gates.set(who, gate.clone());
+        let context = self.context(gate);
+        let process = async move {
+            let lead = async {
+                until(leading.clone(), true).await;
+                trace.tell(format!("{who}: leads"));
+                tokio::select! {
+                    biased;
+                    () = until(leading, false) => trace.tell(format!("{who}: leads no more")),
+                    () = work(&context, &key, &wake, &trace, who) => {}
+                }
+            };
+            tokio::select! {
+                biased;
+                () = lead => {}
+                () = election.run(std::future::pending()) => {}
+            }
+        };
+        self.running = Some(tokio::spawn(self.tasks.gate(process)));
     }
 
     /// Starts its process for every cluster that there is: woken by its own watches, as in production.
     pub fn start_for_all(&mut self) {
-        let (client, context) = (self.api.client(), self.context());
+        let (client, context) = (self.api.client(), self.context(WriteGate::open()));
         self.running = Some(tokio::spawn(work_for_all(client, context)));
     }
 
     /// What a process begins with.
-    fn context(&self) -> Arc<Context> {
+    fn context(&self, gate: WriteGate) -> Arc<Context> {
         self.hook.reborn();
-        let (hook, trace) = (self.hook.clone(), self.trace.clone());
+        let (hook, trace, who) = (self.hook.clone(), self.trace.clone(), self.who);
         let dead = self.dead.clone();
-        let effects = Effects::new(move |door, effect| match hook.ask(effect) {
-            Ok(is_last_word) => {
-                trace.tell(format!("operator: {door}/{effect}"));
-                if is_last_word {
-                    hook.die_soon(dead.clone());
-                }
-                Ok(())
+        let (own, gates) = (gate.clone(), self.elected.clone());
+        let effects = Effects::new(move |door, effect| {
+            // As in production, effects on Codis pass the same gate as writes to Kubernetes.
+            own.pass().map_err(|error| error.to_string())?;
+            if let Some(gates) = &gates {
+                gates.note(who, effect);
             }
-            Err(why) => {
-                dead.notify_one();
-                Err(why)
+            match hook.ask(effect) {
+                Ok(is_last_word) => {
+                    trace.tell(format!("{who}: {door}/{effect}"));
+                    if is_last_word {
+                        hook.die_soon(dead.clone());
+                    }
+                    Ok(())
+                }
+                Err(why) => {
+                    dead.notify_one();
+                    Err(why)
+                }
             }
         });
-        let door = Cluster::new(self.api.client(), WriteGate::open(), effects.clone(), "simulated");
+        let door = Cluster::new(self.api.client_of(who), gate, effects.clone(), "simulated");
         let link = Link::over(Arc::new(Cable {
             fabric: self.fabric.clone(),
             ip: self.ip,
@@ -230,32 +334,43 @@ impl Operator {
         Context::within(door, effects, Metrics::default(), true, self.clock, link)
     }
 
-    /// Kills it, where it is.
-    pub fn kill(&mut self) {
+    /// Kills it, where it is; it is started again after this time.
+    pub fn kill(&mut self, away: Duration) {
         if let Some(task) = self.running.take() {
             self.deaths += 1;
             task.abort();
         }
+        self.revives = Some(Instant::now() + away);
     }
 
-    /// Ends it if it was to crash; after a while it is started again. Says whether it was.
-    pub fn bury(&mut self) -> bool {
-        let dies = self.hook.is_dying() && self.is_up();
-        if dies {
-            self.trace.tell("operator: dies");
-            self.kill();
+    /// SIGSTOP or SIGCONT.
+    pub fn freeze(&self, frozen: bool) {
+        self.tasks.freeze(frozen);
+    }
+
+    /// Ends it if it was to crash, and starts it again when it is time.
+    pub fn tend(&mut self, namespace: &str, name: &str) {
+        if self.hook.is_dying() && self.is_up() {
+            self.trace.tell(format!("{}: dies", self.who));
+            self.kill(RESTART);
+        } else if self.running.as_ref().is_some_and(JoinHandle::is_finished) {
+            // It lost the Lease.
+            self.running = None;
+            self.revives = Some(Instant::now() + RESTART);
         }
-        dies
-    }
-
-    /// How long a dead one stays away.
-    #[must_use]
-    pub fn away() -> Duration {
-        RESTART
+        if self.revives.is_some_and(|at| at <= Instant::now()) {
+            self.revives = None;
+            self.trace.tell(format!("{}: starts", self.who));
+            self.start(namespace, name);
+        }
     }
 }
 
-async fn work(context: &Context, key: &(String, String), wake: &Notify, trace: &Trace) {
+async fn until(mut leading: watch::Receiver<bool>, wanted: bool) {
+    let _ = leading.wait_for(|leads| *leads == wanted).await;
+}
+
+async fn work(context: &Context, key: &(String, String), wake: &Notify, trace: &Trace, who: &str) {
     let mut failed = 0;
     loop {
         let pause = match Box::pin(reconcile(context, &key.0, &key.1)).await {
@@ -265,7 +380,7 @@ async fn work(context: &Context, key: &(String, String), wake: &Notify, trace: &
                 pause
             }
             Err(error) => {
-                trace.tell(format!("operator: a pass failed: {error}"));
+                trace.tell(format!("{who}: a pass failed: {error}"));
                 failed += 1;
                 error.requeue(failed)
             }

@@ -112,7 +112,7 @@ impl Play<'_> {
             acknowledged: ledger.count(),
             lost: self.lost,
             covered: self.covered,
-            effects: self.world.operator.hook().sent(),
+            effects: self.world.sent().len(),
             violations,
         }
     }
@@ -178,6 +178,16 @@ impl Play<'_> {
                 self.phase = wish.kind();
                 Ok(None)
             }
+            Act::Hand(hand) => {
+                *self.covered.entry((hand.kind(), self.phase)).or_default() += 1;
+                let now = Instant::now();
+                let end = now + hand.lasts();
+                if hand.may_lose() {
+                    let first = now.checked_sub(LAG).unwrap_or(now);
+                    self.windows.push((first, end + UNTIL_FENCED));
+                }
+                Ok(self.world.lay(hand).map(|undo| (end, undo)))
+            }
             Act::Fault(fault) => {
                 *self.covered.entry((fault.kind(), self.phase)).or_default() += 1;
                 let now = Instant::now();
@@ -216,20 +226,19 @@ impl Play<'_> {
     }
 
     async fn quiet(&mut self) -> Result<(), String> {
-        let hook = self.world.operator.hook();
         let end = Instant::now() + HEALED_WITHIN;
         // What comes after being Ready (unlocked budgets, labels) may still come.
-        let (mut sent, mut since) = (hook.sent(), Instant::now());
+        let (mut sent, mut since) = (self.world.sent(), Instant::now());
         while since.elapsed() < QUIET {
             if Instant::now() >= end {
-                let names = hook.names();
-                let last: Vec<_> = names.iter().rev().take(5).collect();
+                let last: Vec<_> = sent.iter().rev().take(5).collect();
                 return Err(format!("never quiet: {last:?}, {:?}", self.world.ready()));
             }
             self.pass(Instant::now() + LOOK).await;
             // What was Ready by luck, a failover just about to come, has to become so again.
-            if hook.sent() != sent || self.world.ready().is_err() {
-                (sent, since) = (hook.sent(), Instant::now());
+            let now = self.world.sent();
+            if now != sent || self.world.ready().is_err() {
+                (sent, since) = (now, Instant::now());
             }
         }
         Ok(())

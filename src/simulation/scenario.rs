@@ -8,6 +8,8 @@ use crate::{api::names::ANNOTATION_PROMOTE, seeded::Bug};
 
 use super::{
     faults::{Fault, Part},
+    hands::Hand,
+    weather::Trouble,
     world::Plan,
 };
 
@@ -27,6 +29,8 @@ pub enum Act {
     Wish(Wish),
     /// Something breaks.
     Fault(Fault),
+    /// A person does something past the wish.
+    Hand(Hand),
 }
 
 /// A change of the wish.
@@ -92,12 +96,16 @@ pub struct Scenario {
     pub on_volumes: bool,
     /// Groups at the beginning.
     pub groups: u32,
+    /// Two operators compete for the Lease.
+    pub rivals: bool,
+    /// How far clocks may differ, in seconds.
+    pub skew: i64,
     /// In the order of their times.
     pub events: Vec<Event>,
 }
 
 /// Scenarios that can be asked for by name.
-pub const NAMES: [&str; 6] = ["any", "calm", "faults", "grow", "shrink", "roll"];
+pub const NAMES: [&str; 8] = ["any", "calm", "faults", "grow", "shrink", "roll", "rivals", "hands"];
 
 impl Scenario {
     /// The scenario of a seed; `name` narrows it.
@@ -109,6 +117,8 @@ impl Scenario {
             seed,
             on_volumes: chance.u8(..4) > 0,
             groups,
+            rivals: name == "rivals" || chance.u8(..4) == 0,
+            skew: if chance.bool() { chance.i64(-600..600) } else { 0 },
             events: Vec::new(),
         };
         let wish = match name {
@@ -135,7 +145,11 @@ impl Scenario {
         }
         if name != "calm" {
             for _ in 0..chance.u8(1..=3) {
-                let act = Act::Fault(fault(&mut chance));
+                let act = match (name, chance.u8(..8)) {
+                    ("hands", _) | ("any", 0 | 1) => Act::Hand(hand(&mut chance)),
+                    ("rivals", 0..4) | (_, 2) => Act::Fault(trouble(&mut chance)),
+                    _ => Act::Fault(fault(&mut chance)),
+                };
                 scenario.events.push(Event {
                     at: at(&mut chance),
                     act,
@@ -154,6 +168,8 @@ impl Scenario {
             on_volumes: self.on_volumes,
             groups: self.groups,
             replicas: 2,
+            rivals: self.rivals,
+            skew: self.skew,
             bug,
         }
     }
@@ -163,10 +179,17 @@ impl fmt::Display for Scenario {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let storage = if self.on_volumes { "volumes" } else { "emptyDir" };
         write!(formatter, "{} groups on {storage}", self.groups)?;
+        if self.rivals {
+            write!(formatter, ", two operators")?;
+        }
+        if self.skew != 0 {
+            write!(formatter, ", clocks {} s off", self.skew)?;
+        }
         for event in &self.events {
             let act: &dyn fmt::Debug = match &event.act {
                 Act::Wish(wish) => wish,
                 Act::Fault(fault) => fault,
+                Act::Hand(hand) => hand,
             };
             write!(formatter, "; +{:.1} s {act:?}", event.at.as_secs_f64())?;
         }
@@ -186,15 +209,44 @@ fn fault(chance: &mut fastrand::Rng) -> Fault {
     let part = parts[chance.usize(..parts.len())];
     let nth = chance.usize(..12);
     let time = Duration::from_millis(chance.u64(500..20_000));
-    match chance.u8(..11) {
+    match chance.u8(..10) {
         0 | 1 => Fault::KillProcess(part, nth),
         2 | 3 => Fault::KillPod(part, nth),
         4 => Fault::Freeze(part, nth, time),
         5 => Fault::Isolate(part, nth, time),
         6 => Fault::Mute(part, nth, time),
         7 => Fault::NodeDown(nth, time + Duration::from_secs(20)),
-        8 => Fault::KillOperator(time),
-        9 => Fault::Blind(part, nth, time),
+        8 => Fault::Blind(part, nth, time),
         _ => Fault::SlowDisk(nth, time),
+    }
+}
+
+/// Trouble of the operators.
+fn trouble(chance: &mut fastrand::Rng) -> Fault {
+    let (nth, time) = (chance.usize(..2), Duration::from_millis(chance.u64(500..30_000)));
+    match chance.u8(..10) {
+        0 | 1 => Fault::KillOperator(nth, time),
+        2 => Fault::FreezeOperator(nth, time),
+        3 => Fault::CutOffOperator(nth, time),
+        4 | 5 => Fault::Api(Trouble::Refusals, time),
+        6 => Fault::Api(Trouble::LostReplies, time),
+        7 => Fault::Api(Trouble::Slow, time),
+        8 => Fault::Api(Trouble::Away, time),
+        _ => Fault::Deaf(time),
+    }
+}
+
+fn hand(chance: &mut fastrand::Rng) -> Hand {
+    let nth = chance.usize(..12);
+    match chance.u8(..10) {
+        0 => Hand::DeleteService(nth),
+        1 => Hand::DeleteSet(nth),
+        2 => Hand::DeleteConfig,
+        3 => Hand::DeleteDump,
+        4 => Hand::ScaleGroup(nth),
+        5 => Hand::ScaleProxies(chance.u32(..5)),
+        6 => Hand::EditGroup(nth),
+        7 => Hand::StrayMaster(nth),
+        _ => Hand::Drain(nth, Duration::from_secs(chance.u64(20..90))),
     }
 }

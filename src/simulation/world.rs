@@ -21,10 +21,11 @@ use super::{
     clients::{Ledger, Way},
     fabric::Fabric,
     kube::{Kubernetes, Node},
-    operator::Operator,
+    operator::{Gates, Operator},
     pods::{Pods, Running},
     resolve::Services,
     trace::Trace,
+    weather::Weather,
 };
 use crate::{
     api::CodisCluster,
@@ -52,6 +53,10 @@ pub struct Plan {
     pub groups: u32,
     /// Servers of a group.
     pub replicas: u32,
+    /// Two operators compete for the Lease.
+    pub rivals: bool,
+    /// How far clocks may differ, in seconds: those of the nodes, and the operators'.
+    pub skew: i64,
     /// A mistake that is built in, in tests.
     pub bug: Option<Bug>,
 }
@@ -68,6 +73,14 @@ pub struct World {
     pub pods: Pods,
     /// Its operator.
     pub operator: Operator,
+    /// The other one, where two compete.
+    pub rival: Option<Operator>,
+    /// Who of them leads.
+    pub gates: Gates,
+    /// Their trouble with the API server.
+    pub weather: Weather,
+    /// How many hold their watches up at present.
+    pub deafness: u32,
     /// What its clients know.
     pub ledger: Ledger,
     /// What happened.
@@ -76,8 +89,6 @@ pub struct World {
     kubernetes: Arc<Mutex<Option<Kubernetes>>>,
     changed: Arc<Notify>,
     seen: u64,
-    /// When a dead operator is started again.
-    revival: Option<Instant>,
     clients: u8,
 }
 
@@ -91,7 +102,12 @@ impl World {
         let start: Timestamp = "2026-11-23T12:00:00Z".parse()?;
         let mut world = Self::bare(plan, start)?;
         world.wish_for_a_cluster().await?;
-        world.operator.start(NAMESPACE, CLUSTER);
+        if world.plan.rivals {
+            world.compete();
+        }
+        world
+            .operators()
+            .for_each(|operator| operator.start(NAMESPACE, CLUSTER));
         Ok(world)
     }
 
@@ -110,6 +126,7 @@ impl World {
     fn bare(plan: Plan, start: Timestamp) -> Result<Self> {
         let clock = Clock::starting_at(start);
         let api = ApiServer::new(move || clock.now());
+        let weather = Weather::over(&api, plan.seed);
         if seeded::has(Bug::StaleLists) {
             api.set_faults(|asked| (asked.verb == "list").then_some(Fault::StaleList(40)));
         }
@@ -117,7 +134,8 @@ impl World {
         let fabric = Fabric::new(plan.seed, Services::resolver(api.clone(), kubernetes.clone()));
         let changed = Arc::<Notify>::default();
         let trace = Trace::default();
-        let pods = Pods::new(fabric.clone(), clock, plan.seed, changed.clone());
+        let skew = jiff::SignedDuration::from_secs(plan.skew);
+        let pods = Pods::new(fabric.clone(), clock, (plan.seed, skew), changed.clone());
         let nodes: Vec<Node> = (0..4)
             .map(|index| Node {
                 name: format!("node-{index}"),
@@ -126,21 +144,25 @@ impl World {
             .collect();
         let made = Kubernetes::new(api.clone(), &nodes, Box::new(pods.clone()), plan.seed);
         *kubernetes.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
-        let ip = Ipv4Addr::new(10, 245, 0, 1);
-        let operator = Operator::new(ip, api.clone(), fabric.clone(), clock, trace.clone());
+        let me = (Ipv4Addr::new(10, 245, 0, 1), "operator");
+        let own = Clock::starting_at(start.checked_sub(skew)?);
+        let operator = Operator::new(me, api.clone(), fabric.clone(), own, trace.clone(), changed.clone());
         let world = Self {
             plan,
             api,
             fabric,
             pods,
             operator,
+            rival: None,
+            gates: Gates::default(),
+            weather,
+            deafness: 0,
             ledger: Ledger::default(),
             trace,
             clock,
             kubernetes,
             changed,
             seen: 0,
-            revival: None,
             clients: 0,
         };
         let class = json!({
@@ -150,6 +172,36 @@ impl World {
         });
         world.api.make("StorageClass", class).context("no storage class")?;
         Ok(world)
+    }
+
+    /// A second operator, and the Lease between them.
+    fn compete(&mut self) {
+        let other = (Ipv4Addr::new(10, 245, 0, 2), "operator-2");
+        let (api, fabric, trace) = (self.api.clone(), self.fabric.clone(), self.trace.clone());
+        let rival = Operator::new(other, api, fabric, self.clock, trace, self.changed.clone());
+        self.rival = Some(rival);
+        let gates = self.gates.clone();
+        self.operators().for_each(|operator| operator.elect(gates.clone()));
+    }
+
+    /// Every operator that there is.
+    pub fn operators(&mut self) -> impl Iterator<Item = &mut Operator> {
+        std::iter::once(&mut self.operator).chain(self.rival.as_mut())
+    }
+
+    /// One of them.
+    pub fn operator(&mut self, nth: usize) -> &mut Operator {
+        match &mut self.rival {
+            Some(rival) if nth % 2 == 1 => rival,
+            _ => &mut self.operator,
+        }
+    }
+
+    /// The effects that they sent, one operator after the other.
+    #[must_use]
+    pub fn sent(&self) -> Vec<&'static str> {
+        let rival = self.rival.as_ref().map(|rival| rival.hook().names());
+        [self.operator.hook().names(), rival.unwrap_or_default()].concat()
     }
 
     async fn wish_for_a_cluster(&self) -> Result<()> {
@@ -261,15 +313,8 @@ impl World {
     fn turn(&mut self) -> Instant {
         let now = self.clock.now();
         let due = self.open().as_mut().and_then(|kubernetes| kubernetes.step(now));
-        self.tell_the_operator();
-        if self.operator.bury() {
-            self.revival = Some(Instant::now() + Operator::away());
-        }
-        if self.revival.is_some_and(|at| at <= Instant::now()) {
-            self.revival = None;
-            self.trace.tell("operator: starts");
-            self.operator.start(NAMESPACE, CLUSTER);
-        }
+        self.tell_the_operators();
+        self.operators().for_each(|operator| operator.tend(NAMESPACE, CLUSTER));
         let pause = due.map_or(TICK, |due| {
             let pause = Duration::try_from(due.duration_since(now)).unwrap_or(TICK);
             // Timers have milliseconds: a shorter pause would never end.
@@ -278,15 +323,8 @@ impl World {
         Instant::now() + pause
     }
 
-    /// The operator dies, and comes back after this time.
-    pub fn kill_operator(&mut self, away: Duration) {
-        self.trace.tell("operator: killed");
-        self.operator.kill();
-        self.revival = Some(Instant::now() + away);
-    }
-
-    /// Watches: what the operator owns has changed.
-    fn tell_the_operator(&mut self) {
+    /// Watches: what the operators own has changed.
+    fn tell_the_operators(&mut self) {
         let version = self.api.version();
         if version == self.seen {
             return;
@@ -294,8 +332,8 @@ impl World {
         let changes = self.api.changes_since(self.seen).unwrap_or_default();
         self.seen = version;
         let is_watched = |kind: &str| matches!(kind, "CodisCluster" | "StatefulSet" | "Deployment" | "Service");
-        if changes.iter().any(|change| is_watched(change.kind())) {
-            self.operator.wake();
+        if self.deafness == 0 && changes.iter().any(|change| is_watched(change.kind())) {
+            self.operators().for_each(|operator| operator.wake());
         }
     }
 
@@ -305,7 +343,6 @@ impl World {
             let next = self.turn().min(until);
             tokio::select! {
                 biased;
-                () = self.operator.dying() => {}
                 () = self.changed.notified() => {}
                 () = tokio::time::sleep_until(next) => {}
             }

@@ -264,7 +264,8 @@ impl Tasks {
         inner.running.push(task);
     }
 
-    fn gate<F: Future>(&self, task: F) -> Gated<F> {
+    /// A task that makes no step while they are frozen, nor once they were killed.
+    pub fn gate<F: Future>(&self, task: F) -> Gated<F> {
         Gated {
             tasks: self.clone(),
             task: Box::pin(task),
@@ -277,7 +278,7 @@ impl Tasks {
 }
 
 /// A task that makes no step while its process is frozen.
-struct Gated<F> {
+pub struct Gated<F> {
     tasks: Tasks,
     task: Pin<Box<F>>,
 }

@@ -52,6 +52,8 @@ impl Stage {
             on_volumes: false,
             groups: 0,
             replicas: 0,
+            rivals: false,
+            skew: 0,
             bug: None,
         };
         let world = World::empty(plan)?;

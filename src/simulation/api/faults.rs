@@ -7,6 +7,8 @@ use super::{ApiServer, answer::Refusal, request::Request};
 /// A request, in short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
+    /// In whose name it is asked.
+    pub who: &'static str,
     /// Like `list`, `get`, `watch`, `create`, `update`, `patch`, `apply`, `delete`.
     pub verb: &'static str,
     /// Like `Pod`.
@@ -24,6 +26,8 @@ pub struct Asked {
 pub enum Fault {
     /// It is refused with this status, and nothing is done.
     Refuse(u16),
+    /// It never arrives: the connection breaks, and nothing is done.
+    Break,
     /// It is done, but the connection breaks before the answer is there.
     LoseReply,
     /// A list or a get is answered from the state of so many resource versions ago, as far as that is remembered.
@@ -50,7 +54,7 @@ impl ApiServer {
     pub(super) fn fate(&self, request: &Request) -> Option<Fault> {
         let mut faults = self.faults();
         let faults = faults.as_mut()?;
-        faults(&request.in_short())
+        faults(&request.in_short(self.1))
     }
 }
 

@@ -43,9 +43,9 @@ use serde_json::Value;
 use store::Store;
 pub(in crate::simulation) use store::seconds;
 
-/// The server. Cheap to clone: all clones are the same one.
+/// The server. Cheap to clone: all clones are the same one; each knows in whose name it asks.
 #[derive(Clone)]
-pub struct ApiServer(Arc<Inner>);
+pub struct ApiServer(Arc<Inner>, &'static str);
 
 struct Inner {
     store: Mutex<Store>,
@@ -60,13 +60,19 @@ impl ApiServer {
         let store = Mutex::new(Store::new(now()));
         let now = Box::new(now);
         let faults = Mutex::new(None);
-        Self(Arc::new(Inner { store, faults, now }))
+        Self(Arc::new(Inner { store, faults, now }), "somebody")
     }
 
     /// A client of it.
     #[must_use]
     pub fn client(&self) -> kube::Client {
         kube::Client::new(self.clone(), "default")
+    }
+
+    /// A client of it that asks in somebody's name: faults can be for some only.
+    #[must_use]
+    pub fn client_of(&self, who: &'static str) -> kube::Client {
+        kube::Client::new(Self(self.0.clone(), who), "default")
     }
 
     /// The kinds that it serves.
@@ -128,6 +134,7 @@ impl ApiServer {
         let fate = self.fate(&request);
         match fate {
             Some(Fault::Refuse(code)) => return Ok(answer::response(Err(Refusal::trouble(code)))),
+            Some(Fault::Break) => return Err(faults::broken()),
             Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
             _ => {}
         }

@@ -32,6 +32,8 @@ pub(super) struct Store {
     pub(super) epoch: u64,
     /// Objects as lists have them.
     written: BTreeMap<Key, (Arc<Value>, String)>,
+    /// Objects as they are answered alone.
+    alone: BTreeMap<Key, (Arc<Value>, String)>,
     uids: u64,
     addresses: u32,
     node_ports: u16,
@@ -47,6 +49,7 @@ impl Store {
             bell: tokio::sync::watch::Sender::new(1),
             epoch: 0,
             written: BTreeMap::new(),
+            alone: BTreeMap::new(),
             uids: 0,
             addresses: 0,
             node_ports: 0,
@@ -70,9 +73,7 @@ impl Store {
 
     pub(super) fn answer(&mut self, request: &Request, now: Timestamp) -> Result<Answer, Refusal> {
         match (request.verb, request.subresource) {
-            (Verb::Get, None | Some(Subresource::Status)) => {
-                self.existing(request).map(|found| Answer::ok(Value::clone(found)))
-            }
+            (Verb::Get, None | Some(Subresource::Status)) => self.get(request),
             (Verb::List, None) => self.list(request),
             (Verb::Create, None) => self.create(request, now),
             (Verb::Update | Verb::MergePatch, None | Some(Subresource::Status)) => self.update(request, now),
@@ -85,6 +86,20 @@ impl Store {
                 request.kind.resource(),
                 subresource.map_or(String::new(), |part| format!("/{part:?}"))
             ))),
+        }
+    }
+
+    /// Written once, as lists are.
+    fn get(&mut self, request: &Request) -> Result<Answer, Refusal> {
+        let found = self.existing(request)?.clone();
+        let key = Self::key(request);
+        match self.alone.get(&key) {
+            Some((of, known)) if Arc::ptr_eq(of, &found) => Ok(Answer::written(known.clone())),
+            _ => {
+                let text = found.to_string();
+                self.alone.insert(key, (found, text.clone()));
+                Ok(Answer::written(text))
+            }
         }
     }
 
@@ -141,6 +156,7 @@ impl Store {
             Some(new) => self.objects.insert(key.clone(), new.clone()),
             None => {
                 self.written.remove(&key);
+                self.alone.remove(&key);
                 self.objects.remove(&key)
             }
         };

@@ -228,9 +228,10 @@ impl Store {
 
 impl Request {
     /// The request, in short.
-    pub(super) fn in_short(&self) -> super::Asked {
+    pub(super) fn in_short(&self, who: &'static str) -> super::Asked {
         use super::request::{Subresource, Verb};
         super::Asked {
+            who,
             verb: match self.verb {
                 Verb::Get => "get",
                 Verb::List => "list",

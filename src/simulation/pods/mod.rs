@@ -16,6 +16,7 @@ use codis_double::{
     proxy,
     simulated::{disk::Disk, redis, sentinel},
 };
+use jiff::SignedDuration;
 use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
 
@@ -34,6 +35,8 @@ struct Inner {
     fabric: Fabric,
     clock: Clock,
     seed: u64,
+    /// How far the clocks of nodes may be wrong.
+    skew: SignedDuration,
     changed: Arc<Notify>,
     state: Mutex<State>,
 }
@@ -178,12 +181,13 @@ impl Serves {
 impl Pods {
     /// No pods yet. `changed` is told when a process ends by itself.
     #[must_use]
-    pub fn new(fabric: Fabric, clock: Clock, seed: u64, changed: Arc<Notify>) -> Self {
+    pub fn new(fabric: Fabric, clock: Clock, (seed, skew): (u64, SignedDuration), changed: Arc<Notify>) -> Self {
         let state = Mutex::default();
         Self(Arc::new(Inner {
             fabric,
             clock,
             seed,
+            skew,
             changed,
             state,
         }))
@@ -208,6 +212,12 @@ impl Pods {
         lock(&self.0.state).disks.get(volume).cloned()
     }
 
+    /// Every other node's clock is ahead, the others' are behind.
+    fn skew(&self, node: &str) -> SignedDuration {
+        let is_ahead = node.bytes().last().is_some_and(|last| last % 2 == 0);
+        if is_ahead { self.0.skew } else { -self.0.skew }
+    }
+
     fn machine(&self, launch: &Launch, disk: &Disk, number: u64) -> Arc<Machine> {
         self.0.fabric.plug(launch.ip);
         Arc::new(Machine {
@@ -216,7 +226,7 @@ impl Pods {
             ip: launch.ip,
             fabric: self.0.fabric.clone(),
             clock: self.0.clock,
-            skew: jiff::SignedDuration::ZERO,
+            skew: self.skew(&launch.node),
             files: Arc::new(disk.clone()),
             tasks: Tasks::default(),
         })

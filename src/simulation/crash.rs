@@ -110,6 +110,7 @@ impl Operation {
             on_volumes: true,
             groups: if self == Self::ScaleIn { 2 } else { 1 },
             replicas: 2,
+            outside: false,
             bug: None,
         }
     }

@@ -3,6 +3,7 @@
 use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use super::{
+    coordinator::Harm,
     pods::Running,
     world::{NAMESPACE, World},
 };
@@ -41,11 +42,15 @@ pub enum Fault {
     Blind(Part, usize, Duration),
     /// The volume of a server is slow.
     SlowDisk(usize, Duration),
+    /// Something becomes of the coordinator.
+    Coordinator(Harm, Duration),
+    /// The node of a pod is cut off, and runs on.
+    CutOff(Part, usize, Duration),
 }
 
 impl Part {
     /// What is in the names of its pods.
-    const fn word(self) -> &'static str {
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Server => "-g",
             Self::Sentinel => "-sentinel-",
@@ -75,6 +80,8 @@ impl Fault {
             Self::KillOperator(..) => "operator killed",
             Self::Blind(..) => "operator blind",
             Self::SlowDisk(..) => "disk slow",
+            Self::Coordinator(harm, _) => harm.kind(),
+            Self::CutOff(..) => "node cut off",
         }
     }
 
@@ -89,7 +96,9 @@ impl Fault {
             | Self::NodeDown(_, time)
             | Self::KillOperator(time)
             | Self::Blind(_, _, time)
-            | Self::SlowDisk(_, time) => *time,
+            | Self::SlowDisk(_, time)
+            | Self::Coordinator(_, time)
+            | Self::CutOff(_, _, time) => *time,
         }
     }
 
@@ -97,14 +106,20 @@ impl Fault {
     #[must_use]
     pub fn may_lose(&self) -> bool {
         match self {
-            Self::KillOperator(_) | Self::Blind(..) => false,
+            Self::KillOperator(_) | Self::Blind(..) | Self::Coordinator(..) => false,
             Self::KillProcess(part, _)
             | Self::KillPod(part, _)
             | Self::Freeze(part, ..)
             | Self::Isolate(part, ..)
             | Self::Mute(part, ..) => *part == Part::Server,
-            Self::NodeDown(..) | Self::SlowDisk(..) => true,
+            Self::NodeDown(..) | Self::SlowDisk(..) | Self::CutOff(..) => true,
         }
+    }
+
+    /// Whether the topology is lost by it.
+    #[must_use]
+    pub fn loses_topology(&self) -> bool {
+        matches!(self, Self::Coordinator(Harm::Wiped, _))
     }
 }
 
@@ -117,7 +132,7 @@ impl Undo {
         (self.0)(world);
     }
 
-    fn by(undo: impl FnOnce(&mut World) + 'static) -> Option<Self> {
+    pub(super) fn by(undo: impl FnOnce(&mut World) + 'static) -> Option<Self> {
         Some(Self(Box::new(undo)))
     }
 }
@@ -166,6 +181,11 @@ impl World {
                 let disk = self.pods.disk(&running.volume?)?;
                 disk.set_slow(Some(Duration::from_secs(3)));
                 Undo::by(move |_| disk.set_slow(None))
+            }
+            Fault::Coordinator(harm, _) => self.harm_coordinator(fault, harm),
+            Fault::CutOff(part, nth, _) => {
+                let (_, running) = self.victim(fault, part, nth)?;
+                self.cut_off(running.node)
             }
         }
     }

@@ -8,11 +8,13 @@
 
 pub mod api;
 mod clients;
+mod coordinator;
 mod crash;
 pub mod fabric;
 mod faults;
 mod invariants;
 pub mod kube;
+mod lost;
 mod operator;
 mod pods;
 mod resolve;

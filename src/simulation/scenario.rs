@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{api::names::ANNOTATION_PROMOTE, seeded::Bug};
 
 use super::{
+    coordinator,
     faults::{Fault, Part},
     world::Plan,
 };
@@ -92,12 +93,14 @@ pub struct Scenario {
     pub on_volumes: bool,
     /// Groups at the beginning.
     pub groups: u32,
+    /// The topology is kept in etcd.
+    pub outside: bool,
     /// In the order of their times.
     pub events: Vec<Event>,
 }
 
 /// Scenarios that can be asked for by name.
-pub const NAMES: [&str; 6] = ["any", "calm", "faults", "grow", "shrink", "roll"];
+pub const NAMES: [&str; 7] = ["any", "calm", "faults", "grow", "shrink", "roll", "coordinator"];
 
 impl Scenario {
     /// The scenario of a seed; `name` narrows it.
@@ -109,6 +112,7 @@ impl Scenario {
             seed,
             on_volumes: chance.u8(..4) > 0,
             groups,
+            outside: false,
             events: Vec::new(),
         };
         let wish = match name {
@@ -142,6 +146,9 @@ impl Scenario {
                 });
             }
         }
+        let (outside, mishaps) = coordinator::drawn(seed, name);
+        scenario.outside = outside;
+        scenario.events.extend(mishaps);
         scenario.events.sort_by_key(|event| event.at);
         scenario
     }
@@ -154,8 +161,16 @@ impl Scenario {
             on_volumes: self.on_volumes,
             groups: self.groups,
             replicas: 2,
+            outside: self.outside,
             bug,
         }
+    }
+
+    /// Whether somebody wants slots to move.
+    #[must_use]
+    pub fn moves_slots(&self) -> bool {
+        let mut acts = self.events.iter().map(|event| &event.act);
+        acts.any(|act| matches!(act, Act::Wish(Wish::Groups(_))))
     }
 }
 
@@ -163,6 +178,9 @@ impl fmt::Display for Scenario {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let storage = if self.on_volumes { "volumes" } else { "emptyDir" };
         write!(formatter, "{} groups on {storage}", self.groups)?;
+        if self.outside {
+            write!(formatter, ", topology in etcd")?;
+        }
         for event in &self.events {
             let act: &dyn fmt::Debug = match &event.act {
                 Act::Wish(wish) => wish,

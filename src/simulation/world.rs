@@ -19,6 +19,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     api::{ApiServer, Fault},
     clients::{Ledger, Way},
+    coordinator::{self, Etcd},
     fabric::Fabric,
     kube::{Kubernetes, Node},
     operator::Operator,
@@ -52,6 +53,8 @@ pub struct Plan {
     pub groups: u32,
     /// Servers of a group.
     pub replicas: u32,
+    /// The topology is kept in an etcd outside of Kubernetes, not on the dashboard's volume.
+    pub outside: bool,
     /// A mistake that is built in, in tests.
     pub bug: Option<Bug>,
 }
@@ -68,6 +71,8 @@ pub struct World {
     pub pods: Pods,
     /// Its operator.
     pub operator: Operator,
+    /// Its etcd, if there is one.
+    pub etcd: Option<Etcd>,
     /// What its clients know.
     pub ledger: Ledger,
     /// What happened.
@@ -128,12 +133,14 @@ impl World {
         *kubernetes.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
         let ip = Ipv4Addr::new(10, 245, 0, 1);
         let operator = Operator::new(ip, api.clone(), fabric.clone(), clock, trace.clone());
+        let etcd = plan.outside.then(|| Etcd::new(fabric.clone(), clock));
         let world = Self {
             plan,
             api,
             fabric,
             pods,
             operator,
+            etcd,
             ledger: Ledger::default(),
             trace,
             clock,
@@ -166,12 +173,18 @@ impl World {
         if plan.on_volumes {
             server["volume"] = json!({"size": "1Gi"});
         }
+        let mut proxy = json!({"image": "codis", "replicas": 2, "sessionAuth": SESSION});
+        let mut place = json!({"coordinatorName": "filesystem", "coordinatorAddr": "builtin"});
+        if plan.outside {
+            place = json!({"coordinatorName": "etcd", "coordinatorAddr": coordinator::address()});
+            proxy["jodis"] = place.clone();
+        }
         json!({
             "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
             "metadata": {"name": CLUSTER, "namespace": NAMESPACE},
             "spec": {
-                "coordinatorName": "filesystem", "coordinatorAddr": "builtin",
-                "codisProxy": {"image": "codis", "replicas": 2, "sessionAuth": SESSION},
+                "coordinatorName": place["coordinatorName"], "coordinatorAddr": place["coordinatorAddr"],
+                "codisProxy": proxy,
                 "codisServer": server,
                 "codisDashboard": {"image": "codis", "productAuth": "product"},
                 "sentinel": {"image": "codis", "replicas": 3},

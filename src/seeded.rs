@@ -18,6 +18,8 @@ pub enum Bug {
     StaleLists,
     /// A group's pods go before its slots do.
     GroupGoesFirst,
+    /// A dashboard on a node that isn't heard is replaced without proof that it is gone: the new one breaks its lock.
+    LockBrokenWithoutProof,
 }
 
 #[cfg(test)]

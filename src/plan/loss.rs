@@ -3,7 +3,10 @@
 //! `out-of-service` (design, decision 7). A volume that went with its node is given up only while another copy serves.
 
 use super::{Decision, Desired, Step, input::Input, reason};
-use crate::domain::{Group, LostClaim, MemberPod, NodeView, Observed, StatelessPod};
+use crate::{
+    domain::{Group, LostClaim, MemberPod, NodeView, Observed, StatelessPod},
+    seeded::{self, Bug},
+};
 
 /// A node whose object has been missing for so many seconds is gone: one that was just made may not be seen yet.
 pub const GONE_AFTER: u64 = 15;
@@ -35,6 +38,19 @@ pub(super) fn remove_dead(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
 /// The same while the dashboard is away: it may be one of them.
 pub(super) fn remove(observed: &Observed) -> Option<Step> {
     let is_proven = |pod: &&MemberPod| observed.node(pod.node.as_ref()).is_some_and(is_proof);
+    // The mistake: a silent node proves nothing.
+    if seeded::has(Bug::LockBrokenWithoutProof)
+        && let Some(pod) = &observed.dashboard_pod
+        && observed
+            .node(pod.node.as_ref())
+            .is_some_and(|node| node.silent_for.is_some())
+    {
+        return Some(Step::RemovePod {
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+            why: "its node is silent".to_owned(),
+        });
+    }
     let pods = observed
         .server_pods
         .values()

@@ -112,6 +112,7 @@ impl Operation {
             replicas: 2,
             rivals: false,
             skew: 0,
+            outside: false,
             bug: None,
         }
     }

@@ -3,6 +3,7 @@
 use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use super::{
+    coordinator::Harm,
     pods::Running,
     weather::Trouble,
     world::{NAMESPACE, World},
@@ -50,6 +51,10 @@ pub enum Fault {
     Blind(Part, usize, Duration),
     /// The volume of a server is slow.
     SlowDisk(usize, Duration),
+    /// Something becomes of the coordinator.
+    Coordinator(Harm, Duration),
+    /// The node of a pod is cut off, and runs on.
+    CutOff(Part, usize, Duration),
 }
 
 impl Part {
@@ -91,6 +96,8 @@ impl Fault {
             Self::Deaf(_) => "watches silent",
             Self::Blind(..) => "operator blind",
             Self::SlowDisk(..) => "disk slow",
+            Self::Coordinator(harm, _) => harm.kind(),
+            Self::CutOff(..) => "node cut off",
         }
     }
 
@@ -109,7 +116,9 @@ impl Fault {
             | Self::Api(_, time)
             | Self::Deaf(time)
             | Self::Blind(_, _, time)
-            | Self::SlowDisk(_, time) => *time,
+            | Self::SlowDisk(_, time)
+            | Self::Coordinator(_, time)
+            | Self::CutOff(_, _, time) => *time,
         }
     }
 
@@ -122,14 +131,21 @@ impl Fault {
             | Self::CutOffOperator(..)
             | Self::Api(..)
             | Self::Deaf(_)
+            | Self::Coordinator(..)
             | Self::Blind(..) => false,
             Self::KillProcess(part, _)
             | Self::KillPod(part, _)
             | Self::Freeze(part, ..)
             | Self::Isolate(part, ..)
             | Self::Mute(part, ..) => *part == Part::Server,
-            Self::NodeDown(..) | Self::SlowDisk(..) => true,
+            Self::NodeDown(..) | Self::SlowDisk(..) | Self::CutOff(..) => true,
         }
+    }
+
+    /// Whether the topology is lost by it.
+    #[must_use]
+    pub fn loses_topology(&self) -> bool {
+        matches!(self, Self::Coordinator(Harm::Wiped, _))
     }
 }
 
@@ -189,6 +205,11 @@ impl World {
                 let disk = self.pods.disk(&running.volume?)?;
                 disk.set_slow(Some(Duration::from_secs(3)));
                 Undo::by(move |_| disk.set_slow(None))
+            }
+            Fault::Coordinator(harm, _) => self.harm_coordinator(fault, harm),
+            Fault::CutOff(part, nth, _) => {
+                let (_, running) = self.victim(fault, part, nth)?;
+                self.cut_off(running.node)
             }
             _ => self.trouble(fault),
         }

@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use codis_double::dashboard::View;
+
 use super::{
+    faults::Part,
+    lost::Lost,
     pods::Running,
     world::{CLUSTER, World},
 };
@@ -13,6 +17,7 @@ pub struct Watch {
     violations: BTreeSet<String>,
     /// The group of each slot, 0 for none, when it was looked at last.
     slots: Option<Vec<i64>>,
+    lost: Lost,
     /// What was told last of each pod.
     told: BTreeMap<String, String>,
 }
@@ -74,9 +79,9 @@ impl Watch {
     }
 
     fn one_dashboard(&mut self, world: &World) {
-        let up = world.pods_like("-dashboard-").into_iter();
-        let online = up.filter(|(_, running)| {
-            running.is_up() && running.serves.as_dashboard().is_some_and(|view| view.is_online())
+        let online = world.pods.all_that_run().into_iter().filter(|running| {
+            let view = running.serves.as_dashboard();
+            view.is_some_and(|view| view.is_online())
         });
         if online.count() > 1 {
             self.broken(world, "two dashboards hold the lock".to_owned());
@@ -85,11 +90,13 @@ impl Watch {
 
     /// A slot that had a group has one, always.
     fn slots_stay_assigned(&mut self, world: &World) {
-        let dashboards = world.pods_like("-dashboard-");
-        let Some(view) = dashboards.iter().find_map(|(_, running)| running.serves.as_dashboard()) else {
-            return;
-        };
+        let Some((number, view)) = dashboard(world) else { return };
         let Some(owners) = view.slot_owners() else { return };
+        if self.lost.is_away() {
+            self.slots = None;
+            let seen = self.lost.look(number, &owners);
+            return seen.unwrap_or_else(|what| self.broken(world, what));
+        }
         if let Some(before) = &self.slots {
             let orphaned = before
                 .iter()
@@ -101,6 +108,21 @@ impl Watch {
             }
         }
         self.slots = Some(owners);
+    }
+
+    /// The coordinator is going to be emptied. `moves`: somebody wants slots to move.
+    pub fn topology_goes(&mut self, world: &World, moves: bool) {
+        let view = dashboard(world).map(|(_, view)| view);
+        self.lost.begins(world.pods.started(), view.as_ref(), moves);
+    }
+
+    /// What must hold once all is at rest.
+    pub fn end(&mut self, world: &World) {
+        if let Some((_, view)) = dashboard(world)
+            && let Err(what) = self.lost.end(&view)
+        {
+            self.broken(world, what);
+        }
     }
 
     /// Of a group that has slots a server is always up: they are never restarted together.
@@ -123,4 +145,11 @@ impl Watch {
             .iter()
             .any(|event| event["reason"] == "GroupStartsEmpty" || event["reason"] == "StartEmpty")
     }
+}
+
+/// The dashboard that clients of its Service would find, and its container's number.
+fn dashboard(world: &World) -> Option<(u64, View)> {
+    let dashboards = world.pods_like(Part::Dashboard.word()).into_iter();
+    let mut views = dashboards.filter_map(|(_, running)| Some((running.number, running.serves.as_dashboard()?)));
+    views.next()
 }

@@ -8,12 +8,14 @@
 
 pub mod api;
 mod clients;
+mod coordinator;
 mod crash;
 pub mod fabric;
 mod faults;
 mod hands;
 mod invariants;
 pub mod kube;
+mod lost;
 mod operator;
 mod pods;
 mod resolve;

@@ -136,6 +136,7 @@ impl Play<'_> {
         self.pass(Instant::now() + BEFORE).await;
         self.world.ledger.close();
         self.quiet().await?;
+        self.watch.end(&self.world);
         self.read_back().await
     }
 
@@ -195,6 +196,9 @@ impl Play<'_> {
                 if fault.may_lose() {
                     let first = now.checked_sub(LAG).unwrap_or(now);
                     self.windows.push((first, end + UNTIL_FENCED));
+                }
+                if fault.loses_topology() {
+                    self.watch.topology_goes(&self.world, self.scenario.moves_slots());
                 }
                 Ok(self.world.inject(fault).map(|undo| (end, undo)))
             }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{api::names::ANNOTATION_PROMOTE, seeded::Bug};
 
 use super::{
+    coordinator,
     faults::{Fault, Part},
     hands::Hand,
     weather::Trouble,
@@ -100,12 +101,24 @@ pub struct Scenario {
     pub rivals: bool,
     /// How far clocks may differ, in seconds.
     pub skew: i64,
+    /// The topology is kept in etcd.
+    pub outside: bool,
     /// In the order of their times.
     pub events: Vec<Event>,
 }
 
 /// Scenarios that can be asked for by name.
-pub const NAMES: [&str; 8] = ["any", "calm", "faults", "grow", "shrink", "roll", "rivals", "hands"];
+pub const NAMES: [&str; 9] = [
+    "any",
+    "calm",
+    "faults",
+    "grow",
+    "shrink",
+    "roll",
+    "rivals",
+    "hands",
+    "coordinator",
+];
 
 impl Scenario {
     /// The scenario of a seed; `name` narrows it.
@@ -119,6 +132,7 @@ impl Scenario {
             groups,
             rivals: name == "rivals" || chance.u8(..4) == 0,
             skew: if chance.bool() { chance.i64(-600..600) } else { 0 },
+            outside: false,
             events: Vec::new(),
         };
         let wish = match name {
@@ -156,6 +170,9 @@ impl Scenario {
                 });
             }
         }
+        let (outside, mishaps) = coordinator::drawn(seed, name);
+        scenario.outside = outside;
+        scenario.events.extend(mishaps);
         scenario.events.sort_by_key(|event| event.at);
         scenario
     }
@@ -170,8 +187,16 @@ impl Scenario {
             replicas: 2,
             rivals: self.rivals,
             skew: self.skew,
+            outside: self.outside,
             bug,
         }
+    }
+
+    /// Whether somebody wants slots to move.
+    #[must_use]
+    pub fn moves_slots(&self) -> bool {
+        let mut acts = self.events.iter().map(|event| &event.act);
+        acts.any(|act| matches!(act, Act::Wish(Wish::Groups(_))))
     }
 }
 
@@ -184,6 +209,9 @@ impl fmt::Display for Scenario {
         }
         if self.skew != 0 {
             write!(formatter, ", clocks {} s off", self.skew)?;
+        }
+        if self.outside {
+            write!(formatter, ", topology in etcd")?;
         }
         for event in &self.events {
             let act: &dyn fmt::Debug = match &event.act {

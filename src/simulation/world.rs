@@ -19,6 +19,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     api::{ApiServer, Fault},
     clients::{Ledger, Way},
+    coordinator::{self, Etcd},
     fabric::Fabric,
     kube::{Kubernetes, Node},
     operator::{Gates, Operator},
@@ -57,6 +58,8 @@ pub struct Plan {
     pub rivals: bool,
     /// How far clocks may differ, in seconds: those of the nodes, and the operators'.
     pub skew: i64,
+    /// The topology is kept in an etcd outside of Kubernetes, not on the dashboard's volume.
+    pub outside: bool,
     /// A mistake that is built in, in tests.
     pub bug: Option<Bug>,
 }
@@ -81,6 +84,8 @@ pub struct World {
     pub weather: Weather,
     /// How many hold their watches up at present.
     pub deafness: u32,
+    /// Its etcd, if there is one.
+    pub etcd: Option<Etcd>,
     /// What its clients know.
     pub ledger: Ledger,
     /// What happened.
@@ -147,6 +152,7 @@ impl World {
         let me = (Ipv4Addr::new(10, 245, 0, 1), "operator");
         let own = Clock::starting_at(start.checked_sub(skew)?);
         let operator = Operator::new(me, api.clone(), fabric.clone(), own, trace.clone(), changed.clone());
+        let etcd = plan.outside.then(|| Etcd::new(fabric.clone(), clock));
         let world = Self {
             plan,
             api,
@@ -157,6 +163,7 @@ impl World {
             gates: Gates::default(),
             weather,
             deafness: 0,
+            etcd,
             ledger: Ledger::default(),
             trace,
             clock,
@@ -218,12 +225,18 @@ impl World {
         if plan.on_volumes {
             server["volume"] = json!({"size": "1Gi"});
         }
+        let mut proxy = json!({"image": "codis", "replicas": 2, "sessionAuth": SESSION});
+        let mut place = json!({"coordinatorName": "filesystem", "coordinatorAddr": "builtin"});
+        if plan.outside {
+            place = json!({"coordinatorName": "etcd", "coordinatorAddr": coordinator::address()});
+            proxy["jodis"] = place.clone();
+        }
         json!({
             "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
             "metadata": {"name": CLUSTER, "namespace": NAMESPACE},
             "spec": {
-                "coordinatorName": "filesystem", "coordinatorAddr": "builtin",
-                "codisProxy": {"image": "codis", "replicas": 2, "sessionAuth": SESSION},
+                "coordinatorName": place["coordinatorName"], "coordinatorAddr": place["coordinatorAddr"],
+                "codisProxy": proxy,
                 "codisServer": server,
                 "codisDashboard": {"image": "codis", "productAuth": "product"},
                 "sentinel": {"image": "codis", "replicas": 3},

@@ -54,6 +54,7 @@ impl Stage {
             replicas: 0,
             rivals: false,
             skew: 0,
+            outside: false,
             bug: None,
         };
         let world = World::empty(plan)?;

@@ -47,6 +47,8 @@ struct State {
     machines: BTreeMap<Ipv4Addr, Machine>,
     /// Nothing gets from the first to the second.
     cuts: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
+    /// Machines that reach each other and nobody else.
+    islands: Vec<BTreeSet<Ipv4Addr>>,
     lines: Vec<Line>,
     next_port: u16,
 }
@@ -64,6 +66,7 @@ impl Fabric {
             chance: fastrand::Rng::with_seed(seed),
             machines: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            islands: Vec::new(),
             lines: Vec::new(),
             next_port: 30_000,
         };
@@ -103,8 +106,25 @@ impl Fabric {
             state.cuts.remove(&(from, to));
         }
         state.lines.retain(|line| !line.is_over());
+        let cut = state.is_cut(from, to);
         for line in &state.lines {
             line.hold(from, to, cut);
+        }
+    }
+
+    /// Cuts machines off from all others, from those too that come later; or joins them again.
+    pub fn isolate(&self, island: &BTreeSet<Ipv4Addr>, cut: bool) {
+        let mut state = self.state();
+        if cut {
+            state.islands.push(island.clone());
+        } else if let Some(index) = state.islands.iter().position(|known| known == island) {
+            state.islands.remove(index);
+        }
+        state.lines.retain(|line| !line.is_over());
+        for line in &state.lines {
+            let (one, other) = line.ends();
+            line.hold(one, other, state.is_cut(one, other));
+            line.hold(other, one, state.is_cut(other, one));
         }
     }
 
@@ -177,9 +197,13 @@ impl Fabric {
 }
 
 impl State {
+    fn is_cut(&self, from: Ipv4Addr, to: Ipv4Addr) -> bool {
+        let mut islands = self.islands.iter();
+        self.cuts.contains(&(from, to)) || islands.any(|island| island.contains(&from) != island.contains(&to))
+    }
+
     fn meet(&mut self, from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Option<io::Result<Socket>> {
-        let is_cut = |one, other| self.cuts.contains(&(one, other));
-        if is_cut(from, to) || is_cut(to, from) || !self.machines.contains_key(&from) {
+        if self.is_cut(from, to) || self.is_cut(to, from) || !self.machines.contains_key(&from) {
             return None;
         }
         let listener = self.machines.get(&to)?.listeners.get(&port);

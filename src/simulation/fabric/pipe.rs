@@ -39,6 +39,11 @@ impl Line {
         self.ends.0 == ip || self.ends.1 == ip
     }
 
+    /// From where to where.
+    pub(super) fn ends(&self) -> (Ipv4Addr, Ipv4Addr) {
+        self.ends
+    }
+
     pub(super) fn is_over(&self) -> bool {
         let is_over = |way: &Shared| way.lock().is_closed;
         is_over(&self.there) && is_over(&self.back)

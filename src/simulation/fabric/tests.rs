@@ -96,3 +96,25 @@ async fn a_machine_that_lost_its_address_says_not_even_goodbye() {
     drop(theirs);
     assert_eq!(hears(&mut ours, 60 * SOON).await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_island_reaches_nobody_outside_of_it_whenever_they_came() {
+    const C: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+    let fabric = fabric();
+    let mut listener = fabric.listen(B, 80).unwrap();
+    let (mut ours, mut theirs) = pair(&fabric, &mut listener).await;
+    let island = BTreeSet::from([A]);
+    fabric.isolate(&island, true);
+    ours.stream.write_all(b"late").await.unwrap();
+    assert_eq!(hears(&mut theirs, SOON).await, None);
+    fabric.plug(C);
+    let _port = fabric.listen(C, 80).unwrap();
+    let mut newcomer = fabric.connect(A, "10.0.0.3:80");
+    assert!(tokio::time::timeout(SOON, &mut newcomer).await.is_err());
+    fabric.connect(C, "b:80").await.unwrap();
+    fabric.cut(A, B, true);
+    fabric.isolate(&island, false);
+    assert_eq!(hears(&mut theirs, SOON).await, None, "another cut lasts");
+    fabric.cut(A, B, false);
+    assert_eq!(hears(&mut theirs, SOON).await.unwrap(), b"late");
+}

@@ -45,6 +45,8 @@ struct Inner {
 struct State {
     disks: BTreeMap<String, Disk>,
     running: BTreeMap<(String, String), Running>,
+    /// Those whose pod was replaced while they ran: their node isn't heard.
+    replaced: Vec<Running>,
     started: u64,
 }
 
@@ -64,8 +66,8 @@ pub struct Running {
     /// The last word of its command, without its folder: which script it is.
     pub script: String,
     exit: Arc<Mutex<Option<Exit>>>,
-    /// Tells this container from others of the same pod.
-    number: u64,
+    /// Tells this container from others, also of the same pod: later ones have greater numbers.
+    pub number: u64,
 }
 
 /// What a process offers, for those who look inside.
@@ -199,6 +201,20 @@ impl Pods {
         lock(&self.0.state).running.clone()
     }
 
+    /// The containers that run, also those of pods that exist no more.
+    #[must_use]
+    pub fn all_that_run(&self) -> Vec<Running> {
+        let state = lock(&self.0.state);
+        let all = state.running.values().chain(&state.replaced);
+        all.filter(|running| running.is_up()).cloned().collect()
+    }
+
+    /// The number of the container that was started last.
+    #[must_use]
+    pub fn started(&self) -> u64 {
+        lock(&self.0.state).started
+    }
+
     /// What was last started in a pod.
     #[must_use]
     pub fn get(&self, namespace: &str, pod: &str) -> Option<Running> {
@@ -274,7 +290,12 @@ impl Runtime for Pods {
             // Whatever else the process began ends with it.
             tasks.kill();
         });
-        lock(&self.0.state).running.insert(key.clone(), running.clone());
+        {
+            let mut state = lock(&self.0.state);
+            state.replaced.retain(Running::is_up);
+            let before = state.running.insert(key.clone(), running.clone());
+            state.replaced.extend(before.filter(Running::is_up));
+        }
         let pods = self.clone();
         Box::new(Container { pods, key, running })
     }

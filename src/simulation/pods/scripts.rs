@@ -1,7 +1,5 @@
 //! The pods' start scripts (`src/build/scripts`), told again: there is no shell in here. They decide what the scripts decide,
 //! with the same files; `e2e` runs the real ones.
-//!
-//! Left out: products on etcd and zookeeper (a simulated dashboard keeps its topology on its volume).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,11 +10,13 @@ use codis_double::{
     proxy,
     redis::Connection,
     simulated::{disk::Disk, redis, sentinel},
+    store::Coordinator,
 };
 use tokio::time::sleep;
 
 use super::Serves;
 use crate::{
+    build::OWNED_ELSEWHERE,
     seeded::{self, Bug},
     simulation::kube::{Exit, Launch},
 };
@@ -25,6 +25,8 @@ use crate::{
 const GATE_TRIES: u32 = 8;
 /// How long a server may take to tell who it is.
 const ASK: Duration = Duration::from_secs(2);
+/// A dashboard has been here that began with a product of ours.
+const PRODUCT_OURS: &str = "/data/product-ours";
 
 fn ended(code: i32, message: String) -> Exit {
     Exit { code, message }
@@ -171,10 +173,14 @@ impl Pod {
             Ok(config) => config,
             Err(error) => return ended(1, format!("{error:#}")),
         };
+        let remove_lock = match self.may_break_the_lock(&config).await {
+            Ok(may) => may,
+            Err(why) => return ended(1, why),
+        };
         let options = dashboard::Options {
             config,
             host_admin: Some(self.secret("lock-address").trim().to_owned()),
-            remove_lock: true,
+            remove_lock,
             ..Default::default()
         };
         match dashboard::start(options).await {
@@ -184,6 +190,42 @@ impl Pod {
                 gave_up(handle.wait().await)
             }
         }
+    }
+
+    /// Whether the product's lock is one of our own that was left; why the dashboard mustn't start, if so.
+    async fn may_break_the_lock(&self, config: &DashboardConfig) -> Result<bool, String> {
+        let (name, addr) = (&config.coordinator_name, &config.coordinator_addr);
+        if name == "filesystem" {
+            return Ok(true);
+        }
+        let product = &config.product_name;
+        let cant = |call: &str| {
+            format!(
+                "the {name} {addr} can't be read (codis-admin {call}), so nobody knows whose the product {product} is"
+            )
+        };
+        let elsewhere = format!("{OWNED_ELSEWHERE}the product {product} on the {name} {addr}");
+        let coordinator = Coordinator::open(name, addr, "").map_err(|error| error.to_string())?;
+        let products = coordinator.products().await;
+        let products = products.map_err(|_| cant("--dashboard-list"))?;
+        let holder = products.into_iter().find(|(known, _)| known == product);
+        let unlock = match holder.and_then(|(_, holder)| holder) {
+            None => false,
+            Some(holder) if holder == self.secret("lock-address").trim() => true,
+            Some(holder) => return Err(format!("{elsewhere} is held by the dashboard {holder}")),
+        };
+        let began_as_ours = self.disk.read(PRODUCT_OURS).is_ok_and(|file| file.is_some());
+        if self.secret("product-claimed").is_empty() && !(unlock && began_as_ours) {
+            let store = coordinator.product(product);
+            let groups = store.groups().await.map_err(|_| cant("--config-dump"))?;
+            let proxies = store.proxies().await.map_err(|_| cant("--config-dump"))?;
+            if !groups.is_empty() || !proxies.is_empty() {
+                return Err(format!("{elsewhere} has content, and isn't marked as this cluster's"));
+            }
+        }
+        let noted = self.disk.write(PRODUCT_OURS, b"");
+        noted.map_err(|error| error.to_string())?;
+        Ok(unlock)
     }
 
     async fn proxy(self) -> Exit {

@@ -1,4 +1,5 @@
-//! Redis servers and sentinels that exist in memory only, for a simulation that decides time, network, disks and deaths.
+//! Redis servers, sentinels and a coordinator that exist in memory only, for a simulation that decides time, network,
+//! disks and deaths.
 //!
 //! They run on the machine of [`crate::host`] as tasks of a process, so that they can be killed and frozen. Nothing is
 //! drawn by lot: whatever a real one draws comes from a hash of the host's name and of how often its disk was opened.
@@ -6,6 +7,7 @@
 
 mod clients;
 mod conf;
+pub mod coordinator;
 pub mod disk;
 mod process;
 pub mod redis;

@@ -2,6 +2,7 @@
 
 mod etcd;
 mod filesystem;
+mod outside;
 mod zookeeper;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::http::{Refusal, pretty};
 use crate::wire::{Group, Proxy, Sentinel, SlotMapping, Topom};
 use etcd::Etcd;
 use filesystem::Filesystem;
+use outside::Outside;
 use zookeeper::Zookeeper;
 
 /// The session of everything but jodis with zookeeper (§10).
@@ -37,6 +39,7 @@ enum Medium {
     Filesystem(Filesystem),
     Etcd(Etcd),
     Zookeeper(Zookeeper),
+    Outside(Outside),
 }
 
 impl Coordinator {
@@ -50,7 +53,7 @@ impl Coordinator {
         let medium = match name {
             "fs" | "filesystem" => Medium::Filesystem(Filesystem::new(addr)),
             // The clients of the others open their own sockets.
-            _ if host::current().is_some() => bail!("coordinator {name} on a made-up host"),
+            "etcd" | "zk" | "zookeeper" if host::current().is_some() => Medium::Outside(Outside::new(addr)),
             "etcd" => Medium::Etcd(Etcd::new(addr, auth)?),
             "zk" | "zookeeper" => Medium::Zookeeper(Zookeeper::new(addr, auth, session)?),
             other => bail!("invalid coordinator name = {other}"),
@@ -84,6 +87,7 @@ impl Coordinator {
             Medium::Filesystem(_) => Err(std::io::ErrorKind::Unsupported.into()),
             Medium::Etcd(medium) => medium.lend(path, text, lifetime).await,
             Medium::Zookeeper(medium) => medium.lend(path, text).await,
+            Medium::Outside(medium) => medium.lend(path, text, lifetime).await,
         }
     }
 
@@ -93,6 +97,7 @@ impl Coordinator {
             Medium::Filesystem(_) => {}
             Medium::Etcd(medium) => medium.renew(path, lifetime).await,
             Medium::Zookeeper(medium) => medium.watch(path).await,
+            Medium::Outside(medium) => medium.renew(path, lifetime).await,
         }
     }
 
@@ -102,6 +107,7 @@ impl Coordinator {
             Medium::Filesystem(medium) => medium.remove(path),
             Medium::Etcd(medium) => medium.remove(path).await,
             Medium::Zookeeper(medium) => medium.remove(path).await,
+            Medium::Outside(medium) => medium.remove(path).await,
         }
     }
 
@@ -111,6 +117,7 @@ impl Coordinator {
             Medium::Filesystem(medium) => medium.names(ROOT)?,
             Medium::Etcd(medium) => medium.names(ROOT).await?,
             Medium::Zookeeper(medium) => medium.names(ROOT).await?,
+            Medium::Outside(medium) => medium.names(ROOT).await?,
         };
         let mut found = Vec::new();
         for name in names {
@@ -165,6 +172,7 @@ impl Store {
             Medium::Filesystem(medium) => medium.write(&path, &text),
             Medium::Etcd(medium) => medium.write(&path, &text).await,
             Medium::Zookeeper(medium) => medium.write(&path, &text).await,
+            Medium::Outside(medium) => medium.write(&path, &text).await,
         })
     }
 
@@ -178,6 +186,7 @@ impl Store {
             Medium::Filesystem(medium) => medium.read(&path),
             Medium::Etcd(medium) => medium.read(&path).await,
             Medium::Zookeeper(medium) => medium.read(&path).await,
+            Medium::Outside(medium) => medium.read(&path).await,
         }?;
         Ok(text.map(|text| serde_json::from_slice(&text)).transpose()?)
     }
@@ -188,6 +197,7 @@ impl Store {
             Medium::Filesystem(medium) => medium.read_all(&path),
             Medium::Etcd(medium) => medium.read_all(&path).await,
             Medium::Zookeeper(medium) => medium.read_all(&path).await,
+            Medium::Outside(medium) => medium.read_all(&path).await,
         }?;
         texts.iter().map(|text| Ok(serde_json::from_slice(text)?)).collect()
     }
@@ -199,6 +209,7 @@ impl Store {
             Medium::Filesystem(medium) => medium.create(&path, &text),
             Medium::Etcd(medium) => medium.create(&path, &text).await,
             Medium::Zookeeper(medium) => medium.create(&path, &text).await,
+            Medium::Outside(medium) => medium.create(&path, &text).await,
         }
     }
 

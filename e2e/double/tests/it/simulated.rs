@@ -2,6 +2,7 @@
 
 mod machines;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use codis_double::config::{DashboardConfig, ProxyConfig};
 use codis_double::host::{self, Host};
 use codis_double::redis::Connection;
 use codis_double::rpc::Rpc;
+use codis_double::simulated::coordinator::{self, Nodes};
 use codis_double::store::Coordinator;
 use codis_double::timings::Timings;
 use codis_double::{dashboard, fe, proxy};
@@ -18,6 +20,7 @@ use super::support::say;
 use machines::{Machine, World, redis};
 
 const DASHBOARD: &str = "10.0.0.1:18080";
+const ETCD: &str = "10.0.0.5:2379";
 const PROXIES: [&str; 2] = ["10.0.0.2", "10.0.0.3"];
 const SERVERS: [&str; 2] = ["10.0.1.1", "10.0.1.2"];
 /// The credential of product demo.
@@ -187,12 +190,109 @@ fn the_same_happens_twice() {
 async fn a_made_up_host_knows_its_own_names_and_opens_no_real_socket() {
     let asked = async {
         let unknown = Connection::open("nowhere:1", "", Duration::from_secs(1)).await.err();
-        let etcd = Coordinator::open("etcd", "127.0.0.1:2379", "").err();
-        (unknown.map(|error| error.0), etcd.map(|error| error.to_string()))
+        let etcd = Coordinator::open("etcd", ETCD, "").unwrap();
+        (
+            unknown.map(|error| error.0),
+            etcd.products().await.map_err(|error| error.kind()),
+        )
     };
     let (unknown, etcd) = Machine::new(&World::new(), "10.0.0.9").run(asked).await;
     assert_eq!(unknown, Some("dial tcp: lookup nowhere: no such host".into()));
-    assert_eq!(etcd, Some("coordinator etcd on a made-up host".into()));
+    assert_eq!(etcd, Err(ErrorKind::ConnectionRefused));
+}
+
+/// A coordinator outside of all dashboards.
+fn start_coordinator(world: &Arc<World>, nodes: &Nodes) -> Arc<Machine> {
+    let (machine, nodes) = (Machine::new(world, "10.0.0.5"), nodes.clone());
+    host::within(machine.clone(), async move { coordinator::serve(nodes, ETCD).await });
+    machine
+}
+
+async fn start_dashboard_outside(machine: &Arc<Machine>, addr: &str, remove_lock: bool) -> dashboard::Handle {
+    let config = DashboardConfig {
+        coordinator_name: "etcd".into(),
+        coordinator_addr: ETCD.into(),
+        admin_addr: addr.into(),
+        product_name: "demo".into(),
+        ..Default::default()
+    };
+    let options = dashboard::Options {
+        config,
+        remove_lock,
+        ..Default::default()
+    };
+    machine.run(dashboard::start(options)).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_outside_keeps_a_dashboard_on_another_machine_out_until_it_is_broken() {
+    let (world, nodes) = (World::new(), Nodes::default());
+    start_coordinator(&world, &nodes);
+    let (one, other) = (Machine::new(&world, "10.0.0.1"), Machine::new(&world, "10.0.0.2"));
+    let holder = start_dashboard_outside(&one, DASHBOARD, false).await;
+    sleep(1).await;
+    assert!(holder.view.is_online());
+    let waiting = start_dashboard_outside(&other, "10.0.0.2:18080", false).await;
+    assert!(waiting.wait().await.is_err(), "the lock is taken");
+    let second = start_dashboard_outside(&other.again(), "10.0.0.2:18081", true).await;
+    sleep(1).await;
+    assert!(
+        holder.view.is_online() && second.view.is_online(),
+        "nobody is safe from --remove-lock"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_coordinator_outside_has_outlives_its_process() {
+    let (world, nodes) = (World::new(), Nodes::default());
+    let process = start_coordinator(&world, &nodes);
+    let dashboard = start_dashboard_outside(&Machine::new(&world, "10.0.0.1"), DASHBOARD, false).await;
+    let operator = Machine::new(&world, "10.0.0.9");
+    let create = |gid: i64| {
+        let path = format!("/api/topom/group/create/{X}/{gid}");
+        operator.run(async move { Rpc::new(&Timings::default()).put(DASHBOARD, &path).await })
+    };
+    sleep(1).await;
+    create(1).await.unwrap();
+    process.tasks().kill();
+    sleep(1).await;
+    assert_eq!(
+        create(2).await.unwrap_err().0,
+        "[Remote Error] store: create group-[2] failed"
+    );
+    start_coordinator(&world, &nodes);
+    sleep(1).await;
+    create(3).await.unwrap();
+    assert_eq!(nodes.names("/codis3/demo/group"), ["group-0001", "group-0003"]);
+    nodes.wipe();
+    create(4).await.unwrap();
+    assert_eq!(
+        nodes.names("/codis3/demo"),
+        ["group"],
+        "the lock is gone, and nobody noticed"
+    );
+    assert!(dashboard.view.is_online());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_of_a_slow_coordinator_is_done_although_nobody_waits_for_it() {
+    let (world, nodes) = (World::new(), Nodes::default());
+    start_coordinator(&world, &nodes);
+    nodes.set_slow(Some(Duration::from_secs(6)));
+    let lend = async {
+        let coordinator = Coordinator::open("etcd", ETCD, "").unwrap();
+        let lent = coordinator
+            .lend("/jodis/demo/one", b"here", Duration::from_secs(20))
+            .await;
+        lent.map_err(|error| error.kind())
+    };
+    let lent = Machine::new(&world, "10.0.0.9").run(lend).await;
+    assert_eq!(lent, Err(ErrorKind::TimedOut));
+    assert_eq!(nodes.read("/jodis/demo/one"), None);
+    sleep(2).await;
+    assert_eq!(nodes.read("/jodis/demo/one"), Some("here".into()));
+    sleep(20).await;
+    assert_eq!(nodes.read("/jodis/demo/one"), None, "nobody renewed it");
 }
 
 #[tokio::test(start_paused = true)]

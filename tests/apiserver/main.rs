@@ -5,6 +5,7 @@
 
 mod apply;
 mod budgets;
+mod crashes;
 mod crd;
 #[path = "../support/dashboard.rs"]
 mod dashboard;

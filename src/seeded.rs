@@ -18,6 +18,8 @@ pub enum Bug {
     StaleLists,
     /// A group's pods go before its slots do.
     GroupGoesFirst,
+    /// Clusters are deleted when their specs are gone.
+    PruneOnEmpty,
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ impl World {
             "image": "codis", "replicas": plan.groups * plan.replicas, "groupReplicas": plan.replicas,
         });
         if plan.on_volumes {
-            server["volume"] = json!({"size": "1Gi"});
+            server["requests"] = json!({"storage": "1Gi"});
         }
         json!({
             "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",

@@ -117,7 +117,8 @@ impl Undo {
         (self.0)(world);
     }
 
-    fn by(undo: impl FnOnce(&mut World) + 'static) -> Option<Self> {
+    /// What undoes it.
+    pub(super) fn by(undo: impl FnOnce(&mut World) + 'static) -> Option<Self> {
         Some(Self(Box::new(undo)))
     }
 }

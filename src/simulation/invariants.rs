@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    from_git::Eye,
     pods::Running,
     world::{CLUSTER, World},
 };
@@ -15,6 +16,8 @@ pub struct Watch {
     slots: Option<Vec<i64>>,
     /// What was told last of each pod.
     told: BTreeMap<String, String>,
+    /// Of what comes from Git.
+    git: Eye,
 }
 
 impl Watch {
@@ -29,6 +32,9 @@ impl Watch {
         self.tell(world);
         if calm {
             self.groups_are_served(world);
+        }
+        if let Some(what) = self.git.look(world) {
+            self.broken(world, what);
         }
         self.one_dashboard(world);
         self.slots_stay_assigned(world);
@@ -59,6 +65,7 @@ impl Watch {
             "status".to_owned(),
             world.ready().err().unwrap_or_else(|| "Ready".to_owned()),
         );
+        now.extend(world.told_by_the_source().map(|told| ("source".to_owned(), told)));
         for (name, line) in &now {
             if self.told.get(name) != Some(line) {
                 world.trace.tell(format!("{name}: {line}"));

@@ -11,6 +11,8 @@ mod clients;
 mod crash;
 pub mod fabric;
 mod faults;
+mod from_git;
+mod git;
 mod invariants;
 pub mod kube;
 mod operator;

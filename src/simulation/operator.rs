@@ -18,15 +18,19 @@ use kube::{
         watcher,
     },
 };
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{
+    sync::Notify,
+    task::{JoinHandle, JoinSet},
+};
 
-use super::{api::ApiServer, fabric::Fabric, trace::Trace};
+use super::{api::ApiServer, fabric::Fabric, git::Repository, trace::Trace};
 use crate::{
     api::CodisCluster,
     cluster::{Cluster, WriteGate},
     codis::{Link, Network, Stream},
     controller::{Context, Error, Requeue, reconcile},
     domain::Address,
+    gitops::{self, git::Git},
     telemetry::{Clock, Effects, Metrics},
 };
 
@@ -141,6 +145,8 @@ pub struct Operator {
     dead: Arc<Notify>,
     running: Option<JoinHandle<()>>,
     deaths: usize,
+    /// Where its one Git source is, if it serves any.
+    pub git: Option<Repository>,
 }
 
 impl Operator {
@@ -159,6 +165,7 @@ impl Operator {
             dead: Arc::default(),
             running: None,
             deaths: 0,
+            git: None,
         }
     }
 
@@ -195,7 +202,15 @@ impl Operator {
         let context = self.context();
         let (key, wake) = ((namespace.to_owned(), name.to_owned()), self.wake.clone());
         let trace = self.trace.clone();
-        self.running = Some(tokio::spawn(async move { work(&context, &key, &wake, &trace).await }));
+        let sources = self.git.clone().map(|git| sources(&context, git, self.clock));
+        self.running = Some(tokio::spawn(async move {
+            // Both are one process: they end together.
+            let mut beside = JoinSet::new();
+            if let Some(sources) = sources {
+                beside.spawn(sources);
+            }
+            work(&context, &key, &wake, &trace).await;
+        }));
     }
 
     /// Starts its process for every cluster that there is: woken by its own watches, as in production.
@@ -252,6 +267,19 @@ impl Operator {
     #[must_use]
     pub fn away() -> Duration {
         RESTART
+    }
+}
+
+/// What it does for Git sources, as in production.
+fn sources(context: &Context, git: Repository, clock: Clock) -> impl Future<Output = ()> + Send + use<> {
+    let (door, metrics, git) = (
+        context.cluster.clone(),
+        context.metrics.clone(),
+        Git::over(Arc::new(git)),
+    );
+    async move {
+        // It fails only where there is a folder to watch.
+        let _ = gitops::serve(door, metrics, git, clock, None, std::future::pending()).await;
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{api::names::ANNOTATION_PROMOTE, seeded::Bug};
 
 use super::{
     faults::{Fault, Part},
+    from_git::Deed,
     world::Plan,
 };
 
@@ -27,6 +28,8 @@ pub enum Act {
     Wish(Wish),
     /// Something breaks.
     Fault(Fault),
+    /// Something is done to the repository, or happens to it.
+    Git(Deed),
 }
 
 /// A change of the wish.
@@ -92,23 +95,32 @@ pub struct Scenario {
     pub on_volumes: bool,
     /// Groups at the beginning.
     pub groups: u32,
+    /// The cluster comes from a Git repository.
+    pub from_git: bool,
     /// In the order of their times.
     pub events: Vec<Event>,
 }
 
+/// Of so many scenarios that aren't narrowed one has a repository.
+const GIT_AMONG: u64 = 16;
+
 /// Scenarios that can be asked for by name.
-pub const NAMES: [&str; 6] = ["any", "calm", "faults", "grow", "shrink", "roll"];
+pub const NAMES: [&str; 7] = ["any", "calm", "faults", "grow", "shrink", "roll", "git"];
 
 impl Scenario {
     /// The scenario of a seed; `name` narrows it.
     #[must_use]
     pub fn of(seed: u64, name: &str) -> Self {
+        if name == "git" || name == "any" && seed.is_multiple_of(GIT_AMONG) {
+            return Self::from_git(seed);
+        }
         let mut chance = fastrand::Rng::with_seed(seed ^ 0x5eed);
         let groups = if name == "shrink" { 2 } else { chance.u32(1..=2) };
         let mut scenario = Self {
             seed,
             on_volumes: chance.u8(..4) > 0,
             groups,
+            from_git: false,
             events: Vec::new(),
         };
         let wish = match name {
@@ -146,6 +158,39 @@ impl Scenario {
         scenario
     }
 
+    /// What people do to a repository, and little else: most that breaks is the operator.
+    fn from_git(seed: u64) -> Self {
+        let mut chance = fastrand::Rng::with_seed(seed ^ 0x917);
+        let (groups, on_volumes) = (chance.u32(1..=2), chance.u8(..4) > 0);
+        let mut acts: Vec<Act> = (1..=chance.u32(2..=5))
+            .map(|number| Act::Git(Deed::by_chance(&mut chance, groups, number)))
+            .collect();
+        acts.extend((0..chance.u8(..=2)).map(|_| {
+            let away = Duration::from_millis(chance.u64(500..20_000));
+            let is_it = chance.u8(..3) > 0;
+            Act::Fault(if is_it {
+                Fault::KillOperator(away)
+            } else {
+                fault(&mut chance)
+            })
+        }));
+        let mut events: Vec<Event> = acts
+            .into_iter()
+            .map(|act| Event {
+                at: Duration::from_millis(chance.u64(500..60_000)),
+                act,
+            })
+            .collect();
+        events.sort_by_key(|event| event.at);
+        Self {
+            seed,
+            on_volumes,
+            groups,
+            from_git: true,
+            events,
+        }
+    }
+
     /// What the world is made of.
     #[must_use]
     pub fn plan(&self, bug: Option<Bug>) -> Plan {
@@ -154,6 +199,7 @@ impl Scenario {
             on_volumes: self.on_volumes,
             groups: self.groups,
             replicas: 2,
+            from_git: self.from_git,
             bug,
         }
     }
@@ -162,11 +208,13 @@ impl Scenario {
 impl fmt::Display for Scenario {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let storage = if self.on_volumes { "volumes" } else { "emptyDir" };
-        write!(formatter, "{} groups on {storage}", self.groups)?;
+        let origin = if self.from_git { ", from Git" } else { "" };
+        write!(formatter, "{} groups on {storage}{origin}", self.groups)?;
         for event in &self.events {
             let act: &dyn fmt::Debug = match &event.act {
                 Act::Wish(wish) => wish,
                 Act::Fault(fault) => fault,
+                Act::Git(deed) => deed,
             };
             write!(formatter, "; +{:.1} s {act:?}", event.at.as_secs_f64())?;
         }

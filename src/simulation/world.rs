@@ -52,6 +52,8 @@ pub struct Plan {
     pub groups: u32,
     /// Servers of a group.
     pub replicas: u32,
+    /// The cluster comes from a Git repository.
+    pub from_git: bool,
     /// A mistake that is built in, in tests.
     pub bug: Option<Bug>,
 }
@@ -90,7 +92,11 @@ impl World {
     pub async fn new(plan: Plan) -> Result<Self> {
         let start: Timestamp = "2026-11-23T12:00:00Z".parse()?;
         let mut world = Self::bare(plan, start)?;
-        world.wish_for_a_cluster().await?;
+        if world.plan.from_git {
+            world.begin_with_git().await?;
+        } else {
+            world.wish_for_a_cluster().await?;
+        }
         world.operator.start(NAMESPACE, CLUSTER);
         Ok(world)
     }
@@ -158,7 +164,8 @@ impl World {
         Ok(())
     }
 
-    fn spec(&self) -> Value {
+    /// The wish for the cluster, as a whole object.
+    pub(super) fn spec(&self) -> Value {
         let plan = &self.plan;
         let mut server = json!({
             "image": "codis", "replicas": plan.groups * plan.replicas, "groupReplicas": plan.replicas,
@@ -211,7 +218,9 @@ impl World {
         let observed = &cluster["status"]["observedGeneration"];
         let told = conditions.iter().find(|condition| condition["type"] == "Ready");
         match told {
-            Some(told) if told["status"] == "True" && *observed == cluster["metadata"]["generation"] => Ok(()),
+            Some(told) if told["status"] == "True" && *observed == cluster["metadata"]["generation"] => {
+                self.as_in_git()
+            }
             Some(told) => Err(format!("{}: {}", told["reason"], told["message"])),
             None => Err("nothing was said yet".to_owned()),
         }

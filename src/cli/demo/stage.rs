@@ -52,6 +52,7 @@ impl Stage {
             on_volumes: false,
             groups: 0,
             replicas: 0,
+            from_git: false,
             bug: None,
         };
         let world = World::empty(plan)?;

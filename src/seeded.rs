@@ -20,6 +20,8 @@ pub enum Bug {
     GroupGoesFirst,
     /// A dashboard on a node that isn't heard is replaced without proof that it is gone: the new one breaks its lock.
     LockBrokenWithoutProof,
+    /// Clusters are deleted when their specs are gone.
+    PruneOnEmpty,
 }
 
 #[cfg(test)]

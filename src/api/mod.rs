@@ -20,7 +20,7 @@ pub use source::{
 };
 pub use status::{
     CodisClusterStatus, GitopsStatus, GroupStatus, PromotionStatus, ServerStatus, SlotMovesStatus, SwitchoverStatus,
-    condition, condition_after, condition_at, to_the_second,
+    condition, condition_at, to_the_second,
 };
 
 /// The API group of every custom resource here.

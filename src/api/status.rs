@@ -28,19 +28,6 @@ pub mod condition {
 /// A condition that follows on those that were there: the time of its last transition is kept while its status is the
 /// same. Times are to the second, as the API server keeps them: an equal status must compare equal.
 #[must_use]
-pub fn condition_after(
-    old: &[Condition],
-    type_: &str,
-    status: &str,
-    reason: impl Into<String>,
-    message: impl Into<String>,
-    generation: Option<i64>,
-) -> Condition {
-    condition_at(Timestamp::now(), old, type_, status, reason, message, generation)
-}
-
-/// The same for who has a clock of their own.
-#[must_use]
 pub fn condition_at(
     now: Timestamp,
     old: &[Condition],

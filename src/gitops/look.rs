@@ -112,7 +112,7 @@ impl Looked {
 /// Looks. Every failure is part of the answer.
 pub(super) async fn look(door: &Cluster, git: &Git, order: Order) -> Looked {
     match &order.origin {
-        Origin::Directory(folder) => directory(folder.clone(), &order).await,
+        Origin::Directory(folder) => directory(git, folder.clone(), &order).await,
         Origin::Git(branch) => match credentials(door, branch).await {
             Ok(credentials) => branch_tip(git, &order, branch, credentials).await,
             Err(looked) => looked,
@@ -120,7 +120,7 @@ pub(super) async fn look(door: &Cluster, git: &Git, order: Order) -> Looked {
     }
 }
 
-async fn directory(folder: PathBuf, order: &Order) -> Looked {
+async fn directory(git: &Git, folder: PathBuf, order: &Order) -> Looked {
     let listed = tokio::task::spawn_blocking(move || directory::list(&folder)).await;
     let unreadable = |error: String| Looked::trouble("DirectoryUnreadable", error, false);
     let listing = match listed {
@@ -137,7 +137,7 @@ async fn directory(folder: PathBuf, order: &Order) -> Looked {
             revision,
         },
         files => Found::Revision {
-            files: parse(order, files).await,
+            files: parse(git, order, files).await,
             tip,
             revision,
         },
@@ -151,10 +151,9 @@ async fn directory(folder: PathBuf, order: &Order) -> Looked {
 }
 
 /// Not on a thread that others need: a hostile file takes a while.
-async fn parse(order: &Order, files: Vec<Blob>) -> Reading {
+async fn parse(git: &Git, order: &Order, files: Vec<Blob>) -> Reading {
     let library = Arc::clone(&order.library);
-    let parsed = tokio::task::spawn_blocking(move || library.read(files)).await;
-    parsed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    git.aside(move || library.read(files)).await
 }
 
 /// What the Secret holds. It is read once, and again after it was of no use: an idle source asks the API server nothing.
@@ -251,7 +250,7 @@ async fn read(git: &Git, order: &Order, branch: &Branch, remote: &Remote, commit
     let fetched = fetch(order.applied.as_deref(), &commit).await?;
     let in_force = match order.resumes.as_deref().filter(|resumes| *resumes != commit) {
         Some(resumes) => match fetch(Some(resumes), resumes).await.map(|fetched| fetched.tree) {
-            Ok(Tree::Files(files)) => Some(Ok(parse(order, files).await)),
+            Ok(Tree::Files(files)) => Some(Ok(parse(git, order, files).await)),
             Ok(Tree::NoPath) => None,
             Err(error) => Some(Err(error)),
         },
@@ -261,12 +260,12 @@ async fn read(git: &Git, order: &Order, branch: &Branch, remote: &Remote, commit
     let is_rewound = fetched.relation == Relation::Rewound
         && order.holds.as_ref() != Some(&commit)
         && !accepted.is_some_and(|by| by.ends_with(&commit));
-    let found = found(order, remote, commit, fetched.tree, is_rewound).await;
+    let found = found(git, order, remote, commit, fetched.tree, is_rewound).await;
     Ok((found, in_force))
 }
 
 /// What a new commit means.
-async fn found(order: &Order, remote: &Remote, tip: String, tree: Tree, is_rewound: bool) -> Found {
+async fn found(git: &Git, order: &Order, remote: &Remote, tip: String, tree: Tree, is_rewound: bool) -> Found {
     let revision = format!("{}@sha1:{tip}", remote.branch);
     let why = match tree {
         _ if is_rewound => rewound(order, remote, &tip),
@@ -280,7 +279,7 @@ async fn found(order: &Order, remote: &Remote, tip: String, tree: Tree, is_rewou
         },
         Tree::Files(files) if files.is_empty() => path_empty(&revision),
         Tree::Files(files) => {
-            let files = parse(order, files).await;
+            let files = parse(git, order, files).await;
             return Found::Revision { tip, revision, files };
         }
     };

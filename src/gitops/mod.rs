@@ -26,7 +26,7 @@ mod work;
 
 use serde::{Deserialize, Serialize};
 
-pub use run::{Settings, run};
+pub use run::{Settings, run, serve};
 
 /// The largest spec file, bytes. These three hold for every origin.
 const FILE_CAP: usize = 256 << 10;

@@ -4,9 +4,13 @@ use kube::ResourceExt;
 
 use super::{
     keeper::{Keeper, keeper},
+    look::Found,
     source::Source,
 };
-use crate::api::{CodisCluster, names};
+use crate::{
+    api::{CodisCluster, names},
+    cluster::Propagation,
+};
 
 impl Source {
     /// What isn't as the repository says and is left so: clusters that left it, and edits that can't be put back.
@@ -30,5 +34,24 @@ impl Source {
         left.sort();
         left.extend(self.repairs.stuck());
         left
+    }
+
+    /// The mistake that tests build in ([`Bug::PruneOnEmpty`](crate::seeded::Bug)): what isn't there is taken for what
+    /// isn't wanted.
+    pub(super) async fn prune_if_empty(&self, found: &Found) {
+        let (Found::Held { why, .. } | Found::Trouble(why)) = found else {
+            return;
+        };
+        if !["PathEmpty", "PathMissing", "RepositoryEmpty"].contains(&why.reason) {
+            return;
+        }
+        for live in self.hub.live.state() {
+            let (name, uid) = (live.name_any(), live.uid().unwrap_or_default());
+            let door = &self.hub.door;
+            // Whatever comes of it: that is the mistake.
+            let _ = door
+                .delete::<CodisCluster>(&self.namespace, &name, &uid, Propagation::Background)
+                .await;
+        }
     }
 }

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     api::{CodisCluster, CodisGitSource, names},
     cluster::{Cache, Change, Cluster},
-    telemetry::Metrics,
+    telemetry::{Clock, Metrics},
 };
 
 /// How long a source whose task failed by a mistake of ours waits.
@@ -69,13 +69,30 @@ pub async fn run(
     settings: Settings,
     stopping: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
+    let git = Git::new(settings.program, settings.root);
+    serve(door, metrics, git, Clock::default(), settings.watch_dir, stopping).await
+}
+
+/// The same with a door to Git and a clock of one's own.
+///
+/// # Errors
+/// As [`run`].
+pub async fn serve(
+    door: Cluster,
+    metrics: Metrics,
+    git: Git,
+    clock: Clock,
+    watch_dir: Option<(PathBuf, String)>,
+    stopping: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
     let (live, clusters) = door.watch::<CodisCluster>(Some(names::LABEL_SOURCE));
     let (cache, changes) = door.watch::<CodisGitSource>(None);
     let hub = Hub {
-        git: Git::new(settings.program, settings.root),
+        git,
         door,
         live,
         metrics,
+        clock,
     };
     let mut sources = Sources {
         hub: Arc::new(hub),
@@ -88,27 +105,31 @@ pub async fn run(
     // What exists is known before anything is compared with it: else all of it would be written again.
     loop {
         tokio::select! {
+            // Never by chance: a world is to go the same way twice.
+            biased;
+            () = &mut stopping => return Ok(()),
             change = clusters.next() => match change {
                 Some(Change::All) => break,
                 Some(Change::Of(..)) => (),
                 None => return Ok(()),
             },
-            () = &mut stopping => return Ok(()),
         }
     }
     // Rung when the folder changed.
     let changed = Arc::<Notify>::default();
-    let mut watch = match settings.watch_dir {
+    let mut watch = match watch_dir {
         Some((folder, namespace)) => Some(sources.serve_folder(&folder, namespace, &changed)?),
         None => None,
     };
     loop {
         tokio::select! {
-            Some(change) = clusters.next() => sources.tell(&change),
+            biased;
+            () = &mut stopping => return Ok(()),
+            Some(ended) = sources.tasks.join_next_with_id() => sources.ended(ended),
             Some(change) = changes.next() => sources.renew(change),
             Some(()) = OptionFuture::from(watch.as_mut().map(Watch::changed)) => changed.notify_one(),
-            Some(ended) = sources.tasks.join_next_with_id() => sources.ended(ended),
-            () = &mut stopping => return Ok(()),
+            // Last, for there may be very many.
+            Some(change) = clusters.next() => sources.tell(&change),
         }
     }
 }
@@ -151,7 +172,10 @@ impl Sources {
             self.running.remove(&key);
             // A whole repository may have to be removed: not on a thread that others need.
             let (hub, key) = (Arc::clone(&self.hub), format!("{}/{}", key.0, key.1));
-            tokio::task::spawn_blocking(move || hub.git.forget(&key));
+            tokio::spawn(async move {
+                let git = Arc::clone(&hub);
+                hub.git.aside(move || git.git.forget(&key)).await;
+            });
         }
         let Some(source) = found else { return };
         match self.running.get(&key) {

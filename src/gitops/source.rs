@@ -30,7 +30,8 @@ use super::{
 use crate::{
     api::{CodisCluster, CodisGitSource, CodisGitSourceStatus, names},
     cluster::{Cache, Cluster, EventKind},
-    telemetry::Metrics,
+    seeded::{self, Bug},
+    telemetry::{Clock, Metrics},
 };
 
 /// A folder is also looked at without being told: not every file system tells.
@@ -49,6 +50,7 @@ pub(super) struct Hub {
     /// Every CodisCluster that has the label of a source.
     pub live: Cache<CodisCluster>,
     pub metrics: Metrics,
+    pub clock: Clock,
 }
 
 /// Clusters that changed, for the task of their source.
@@ -387,6 +389,9 @@ impl Source {
         }
         self.next_look = Instant::now() + self.pause();
         let trouble = self.trouble.take();
+        if seeded::has(Bug::PruneOnEmpty) {
+            self.prune_if_empty(&looked.found).await;
+        }
         match looked.found {
             Found::Same => (),
             Found::Trouble(why) => {
@@ -480,7 +485,7 @@ impl Source {
             handled: self.handled.clone(),
         };
         let Kind::Object(object) = &self.kind else { return };
-        let status = status::of(object, &report);
+        let status = status::of(object, &report, self.hub.clock.now());
         let news = status::news(object, &status);
         match self.hub.door.patch_source(object, &status).await {
             Ok(false) => return self.report_again = None,

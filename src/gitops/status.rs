@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use super::{Held, apply::Applied, document::Problem};
 use crate::{
     api::{
-        CodisGitSource, CodisGitSourceStatus, SourceProblem, condition_after, names, source_condition as condition,
+        CodisGitSource, CodisGitSourceStatus, SourceProblem, condition_at, names, source_condition as condition,
         to_the_second,
     },
     cluster::EventKind,
@@ -71,17 +71,17 @@ pub(super) struct Report {
 }
 
 /// The status that says this.
-pub(super) fn of(source: &CodisGitSource, report: &Report) -> CodisGitSourceStatus {
+pub(super) fn of(source: &CodisGitSource, report: &Report, now: Timestamp) -> CodisGitSourceStatus {
     let mut status = source.status.clone().unwrap_or_default();
-    let now = || to_the_second(Timestamp::now());
+    let told = to_the_second(now).to_string();
     status.observed_generation = source.metadata.generation;
     if status.last_attempted_revision != report.attempted {
         status.last_attempted_revision.clone_from(&report.attempted);
-        status.last_attempted_at = report.attempted.is_some().then(|| now().to_string());
+        status.last_attempted_at = report.attempted.is_some().then(|| told.clone());
     }
     let applied = report.applied.as_ref().map(|applied| applied.revision.clone());
     if status.last_applied_revision != applied {
-        status.last_applied_at = applied.is_some().then(|| now().to_string());
+        status.last_applied_at = applied.is_some().then(|| told.clone());
         status.last_applied_revision = applied;
     }
     if report.origin.is_some() {
@@ -101,13 +101,13 @@ pub(super) fn of(source: &CodisGitSource, report: &Report) -> CodisGitSourceStat
         Verdict::Rejected(problems) => status.problems = problems.iter().take(LISTED).map(problem).collect(),
         _ => status.problems.clear(),
     }
-    if let Some(conditions) = conditions(source, report) {
+    if let Some(conditions) = conditions(source, report, now) {
         status.conditions = conditions;
     }
     status
 }
 
-fn conditions(source: &CodisGitSource, report: &Report) -> Option<Vec<Condition>> {
+fn conditions(source: &CodisGitSource, report: &Report, now: Timestamp) -> Option<Vec<Condition>> {
     let word = Word::of(source, report)?;
     let yes = |is: bool| if is { "True" } else { "False" };
     let rows = [
@@ -116,7 +116,7 @@ fn conditions(source: &CodisGitSource, report: &Report) -> Option<Vec<Condition>
         (condition::STALLED, yes(word.is_stalled)),
     ];
     let old = source.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let of = |(type_, value)| condition_after(old, type_, value, word.reason, cut(&word.message), report.judged);
+    let of = |(type_, value)| condition_at(now, old, type_, value, word.reason, cut(&word.message), report.judged);
     Some(rows.into_iter().map(of).collect())
 }
 
@@ -363,7 +363,7 @@ mod tests {
                 "no answer; main@sha1:a stays in force",
             ),
         ] {
-            let status = of(&source(), &report);
+            let status = of(&source(), &report, Timestamp::now());
             let values: Vec<&str> = status.conditions.iter().map(|c| c.status.as_str()).collect();
             assert_eq!(values, wanted, "{report:?}");
             assert!(
@@ -377,16 +377,16 @@ mod tests {
     #[test]
     fn nothing_new_gives_an_equal_status() {
         let mut source = source();
-        let first = of(&source, &report(Verdict::Applied));
+        let first = of(&source, &report(Verdict::Applied), Timestamp::now());
         source.status = Some(first.clone());
-        assert_eq!(of(&source, &report(Verdict::Applied)), first);
+        assert_eq!(of(&source, &report(Verdict::Applied), Timestamp::now()), first);
     }
 
     #[test]
     fn before_anything_is_known_the_conditions_stay() {
         let mut source = source();
-        source.status = Some(of(&source, &report(Verdict::Applied)));
-        let later = of(&source, &report(Verdict::Unknown));
+        source.status = Some(of(&source, &report(Verdict::Applied), Timestamp::now()));
+        let later = of(&source, &report(Verdict::Unknown), Timestamp::now());
         assert_eq!(later.conditions, source.status.unwrap().conditions);
     }
 }

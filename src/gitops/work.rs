@@ -116,7 +116,7 @@ pub(super) async fn tell(hub: &Hub, origin: Origin<'_>, cluster: &CodisCluster, 
         source: origin.source.to_owned(),
         path: path.to_owned(),
         revision: origin.revision.to_owned(),
-        applied_at: to_the_second(jiff::Timestamp::now()).to_string(),
+        applied_at: to_the_second(hub.clock.now()).to_string(),
     };
     let namespace = cluster.namespace().unwrap_or_default();
     hub.door.patch_gitops(&namespace, &cluster.name_any(), &status).await

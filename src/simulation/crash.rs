@@ -48,10 +48,14 @@ pub enum Operation {
     Rotate,
     /// All pods go, and come back.
     Hibernate,
+    /// A commit that changes the cluster and adds another one.
+    Sync,
+    /// A commit without a cluster that exists: it is held, and nothing is deleted.
+    Prune,
 }
 
 /// All of them.
-pub const OPERATIONS: [Operation; 8] = [
+pub const OPERATIONS: [Operation; 10] = [
     Operation::Create,
     Operation::Delete,
     Operation::ScaleOut,
@@ -60,6 +64,8 @@ pub const OPERATIONS: [Operation; 8] = [
     Operation::Roll,
     Operation::Rotate,
     Operation::Hibernate,
+    Operation::Sync,
+    Operation::Prune,
 ];
 
 /// What crashes at every effect of an operation came to.
@@ -86,6 +92,8 @@ impl fmt::Display for Operation {
             Self::Roll => "rolling change",
             Self::Rotate => "password rotation",
             Self::Hibernate => "hibernate",
+            Self::Sync => "Git sync",
+            Self::Prune => "prune",
         })
     }
 }
@@ -93,7 +101,7 @@ impl fmt::Display for Operation {
 impl Operation {
     fn wishes(self) -> &'static [Wish] {
         match self {
-            Self::Create => &[],
+            Self::Create | Self::Sync | Self::Prune => &[],
             Self::Delete => &[Wish::Delete],
             Self::ScaleOut => &[Wish::Groups(2)],
             Self::ScaleIn => &[Wish::Groups(1)],
@@ -113,6 +121,7 @@ impl Operation {
             rivals: false,
             skew: 0,
             outside: false,
+            from_git: matches!(self, Self::Sync | Self::Prune),
             bug: None,
         }
     }
@@ -205,6 +214,10 @@ impl Play {
         let hook = self.world.operator.hook();
         if operation != Operation::Create {
             self.until(World::ready).await?;
+            if operation == Operation::Prune {
+                // What is to leave the repository has to be in it.
+                self.push(World::push_much).await?;
+            }
             self.world.client(Duration::from_millis(300));
             // Nothing of the making of it is left to do.
             self.quiet(operation).await?;
@@ -218,6 +231,11 @@ impl Play {
             self.ask(*wish).await?;
             let wish = *wish;
             self.until(|world| is_done(world, wish)).await?;
+        }
+        match operation {
+            Operation::Sync => self.push(World::push_much).await?,
+            Operation::Prune => self.push(World::push_removal).await?,
+            _ => (),
         }
         self.until(|world| {
             if operation == Operation::Delete {
@@ -254,6 +272,11 @@ impl Play {
             .wish(patch)
             .await
             .map_err(|error| format!("{wish:?}: {error:#}"))
+    }
+
+    async fn push(&mut self, push: impl Fn(&World) -> Result<()>) -> Result<(), String> {
+        push(&self.world).map_err(|error| error.to_string())?;
+        self.until(World::ready).await
     }
 
     async fn until(&mut self, is_so: impl Fn(&World) -> Result<(), String>) -> Result<(), String> {
@@ -330,7 +353,7 @@ fn is_done(world: &World, wish: Wish) -> Result<(), String> {
 /// What is the same however often somebody began anew: objects, specs of workloads, the shape of the topology.
 fn state(world: &World) -> BTreeMap<String, String> {
     const PASSING: [&str; 6] = ["Pod", "ReplicaSet", "Event", "EndpointSlice", "Node", "Lease"];
-    let mut state = BTreeMap::new();
+    let mut state = world.state_of_git();
     for object in world.api.snapshot() {
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
         if PASSING.contains(&kind.as_str()) {

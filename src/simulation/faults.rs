@@ -158,6 +158,7 @@ impl Undo {
         (self.0)(world);
     }
 
+    /// What undoes it.
     pub(super) fn by(undo: impl FnOnce(&mut World) + 'static) -> Option<Self> {
         Some(Self(Box::new(undo)))
     }

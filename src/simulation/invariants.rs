@@ -6,6 +6,7 @@ use codis_double::dashboard::View;
 
 use super::{
     faults::Part,
+    from_git::Eye,
     lost::Lost,
     pods::Running,
     world::{CLUSTER, World},
@@ -20,6 +21,8 @@ pub struct Watch {
     lost: Lost,
     /// What was told last of each pod.
     told: BTreeMap<String, String>,
+    /// Of what comes from Git.
+    git: Eye,
 }
 
 impl Watch {
@@ -34,6 +37,9 @@ impl Watch {
         self.tell(world);
         if calm {
             self.groups_are_served(world);
+        }
+        if let Some(what) = self.git.look(world) {
+            self.broken(world, what);
         }
         self.one_dashboard(world);
         if let Some(clash) = world.gates.clash() {
@@ -67,6 +73,7 @@ impl Watch {
             "status".to_owned(),
             world.ready().err().unwrap_or_else(|| "Ready".to_owned()),
         );
+        now.extend(world.told_by_the_source().map(|told| ("source".to_owned(), told)));
         for (name, line) in &now {
             if self.told.get(name) != Some(line) {
                 world.trace.tell(format!("{name}: {line}"));

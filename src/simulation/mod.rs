@@ -12,6 +12,8 @@ mod coordinator;
 mod crash;
 pub mod fabric;
 mod faults;
+mod from_git;
+mod git;
 mod hands;
 mod invariants;
 pub mod kube;

@@ -21,17 +21,18 @@ use kube::{
 };
 use tokio::{
     sync::{Notify, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::Instant,
 };
 
-use super::{api::ApiServer, fabric::Fabric, trace::Trace};
+use super::{api::ApiServer, fabric::Fabric, git::Repository, trace::Trace};
 use crate::{
     api::CodisCluster,
     cluster::{Candidate, Cluster, Election, Timing, WriteGate},
     codis::{Link, Network, Stream},
     controller::{Context, Error, Requeue, reconcile},
     domain::Address,
+    gitops::{self, git::Git},
     telemetry::{Clock, Effects, Metrics},
 };
 
@@ -192,6 +193,8 @@ pub struct Operator {
     revives: Option<Instant>,
     /// Among several: it works only while it has the Lease.
     elected: Option<Gates>,
+    /// Where its one Git source is, if it serves any.
+    pub git: Option<Repository>,
 }
 
 impl Operator {
@@ -222,6 +225,7 @@ impl Operator {
             starts: 0,
             revives: None,
             elected: None,
+            git: None,
         }
     }
 
@@ -258,36 +262,34 @@ impl Operator {
         self.starts += 1;
         self.tasks = Tasks::default();
         let (key, wake) = ((namespace.to_owned(), name.to_owned()), self.wake.clone());
-        let (trace, who) = (self.trace.clone(), self.who);
+        let duty = Duty {
+            key,
+            wake,
+            trace: self.trace.clone(),
+            who: self.who,
+            git: self.git.clone(),
+            clock: self.clock,
+        };
         let Some(gates) = self.elected.clone() else {
             let context = self.context(WriteGate::open());
-            let process = async move { work(&context, &key, &wake, &trace, who).await };
+            let process = async move { duty.serve(&context).await };
             self.running = Some(tokio::spawn(self.tasks.gate(process)));
             return;
         };
         let candidate = Candidate {
             namespace: "codis-system".to_owned(),
             lease: "codis-operator".to_owned(),
-            identity: format!("{who}/{}", self.starts),
+            identity: format!("{}/{}", self.who, self.starts),
         };
         // Renewals are no effects on a cluster: a world is quiet with them.
-        let client = self.api.client_of(who);
+        let client = self.api.client_of(self.who);
         let (election, gate, leading) = Election::new(client, candidate, Timing::default(), Effects::none());
-        gates.set(who, gate.clone());
+        gates.set(self.who, gate.clone());
         let context = self.context(gate);
         let process = async move {
-            let lead = async {
-                until(leading.clone(), true).await;
-                trace.tell(format!("{who}: leads"));
-                tokio::select! {
-                    biased;
-                    () = until(leading, false) => trace.tell(format!("{who}: leads no more")),
-                    () = work(&context, &key, &wake, &trace, who) => {}
-                }
-            };
             tokio::select! {
                 biased;
-                () = lead => {}
+                () = duty.lead(&context, leading) => {}
                 () = election.run(std::future::pending()) => {}
             }
         };
@@ -366,8 +368,53 @@ impl Operator {
     }
 }
 
+/// What a process does while it leads.
+struct Duty {
+    key: (String, String),
+    wake: Arc<Notify>,
+    trace: Trace,
+    who: &'static str,
+    git: Option<Repository>,
+    clock: Clock,
+}
+
+impl Duty {
+    /// Works from when it leads until it leads no more.
+    async fn lead(&self, context: &Context, leading: watch::Receiver<bool>) {
+        until(leading.clone(), true).await;
+        self.trace.tell(format!("{}: leads", self.who));
+        tokio::select! {
+            biased;
+            () = until(leading, false) => self.trace.tell(format!("{}: leads no more", self.who)),
+            () = self.serve(context) => {}
+        }
+    }
+
+    async fn serve(&self, context: &Context) {
+        // Both are one process: they end together.
+        let mut beside = JoinSet::new();
+        if let Some(git) = self.git.clone() {
+            beside.spawn(sources(context, git, self.clock));
+        }
+        work(context, &self.key, &self.wake, &self.trace, self.who).await;
+    }
+}
+
 async fn until(mut leading: watch::Receiver<bool>, wanted: bool) {
     let _ = leading.wait_for(|leads| *leads == wanted).await;
+}
+
+/// What it does for Git sources, as in production.
+fn sources(context: &Context, git: Repository, clock: Clock) -> impl Future<Output = ()> + Send + use<> {
+    let (door, metrics, git) = (
+        context.cluster.clone(),
+        context.metrics.clone(),
+        Git::over(Arc::new(git)),
+    );
+    async move {
+        // It fails only where there is a folder to watch.
+        let _ = gitops::serve(door, metrics, git, clock, None, std::future::pending()).await;
+    }
 }
 
 async fn work(context: &Context, key: &(String, String), wake: &Notify, trace: &Trace, who: &str) {

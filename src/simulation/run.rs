@@ -202,6 +202,13 @@ impl Play<'_> {
                 }
                 Ok(self.world.inject(fault).map(|undo| (end, undo)))
             }
+            Act::Git(deed) => {
+                *self.covered.entry((deed.kind(), self.phase)).or_default() += 1;
+                let end = Instant::now() + deed.lasts();
+                let done = self.world.git(deed).await;
+                let undo = done.map_err(|error| format!("{deed:?}: {error:#}"))?;
+                Ok(undo.map(|undo| (end, undo)))
+            }
         }
     }
 

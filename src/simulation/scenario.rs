@@ -9,6 +9,7 @@ use crate::{api::names::ANNOTATION_PROMOTE, seeded::Bug};
 use super::{
     coordinator,
     faults::{Fault, Part},
+    from_git::Deed,
     hands::Hand,
     weather::Trouble,
     world::Plan,
@@ -32,6 +33,8 @@ pub enum Act {
     Fault(Fault),
     /// A person does something past the wish.
     Hand(Hand),
+    /// Something is done to the repository, or happens to it.
+    Git(Deed),
 }
 
 /// A change of the wish.
@@ -103,12 +106,17 @@ pub struct Scenario {
     pub skew: i64,
     /// The topology is kept in etcd.
     pub outside: bool,
+    /// The cluster comes from a Git repository.
+    pub from_git: bool,
     /// In the order of their times.
     pub events: Vec<Event>,
 }
 
+/// Of so many scenarios that aren't narrowed one has a repository.
+const GIT_AMONG: u64 = 16;
+
 /// Scenarios that can be asked for by name.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     "any",
     "calm",
     "faults",
@@ -118,12 +126,16 @@ pub const NAMES: [&str; 9] = [
     "rivals",
     "hands",
     "coordinator",
+    "git",
 ];
 
 impl Scenario {
     /// The scenario of a seed; `name` narrows it.
     #[must_use]
     pub fn of(seed: u64, name: &str) -> Self {
+        if name == "git" || name == "any" && seed.is_multiple_of(GIT_AMONG) {
+            return Self::from_git(seed);
+        }
         let mut chance = fastrand::Rng::with_seed(seed ^ 0x5eed);
         let groups = if name == "shrink" { 2 } else { chance.u32(1..=2) };
         let mut scenario = Self {
@@ -133,6 +145,7 @@ impl Scenario {
             rivals: name == "rivals" || chance.u8(..4) == 0,
             skew: if chance.bool() { chance.i64(-600..600) } else { 0 },
             outside: false,
+            from_git: false,
             events: Vec::new(),
         };
         let wish = match name {
@@ -177,6 +190,41 @@ impl Scenario {
         scenario
     }
 
+    /// What people do to a repository, and little else: most that breaks is the operator.
+    fn from_git(seed: u64) -> Self {
+        let mut chance = fastrand::Rng::with_seed(seed ^ 0x917);
+        let (groups, on_volumes) = (chance.u32(1..=2), chance.u8(..4) > 0);
+        let mut acts: Vec<Act> = (1..=chance.u32(2..=5))
+            .map(|number| Act::Git(Deed::by_chance(&mut chance, groups, number)))
+            .collect();
+        acts.extend((0..chance.u8(..=2)).map(|_| {
+            let away = Duration::from_millis(chance.u64(500..20_000));
+            Act::Fault(match chance.u8(..6) {
+                0..4 => Fault::KillOperator(0, away),
+                4 => trouble(&mut chance),
+                _ => fault(&mut chance),
+            })
+        }));
+        let mut events: Vec<Event> = acts
+            .into_iter()
+            .map(|act| Event {
+                at: Duration::from_millis(chance.u64(500..60_000)),
+                act,
+            })
+            .collect();
+        events.sort_by_key(|event| event.at);
+        Self {
+            seed,
+            on_volumes,
+            groups,
+            rivals: false,
+            skew: 0,
+            outside: false,
+            from_git: true,
+            events,
+        }
+    }
+
     /// What the world is made of.
     #[must_use]
     pub fn plan(&self, bug: Option<Bug>) -> Plan {
@@ -188,6 +236,7 @@ impl Scenario {
             rivals: self.rivals,
             skew: self.skew,
             outside: self.outside,
+            from_git: self.from_git,
             bug,
         }
     }
@@ -203,7 +252,8 @@ impl Scenario {
 impl fmt::Display for Scenario {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let storage = if self.on_volumes { "volumes" } else { "emptyDir" };
-        write!(formatter, "{} groups on {storage}", self.groups)?;
+        let origin = if self.from_git { ", from Git" } else { "" };
+        write!(formatter, "{} groups on {storage}{origin}", self.groups)?;
         if self.rivals {
             write!(formatter, ", two operators")?;
         }
@@ -218,6 +268,7 @@ impl fmt::Display for Scenario {
                 Act::Wish(wish) => wish,
                 Act::Fault(fault) => fault,
                 Act::Hand(hand) => hand,
+                Act::Git(deed) => deed,
             };
             write!(formatter, "; +{:.1} s {act:?}", event.at.as_secs_f64())?;
         }

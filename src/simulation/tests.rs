@@ -153,6 +153,7 @@ fn mistakes_that_are_built_in_are_found_out() {
         (Bug::GroupGoesFirst, "shrink"),
         (Bug::RolledAtOnce, "roll"),
         (Bug::LockBrokenWithoutProof, "coordinator"),
+        (Bug::PruneOnEmpty, "git"),
     ] {
         let found = found_out(bug, scenario, 40);
         assert!(found.is_some(), "{bug:?} isn't found out");
@@ -172,6 +173,7 @@ fn how_soon_each_mistake_is_found_out() {
         Bug::StaleLists,
         Bug::GroupGoesFirst,
         Bug::LockBrokenWithoutProof,
+        Bug::PruneOnEmpty,
     ] {
         match found_out(bug, "any", 400) {
             Some((seed, violations)) => println!("{bug:?}: found by seed {seed}: {}", violations.join("; ")),

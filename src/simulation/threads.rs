@@ -40,6 +40,8 @@ pub fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Resu
 /// # Errors
 /// The world's, or that there is no runtime.
 pub(super) fn in_virtual_time<T>(world: impl Future<Output = Result<T>>) -> Result<T> {
+    // kube's watchers draw their pauses after errors from the thread's chance.
+    fastrand::seed(0);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

@@ -60,6 +60,8 @@ pub struct Plan {
     pub skew: i64,
     /// The topology is kept in an etcd outside of Kubernetes, not on the dashboard's volume.
     pub outside: bool,
+    /// The cluster comes from a Git repository.
+    pub from_git: bool,
     /// A mistake that is built in, in tests.
     pub bug: Option<Bug>,
 }
@@ -106,7 +108,11 @@ impl World {
     pub async fn new(plan: Plan) -> Result<Self> {
         let start: Timestamp = "2026-11-23T12:00:00Z".parse()?;
         let mut world = Self::bare(plan, start)?;
-        world.wish_for_a_cluster().await?;
+        if world.plan.from_git {
+            world.begin_with_git().await?;
+        } else {
+            world.wish_for_a_cluster().await?;
+        }
         if world.plan.rivals {
             world.compete();
         }
@@ -183,9 +189,10 @@ impl World {
 
     /// A second operator, and the Lease between them.
     fn compete(&mut self) {
-        let other = (Ipv4Addr::new(10, 245, 0, 2), "operator-2");
+        let other = (Ipv4Addr::new(10, 245, 0, 3), "operator-2");
         let (api, fabric, trace) = (self.api.clone(), self.fabric.clone(), self.trace.clone());
-        let rival = Operator::new(other, api, fabric, self.clock, trace, self.changed.clone());
+        let mut rival = Operator::new(other, api, fabric, self.clock, trace, self.changed.clone());
+        rival.git.clone_from(&self.operator.git);
         self.rival = Some(rival);
         let gates = self.gates.clone();
         self.operators().for_each(|operator| operator.elect(gates.clone()));
@@ -217,13 +224,14 @@ impl World {
         Ok(())
     }
 
-    fn spec(&self) -> Value {
+    /// The wish for the cluster, as a whole object.
+    pub(super) fn spec(&self) -> Value {
         let plan = &self.plan;
         let mut server = json!({
             "image": "codis", "replicas": plan.groups * plan.replicas, "groupReplicas": plan.replicas,
         });
         if plan.on_volumes {
-            server["volume"] = json!({"size": "1Gi"});
+            server["requests"] = json!({"storage": "1Gi"});
         }
         let mut proxy = json!({"image": "codis", "replicas": 2, "sessionAuth": SESSION});
         let mut place = json!({"coordinatorName": "filesystem", "coordinatorAddr": "builtin"});
@@ -276,7 +284,9 @@ impl World {
         let observed = &cluster["status"]["observedGeneration"];
         let told = conditions.iter().find(|condition| condition["type"] == "Ready");
         match told {
-            Some(told) if told["status"] == "True" && *observed == cluster["metadata"]["generation"] => Ok(()),
+            Some(told) if told["status"] == "True" && *observed == cluster["metadata"]["generation"] => {
+                self.as_in_git()
+            }
             Some(told) => Err(format!("{}: {}", told["reason"], told["message"])),
             None => Err("nothing was said yet".to_owned()),
         }

@@ -55,6 +55,7 @@ impl Stage {
             rivals: false,
             skew: 0,
             outside: false,
+            from_git: false,
             bug: None,
         };
         let world = World::empty(plan)?;

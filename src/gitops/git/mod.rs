@@ -14,36 +14,25 @@ mod pkt;
 mod process;
 mod remote;
 mod worker;
+mod workers;
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    fmt::Write,
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt::Write, path::PathBuf, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
+use self::workers::Workers;
 pub use self::{
     credentials::Credentials,
     error::{Error, ErrorKind},
     remote::Remote,
     worker::worker,
 };
-use self::{
-    http::Polls,
-    job::{Done, Job, Task},
-    remote::Scheme,
-};
 pub use super::{Blob, Content};
 
 /// How long [`Git::tip`] may take in total.
 const TIP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Workers at the same time, besides one for sources that are slow. Each may use 192 MiB (see `process`).
-const FAST_WORKERS: usize = 2;
 
 /// Which commit a branch is at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,67 +94,36 @@ pub enum Tree {
 /// How many commits of a branch are fetched to find one that is in force among them; after that its whole history.
 pub const DEPTH: i32 = 64;
 
-/// The door. What it keeps of a source lies in a directory of its own, so that a fetch brings only what is new.
+/// Another way to repositories than workers and the network: how a world has its own.
+pub trait Repositories: Send + Sync {
+    /// As [`Git::tip`].
+    fn tip(&self, remote: &Remote) -> BoxFuture<'static, Result<Tip, Error>>;
+
+    /// As [`Git::fetch`].
+    fn fetch(&self, remote: &Remote, fetch: &Fetch<'_>) -> BoxFuture<'static, Result<Fetched, Error>>;
+}
+
+/// The door.
 ///
-/// One call at a time for each `key`, a source's name: its directory belongs to one worker.
-pub struct Git {
-    program: PathBuf,
-    root: PathBuf,
-    polls: Polls,
-    lanes: Lanes,
-}
+/// One call at a time for each `key`, a source's name: what is kept of it belongs to one worker.
+pub struct Git(Way);
 
-/// Bounds the workers, and with them the memory. A source whose last call came too late waits with its like, so that
-/// slow servers delay each other and nobody else.
-struct Lanes {
-    fast: Semaphore,
-    slow: Semaphore,
-    late: Mutex<HashSet<String>>,
-}
-
-impl Default for Lanes {
-    fn default() -> Self {
-        Self {
-            fast: Semaphore::new(FAST_WORKERS),
-            slow: Semaphore::new(1),
-            late: Mutex::default(),
-        }
-    }
-}
-
-impl Lanes {
-    fn late(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.late.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for a place. The wait isn't part of any deadline.
-    async fn enter(&self, key: &str) -> Result<SemaphorePermit<'_>, Error> {
-        let is_late = self.late().contains(key);
-        let lane = if is_late { &self.slow } else { &self.fast };
-        lane.acquire()
-            .await
-            .map_err(|_| Error::worker("there is no place for it"))
-    }
-
-    fn note(&self, key: &str, is_late: bool) {
-        if is_late {
-            self.late().insert(key.to_owned());
-        } else {
-            self.late().remove(key);
-        }
-    }
+enum Way {
+    Workers(Workers),
+    Other(Arc<dyn Repositories>),
 }
 
 impl Git {
     /// `program` has the subcommand `git-worker`, which calls [`worker()`]; `root` is a directory that nobody else uses.
     #[must_use]
     pub fn new(program: PathBuf, root: PathBuf) -> Self {
-        Self {
-            program,
-            root,
-            polls: Polls::default(),
-            lanes: Lanes::default(),
-        }
+        Self(Way::Workers(Workers::new(program, root)))
+    }
+
+    /// A door to these repositories: without processes, files and threads.
+    #[must_use]
+    pub fn over(repositories: Arc<dyn Repositories>) -> Self {
+        Self(Way::Other(repositories))
     }
 
     /// Which commit the branch is at. Over HTTP one request of a few hundred bytes; over SSH a worker lists the refs.
@@ -174,21 +132,10 @@ impl Git {
     /// When that isn't known after ten seconds. No error says that the branch is gone: that is [`Tip::Missing`].
     pub async fn tip(&self, key: &str, remote: &Remote) -> Result<Tip, Error> {
         let scheme = remote.check()?;
-        let tip = match scheme {
-            Scheme::Http => {
-                let poll = self.polls.tip(key, remote);
-                match tokio::time::timeout(TIP_TIMEOUT, poll).await {
-                    Ok(answer) => answer,
-                    Err(_) => Err(Error::late(TIP_TIMEOUT)),
-                }
-            }
-            Scheme::Ssh => match self.work(key, remote, Task::Tip, TIP_TIMEOUT).await {
-                Ok(Done::Tip(tip)) => Ok(tip),
-                Ok(Done::Fetched(_)) => Err(Error::worker("it answered another question")),
-                Err(error) => Err(error),
-            },
-        };
-        tip.map_err(|error| remote.credentials.scrub(error))
+        match &self.0 {
+            Way::Workers(workers) => workers.tip(key, remote, scheme).await,
+            Way::Other(repositories) => in_time(TIP_TIMEOUT, repositories.tip(remote)).await,
+        }
     }
 
     /// The files of a commit, and how the branch's tip follows the commit in force. A worker does it, and is killed
@@ -205,50 +152,35 @@ impl Git {
         timeout: Duration,
     ) -> Result<Fetched, Error> {
         remote.check()?;
-        let task = Task::Fetch {
-            tip: fetch.tip.to_owned(),
-            since: fetch.since.map(ToOwned::to_owned),
-            read: fetch.read.to_owned(),
-            path: remote.normal_path()?,
-            known: fetch.known.clone(),
-        };
-        match self.work(key, remote, task, timeout).await {
-            Ok(Done::Fetched(fetched)) => Ok(fetched),
-            Ok(Done::Tip(_)) => Err(Error::worker("it answered another question")),
-            Err(error) => Err(remote.credentials.scrub(error)),
+        match &self.0 {
+            Way::Workers(workers) => workers.fetch(key, remote, fetch, timeout).await,
+            Way::Other(repositories) => in_time(timeout, repositories.fetch(remote, fetch)).await,
         }
     }
 
     /// Drops what is kept of a source. Its next fetch starts anew.
     pub fn forget(&self, key: &str) {
-        self.polls.forget(key);
-        self.lanes.note(key, false);
-        // What stays behind costs space, and is replaced if the source comes back.
-        if let Err(error) = std::fs::remove_dir_all(self.directory(key))
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(key, %error, "what is kept of a Git source can't be removed");
+        match &self.0 {
+            Way::Workers(workers) => workers.forget(key),
+            // Whoever has a way of their own keeps what they like.
+            Way::Other(_) => (),
         }
     }
 
-    async fn work(&self, key: &str, remote: &Remote, task: Task, timeout: Duration) -> Result<Done, Error> {
-        let job = Job {
-            directory: self.directory(key),
-            url: remote.url.clone(),
-            branch: remote.branch.clone(),
-            secret: remote.credentials.secret().clone(),
-            task,
-        };
-        let _place = self.lanes.enter(key).await?;
-        let done = process::run(&self.program, &job, timeout).await;
-        let is_late = done.as_ref().is_err_and(|error| error.kind == ErrorKind::Timeout);
-        self.lanes.note(key, is_late);
-        done
+    /// Does what may take a while where nobody waits for the thread: on another one, which a world doesn't have.
+    pub(super) async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match &self.0 {
+            Way::Workers(_) => tokio::task::spawn_blocking(work)
+                .await
+                .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
+            Way::Other(_) => work(),
+        }
     }
+}
 
-    fn directory(&self, key: &str) -> PathBuf {
-        self.root.join(short_hash(&[key]))
-    }
+async fn in_time<T>(limit: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let answer = tokio::time::timeout(limit, answer).await;
+    answer.unwrap_or_else(|_| Err(Error::late(limit)))
 }
 
 /// A name for a directory, different for different texts.

@@ -37,7 +37,7 @@ use answer::{Answer, Refusal};
 pub use faults::{Asked, Fault};
 pub(in crate::simulation) use inside::Change;
 pub use kinds::Served;
-pub(in crate::simulation) use objects::{is_going, text, texts};
+pub(in crate::simulation) use objects::{is_going, merge_patch, text, texts};
 use request::{Request, Verb};
 use serde_json::Value;
 use store::Store;

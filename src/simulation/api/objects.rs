@@ -205,7 +205,7 @@ pub(super) fn quantity(text: &str) -> Option<String> {
 }
 
 /// Merges a JSON merge patch (RFC 7396).
-pub(super) fn merge_patch(object: &mut Value, patch: &Value) {
+pub(in crate::simulation) fn merge_patch(object: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *object = patch.clone();
         return;

@@ -60,7 +60,12 @@ fn add(input: &Input<'_>, decision: &mut Decision, group: &Group, server: &Addre
     // it was a replica here before and comes back with an old volume.
     let is_member = |address: &Address| group.servers.iter().any(|known| known.address == *address);
     let follows = matches!(replication, Replication::Replica { master, .. } if is_member(master));
-    if *keys > 0 && !follows && group.master().is_some() {
+    // One that the official master follows has what the group has: sentinels promoted it before it was a member again.
+    let is_followed = group.master().is_some_and(|official| {
+        matches!(input.server(official),
+            Some(ServerView::Up { replication: Replication::Replica { master, link_up: true }, .. }) if master == server)
+    });
+    if *keys > 0 && !follows && !is_followed && group.master().is_some() {
         let what = format!(
             "server {server} holds {keys} keys and isn't in group {}: joining it would wipe them; delete its volume or empty it",
             group.id

@@ -183,7 +183,15 @@ pub(super) fn drawn(seed: u64, scenario: &str) -> (bool, Vec<Event>) {
         let act = Act::Fault(fault(&mut chance, is_outside));
         Event { at, act }
     };
-    (is_outside, (0..count).map(event).collect())
+    let mut events: Vec<Event> = (0..count).map(event).collect();
+    // Who loses the topology again before all of it was back, a failover in between, needs a person.
+    let mut is_first = true;
+    events.retain(|event| !is_wipe(event) || std::mem::take(&mut is_first));
+    (is_outside, events)
+}
+
+fn is_wipe(event: &Event) -> bool {
+    matches!(event.act, Act::Fault(Fault::Coordinator(Harm::Wiped, _)))
 }
 
 fn fault(chance: &mut fastrand::Rng, is_outside: bool) -> Fault {

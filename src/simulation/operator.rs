@@ -277,7 +277,7 @@ impl Operator {
             return;
         };
         let candidate = Candidate {
-            namespace: "codis-system".to_owned(),
+            namespace: "default".to_owned(),
             lease: "codis-operator".to_owned(),
             identity: format!("{}/{}", self.who, self.starts),
         };

@@ -80,8 +80,8 @@ impl Wish {
         let spec = match self {
             Self::Groups(groups) => json!({"codisServer": {"replicas": groups * plan.replicas}}),
             Self::Proxies(proxies) => json!({"codisProxy": {"replicas": proxies}}),
-            Self::Roll(number) => json!({"codisServer": {"config": {"databases": 16 + number}}}),
-            Self::Tune(number) => json!({"codisServer": {"config": {"maxclients": 5000 + number}}}),
+            Self::Roll(number) => json!({"codisServer": {"config": {"databases": (16 + number).to_string()}}}),
+            Self::Tune(number) => json!({"codisServer": {"config": {"maxclients": (5000 + number).to_string()}}}),
             Self::Switchover => return json!({"metadata": {"annotations": {ANNOTATION_PROMOTE: "1@now"}}}),
             Self::Rotate => json!({"codisProxy": {"sessionAuth": "another"}}),
             Self::Hibernate(asleep) => json!({"hibernate": asleep}),

@@ -95,6 +95,27 @@ fn a_member_with_keys_of_its_own_does_not_join_a_group() {
 }
 
 #[test]
+fn a_server_that_the_official_master_follows_is_a_member_again_whatever_it_holds() {
+    let mut world = World::settled();
+    world.group(1).servers.pop();
+    world.observed.servers.insert(server(1, 1), master(9));
+    world
+        .observed
+        .servers
+        .insert(server(1, 0), replica_of(&server(1, 1), false));
+    assert_eq!(reasons(&world.decide().blocked), [reason::SERVER_HAS_DATA]);
+    world
+        .observed
+        .servers
+        .insert(server(1, 0), replica_of(&server(1, 1), true));
+    let step = world.decide().step;
+    assert!(
+        matches!(&step, Some(Step::AddServer { server: added, .. }) if *added == server(1, 1)),
+        "{step:?}"
+    );
+}
+
+#[test]
 fn slots_count_as_served_while_their_master_answers() {
     let world = World::settled();
     let (desired, mut observed) = (world.desired(), world.observed());

@@ -109,7 +109,7 @@ pub trait Repositories: Send + Sync {
 pub struct Git(Way);
 
 enum Way {
-    Workers(Workers),
+    Workers(Box<Workers>),
     Other(Arc<dyn Repositories>),
 }
 
@@ -117,7 +117,7 @@ impl Git {
     /// `program` has the subcommand `git-worker`, which calls [`worker()`]; `root` is a directory that nobody else uses.
     #[must_use]
     pub fn new(program: PathBuf, root: PathBuf) -> Self {
-        Self(Way::Workers(Workers::new(program, root)))
+        Self(Way::Workers(Box::new(Workers::new(program, root))))
     }
 
     /// A door to these repositories: without processes, files and threads.

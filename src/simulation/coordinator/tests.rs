@@ -12,7 +12,10 @@ fn plan() -> Plan {
         on_volumes: false,
         groups: 1,
         replicas: 2,
+        rivals: false,
+        skew: 0,
         outside: true,
+        from_git: false,
         bug: None,
     }
 }
@@ -39,7 +42,10 @@ fn played(outside: bool, faults: &[Fault]) -> Outcome {
         seed: 5,
         on_volumes: true,
         groups: 2,
+        rivals: false,
+        skew: 0,
         outside,
+        from_git: false,
         events: (1..).zip(faults).map(event).collect(),
     };
     on_a_deep_stack(|| run(&scenario, None)).unwrap()

@@ -14,6 +14,9 @@ async fn world() -> World {
         on_volumes: true,
         groups: 1,
         replicas: 2,
+        rivals: false,
+        skew: 0,
+        outside: false,
         from_git: true,
         bug: None,
     };

@@ -116,10 +116,11 @@ pub struct Scenario {
 const GIT_AMONG: u64 = 16;
 
 /// Scenarios that can be asked for by name.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     "any",
     "calm",
     "faults",
+    "memory",
     "grow",
     "shrink",
     "roll",
@@ -140,7 +141,7 @@ impl Scenario {
         let groups = if name == "shrink" { 2 } else { chance.u32(1..=2) };
         let mut scenario = Self {
             seed,
-            on_volumes: chance.u8(..4) > 0,
+            on_volumes: chance.u8(..4) > 0 && name != "memory",
             groups,
             rivals: name == "rivals" || chance.u8(..4) == 0,
             skew: if chance.bool() { chance.i64(-600..600) } else { 0 },
@@ -149,7 +150,7 @@ impl Scenario {
             events: Vec::new(),
         };
         let wish = match name {
-            "calm" | "faults" => None,
+            "calm" | "faults" | "memory" => None,
             "grow" => Some(Wish::Groups(groups + 1)),
             "shrink" => Some(Wish::Groups(1)),
             "roll" => Some(Wish::Roll(1)),

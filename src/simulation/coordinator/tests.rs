@@ -85,11 +85,8 @@ fn an_emptied_coordinator_has_its_topology_back_from_the_dump() {
     for outside in [true, false] {
         let outcome = played(outside, &[Fault::Coordinator(Harm::Wiped, 5 * SECOND)]);
         assert_eq!(outcome.violations, [""; 0], "outside: {outside}");
-        assert!(
-            tells(&outcome, "the topology was lost and is put back"),
-            "{:#?}",
-            outcome.trace
-        );
+        let assigned = outcome.trace.iter().filter(|line| line.contains("codis/assign_slots"));
+        assert!(assigned.count() > 1, "{:#?}", outcome.trace);
         assert_eq!(outcome.lost, 0);
     }
 }
@@ -104,7 +101,8 @@ fn a_dashboard_starts_when_its_coordinator_is_there_again() {
         ],
     );
     assert_eq!(outcome.violations, [""; 0]);
-    assert!(tells(&outcome, "c-dashboard-0: dead"), "{:#?}", outcome.trace);
+    let has_died = |line: &String| line.contains("c-dashboard-0: ") && line.ends_with(" dead");
+    assert!(outcome.trace.iter().any(has_died), "{:#?}", outcome.trace);
 }
 
 #[test]

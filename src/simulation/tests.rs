@@ -153,8 +153,6 @@ fn mistakes_that_are_built_in_are_found_out() {
         (Bug::SentinelsReset, "calm", 1),
         (Bug::GroupGoesFirst, "shrink", 1),
         (Bug::RolledAtOnce, "roll", 1),
-        // The one before needs a person: its topology is lost in the middle of a failover.
-        (Bug::LockBrokenWithoutProof, "coordinator", 10),
         (Bug::PruneOnEmpty, "git", 1),
     ] {
         let Some((seed, violations)) = found_out(bug, scenario, first..=first + 40) else {

@@ -102,7 +102,7 @@ pub fn creation() -> Operation {
         before: vec![],
         steps: vec![vec![Step::Create(whole())]],
         is_round: false,
-        ways: 4,
+        ways: 2,
     }
 }
 

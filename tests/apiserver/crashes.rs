@@ -191,7 +191,7 @@ async fn try_one(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_on_volumes_comes_the_same_wherever_the_operator_dies() {
-    crash_everywhere(operations::creation(), 100).await;
+    crash_everywhere(operations::creation(), 80).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,9 +123,13 @@ async fn never_two(cluster: &Cluster, nodes: &BTreeSet<String>) -> anyhow::Error
 
 async fn processes(cluster: &Cluster, nodes: &BTreeSet<String>) -> Result<usize> {
     let addresses = cluster.service_addresses().await?;
-    let own = format!("{}-dashboard", cluster.name);
-    let (address, _) = addresses.iter().find(|(_, name)| **name == own).context("no Service")?;
-    let part = format!("--host-admin={address}:");
+    // It locks its product with the address of a Service of its own.
+    let own = format!("{}-dashboard-", cluster.name);
+    let lock = addresses
+        .values()
+        .find(|name| name.starts_with(&own))
+        .context("no Service")?;
+    let part = format!("--host-admin={lock}.");
     let counts = nodes.iter().map(|node| count(node, &part));
     Ok(futures::future::try_join_all(counts).await?.into_iter().sum())
 }

@@ -112,7 +112,7 @@ impl Play<'_> {
             acknowledged: ledger.count(),
             lost: self.lost,
             covered: self.covered,
-            effects: self.world.sent().len(),
+            effects: self.world.sent(),
             violations,
         }
     }
@@ -180,36 +180,35 @@ impl Play<'_> {
                 Ok(None)
             }
             Act::Hand(hand) => {
-                *self.covered.entry((hand.kind(), self.phase)).or_default() += 1;
-                let now = Instant::now();
-                let end = now + hand.lasts();
-                if hand.may_lose() {
-                    let first = now.checked_sub(LAG).unwrap_or(now);
-                    self.windows.push((first, end + UNTIL_FENCED));
-                }
+                let end = self.note(hand.kind(), hand.lasts(), hand.may_lose());
                 Ok(self.world.lay(hand).map(|undo| (end, undo)))
             }
             Act::Fault(fault) => {
-                *self.covered.entry((fault.kind(), self.phase)).or_default() += 1;
-                let now = Instant::now();
-                let end = now + fault.lasts();
-                if fault.may_lose() {
-                    let first = now.checked_sub(LAG).unwrap_or(now);
-                    self.windows.push((first, end + UNTIL_FENCED));
-                }
+                let end = self.note(fault.kind(), fault.lasts(), fault.may_lose());
                 if fault.loses_topology() {
                     self.watch.topology_goes(&self.world, self.scenario.moves_slots());
                 }
                 Ok(self.world.inject(fault).map(|undo| (end, undo)))
             }
             Act::Git(deed) => {
-                *self.covered.entry((deed.kind(), self.phase)).or_default() += 1;
-                let end = Instant::now() + deed.lasts();
+                let end = self.note(deed.kind(), deed.lasts(), false);
                 let done = self.world.git(deed).await;
                 let undo = done.map_err(|error| format!("{deed:?}: {error:#}"))?;
                 Ok(undo.map(|undo| (end, undo)))
             }
         }
+    }
+
+    /// Notes that something goes wrong in this phase, and what may be lost by it. Says when it is over.
+    fn note(&mut self, kind: &'static str, lasts: Duration, may_lose: bool) -> Instant {
+        *self.covered.entry((kind, self.phase)).or_default() += 1;
+        let now = Instant::now();
+        let end = now + lasts;
+        if may_lose {
+            let first = now.checked_sub(LAG).unwrap_or(now);
+            self.windows.push((first, end + UNTIL_FENCED));
+        }
+        end
     }
 
     /// Lets time pass, and looks at everything meanwhile.
@@ -242,7 +241,8 @@ impl Play<'_> {
         let (mut sent, mut since) = (self.world.sent(), Instant::now());
         while since.elapsed() < QUIET {
             if Instant::now() >= end {
-                let last: Vec<_> = sent.iter().rev().take(5).collect();
+                let names = self.world.sent_names();
+                let last: Vec<_> = names.iter().rev().take(5).collect();
                 return Err(format!("never quiet: {last:?}, {:?}", self.world.ready()));
             }
             self.pass(Instant::now() + LOOK).await;

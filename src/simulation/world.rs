@@ -211,9 +211,16 @@ impl World {
         }
     }
 
-    /// The effects that they sent, one operator after the other.
+    /// How many effects they sent.
     #[must_use]
-    pub fn sent(&self) -> Vec<&'static str> {
+    pub fn sent(&self) -> usize {
+        let rival = self.rival.as_ref().map_or(0, |rival| rival.hook().sent());
+        self.operator.hook().sent() + rival
+    }
+
+    /// Their names, one operator after the other.
+    #[must_use]
+    pub fn sent_names(&self) -> Vec<&'static str> {
         let rival = self.rival.as_ref().map(|rival| rival.hook().names());
         [self.operator.hook().names(), rival.unwrap_or_default()].concat()
     }

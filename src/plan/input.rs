@@ -175,6 +175,12 @@ impl Input<'_> {
         count * 2 > usize::from(self.desired.cluster.sentinel_count())
     }
 
+    /// Whether most sentinels name a server as the group's master, and none of them another one.
+    pub(super) fn is_named_by_sentinels(&self, group: &Group, server: &Address) -> bool {
+        let known = self.known_masters(group);
+        self.is_majority(known.len()) && known.into_iter().all(|master| master == server)
+    }
+
     pub(super) fn is_known_to_sentinels(&self, group: &Group) -> bool {
         !self.known_masters(group).is_empty()
     }

@@ -170,6 +170,18 @@ pub(super) fn starting<'i>(input: &Input<'i>) -> Option<&'i str> {
     Some(&pod.name)
 }
 
+/// The name of a proxy that serves clients and that this topology doesn't know, as after one that was lost: it hears of no
+/// change. One that starts doesn't serve before it is registered.
+pub(super) fn unheard<'i>(input: &Input<'i>) -> Option<&'i str> {
+    let is_known = |pod: &ProxyPod| {
+        let mut records = input.topology.proxies.iter();
+        records.any(|record| record.online && pod.ip.as_deref() == Some(record.admin.host()))
+    };
+    let mut serving = input.observed.proxy_pods.iter().filter(|pod| pod.running_for.is_some());
+    let pod = serving.find(|pod| (pod.ready || pod.ending) && !is_known(pod))?;
+    Some(&pod.name)
+}
+
 /// Proxies register themselves at their start; this is for those that gave up, or whose record was removed.
 pub(super) fn online(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     let wished = usize::from(input.desired.cluster.proxy.replicas);

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Decision, Desired, Step, input::Input, layout, reason};
+use super::{Decision, Desired, Step, input::Input, layout, proxies, reason};
 use crate::{
     domain::{Address, DashboardView, Group, GroupId, Observed, ServerView, SlotId, SlotMapping, Topology},
     validate::BalanceBy,
@@ -58,6 +58,12 @@ pub(super) fn spread(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
         return Some(Step::ResumeMoves);
     }
     if must_yield || moves.is_empty() || queued * 2 > QUEUED {
+        return None;
+    }
+    // It would go on writing where the slot was: the dashboard waits only for proxies that it knows.
+    if let Some(proxy) = proxies::unheard(input) {
+        let what = format!("slots move once the proxy {proxy} is registered: it serves by what it was told before");
+        decision.wait(reason::MOVING_SLOTS, what);
         return None;
     }
     queue(input, decision, moves, QUEUED - queued)

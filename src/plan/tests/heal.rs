@@ -186,6 +186,29 @@ fn an_official_master_that_lost_its_memory_and_follows_the_old_one_gives_up_its_
 }
 
 #[test]
+fn a_promotion_by_sentinels_that_the_dashboard_can_not_hear_yet_is_told_to_it() {
+    let mut world = World::settled();
+    world
+        .observed
+        .servers
+        .insert(server(1, 0), replica_of(&server(1, 1), true));
+    world.observed.servers.insert(server(1, 1), master(5));
+    for view in world.observed.sentinels.values_mut().flatten() {
+        view.masters.extend([watched(1, &server(1, 1))]);
+    }
+    assert_eq!(world.decide().step, None, "the sentinels tell the dashboard");
+    world.topology.sentinels.out_of_sync = true;
+    let promoted = Some(Step::Promote {
+        group: gid(1),
+        server: server(1, 1),
+    });
+    assert_eq!(world.decide().step, promoted);
+    let one = world.observed.sentinels.get_mut(&sentinel(0)).unwrap();
+    one.as_mut().unwrap().masters.extend([watched(1, &server(1, 0))]);
+    assert_eq!(world.decide().step, None, "they don't agree");
+}
+
+#[test]
 fn a_replica_that_never_had_the_masters_data_does_not_replace_it() {
     let mut world = World::without_sentinels();
     world.observed.servers.insert(server(1, 0), down());

@@ -135,6 +135,21 @@ fn slots_neither_leave_nor_reach_a_group_that_is_not_well() {
     }
 }
 
+/// It writes where the slots were: the dashboard waits only for proxies that it knows.
+#[test]
+fn no_slot_moves_while_a_proxy_serves_that_the_topology_does_not_know() {
+    let mut world = World::settled().with_group(3);
+    world.topology.proxies.pop();
+    world.observed.proxy_pods[1].running_for = Some(20);
+    assert_eq!(moves(&world.decide()), []);
+    world.observed.proxy_pods[1].ready = false;
+    assert_eq!(moves(&world.decide()).len(), 64, "one that starts serves nobody yet");
+    world.observed.proxy_pods[1].ending = true;
+    assert_eq!(moves(&world.decide()), [], "one that leaves may have clients");
+    world.observed.proxy_pods[1].running_for = None;
+    assert_eq!(moves(&world.decide()).len(), 64, "it has ended");
+}
+
 #[test]
 fn a_hold_of_the_slots_stops_them() {
     let mut world = World::settled().with_group(3);

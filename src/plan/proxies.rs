@@ -106,7 +106,7 @@ pub(super) fn align(input: &Input<'_>, decision: &mut Decision) -> Option<Step> 
     }
     // With one that doesn't answer, `spare` has the word.
     let all_answer = answering(input).len() == sentinels.servers.len();
-    all_answer.then(|| listen(input, sentinels.servers.clone())).flatten()
+    (all_answer && knows_sentinels(input)).then(|| listen(input, sentinels.servers.clone())).flatten()
 }
 
 /// A master is silent and so is a sentinel: they went with a node. A proxy would give that sentinel 5 s before it believes
@@ -206,9 +206,34 @@ pub(super) fn online(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
             continue;
         };
         let is_registered = input.topology.proxies.iter().any(|record| record.admin.host() == ip);
-        if !is_registered && pod.running_for.is_some_and(|seconds| seconds > REGISTERS_WITHIN) {
-            return Some(Step::OnlineProxy(Address::new(ip, ports::PROXY_ADMIN)));
+        if is_registered || pod.running_for.is_none_or(|seconds| seconds <= REGISTERS_WITHIN) {
+            continue;
         }
+        if pod.ready && !is_up_to_date(input) {
+            let what = format!(
+                "the proxy {} serves by what it was told before, and is registered once the sentinels are known and agree with the topology",
+                pod.name
+            );
+            decision.wait(reason::PROXIES_NOT_READY, what);
+            continue;
+        }
+        return Some(Step::OnlineProxy(Address::new(ip, ports::PROXY_ADMIN)));
     }
     None
+}
+
+/// Whether a proxy that listens to sentinels by itself hears nothing older from the dashboard: in a topology that was lost,
+/// the sentinels may be missing, and they may have promoted somebody since.
+fn is_up_to_date(input: &Input<'_>) -> bool {
+    let groups = input.topology.groups.values();
+    let mut groups = groups.filter(|group| !group.servers.is_empty());
+    knows_sentinels(input) && groups.all(|group| input.sentinels_agree(group))
+}
+
+/// Whether the topology has most of the sentinels that are wished. Proxies that listen to fewer would miss promotions.
+fn knows_sentinels(input: &Input<'_>) -> bool {
+    let known = &input.topology.sentinels.servers;
+    let wished = &input.desired.addresses.sentinels;
+    let known = wished.iter().filter(|sentinel| known.contains(sentinel)).count();
+    wished.is_empty() || input.is_majority(known)
 }

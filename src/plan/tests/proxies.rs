@@ -121,6 +121,31 @@ fn the_last_proxy_that_clients_find_is_left_to_them_while_another_one_leaves() {
     assert_eq!(world.decide().step, None, "the dashboard may be cut off");
 }
 
+/// It listens to the sentinels by itself: a topology that lost them, or is older than a promotion, would lead it astray.
+#[test]
+fn a_proxy_that_serves_is_not_taken_online_before_the_topology_is_as_new_as_what_it_serves() {
+    let mut world = World::settled();
+    world.topology.proxies.pop();
+    let one = world.observed.sentinels.get_mut(&sentinel(0)).unwrap();
+    one.as_mut().unwrap().masters.extend([watched(1, &server(1, 1))]);
+    assert_eq!(world.decide().step, None, "a sentinel promoted another one");
+    let mut world = World::settled();
+    world.topology.proxies.pop();
+    world.topology.sentinels.servers.clear();
+    world
+        .observed
+        .sentinels
+        .values_mut()
+        .for_each(|view| *view = Err("silent".into()));
+    assert_eq!(world.decide().step, None, "it would be deaf");
+    world.observed.proxy_pods[1].ready = false;
+    assert_eq!(
+        world.decide().step.unwrap().name(),
+        "OnlineProxy",
+        "it serves nobody yet"
+    );
+}
+
 #[test]
 fn a_proxy_that_did_not_register_is_taken_online() {
     let mut world = World::settled();

@@ -391,3 +391,10 @@ impl World {
         }
     }
 }
+
+/// Kubernetes has the pods, which have the network, which asks Kubernetes where names lead: nobody of them would ever go.
+impl Drop for World {
+    fn drop(&mut self) {
+        *self.open() = None;
+    }
+}

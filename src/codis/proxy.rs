@@ -212,6 +212,7 @@ fn route(slot: &Slot<'_>) -> Result<Route, String> {
             .transpose()
             .map_err(|e: <Address as FromStr>::Err| e.to_string())?,
         from: group(slot.migrate_from_group_id)?,
+        locked: slot.locked,
     })
 }
 

@@ -41,4 +41,6 @@ pub struct Route {
     pub master: Option<Address>,
     /// The group that the slot comes from, while it moves.
     pub from: Option<GroupId>,
+    /// Whether it keeps the slot's commands back.
+    pub locked: bool,
 }

@@ -106,7 +106,9 @@ pub(super) fn align(input: &Input<'_>, decision: &mut Decision) -> Option<Step> 
     }
     // With one that doesn't answer, `spare` has the word.
     let all_answer = answering(input).len() == sentinels.servers.len();
-    (all_answer && knows_sentinels(input)).then(|| listen(input, sentinels.servers.clone())).flatten()
+    (all_answer && knows_sentinels(input))
+        .then(|| listen(input, sentinels.servers.clone()))
+        .flatten()
 }
 
 /// A master is silent and so is a sentinel: they went with a node. A proxy would give that sentinel 5 s before it believes
@@ -206,7 +208,9 @@ pub(super) fn online(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
             continue;
         };
         let is_registered = input.topology.proxies.iter().any(|record| record.admin.host() == ip);
-        if is_registered || pod.running_for.is_none_or(|seconds| seconds <= REGISTERS_WITHIN) {
+        // One that serves was registered once, and doesn't do it again by itself.
+        let may_register = !pod.ready && pod.running_for.is_none_or(|seconds| seconds <= REGISTERS_WITHIN);
+        if is_registered || may_register {
             continue;
         }
         if pod.ready && !is_up_to_date(input) {

@@ -191,28 +191,33 @@ fn named(slots: &[SlotId]) -> String {
 fn as_served(slot: SlotMapping, tables: &[&Vec<Route>]) -> Option<SlotMapping> {
     let routes = tables.iter().map(|table| table.get(usize::from(slot.id.get())));
     let routes: Vec<&Route> = routes.collect::<Option<_>>()?;
-    let Some(first) = routes.first() else { return Some(slot) };
+    if routes.is_empty() {
+        return Some(slot);
+    }
     let Some(moving) = slot.moving else {
         // One that it is still coming from, there, has nothing of it left: the keys are looked at as well.
         return routes.iter().all(|route| route.group == slot.group).then_some(slot);
     };
-    let way = |route: &Route| (route.group, route.from);
-    if !routes.iter().all(|route| way(route) == way(first)) {
-        return None;
-    }
     let at = |group: Option<GroupId>| SlotMapping {
         id: slot.id,
         group,
         moving: None,
     };
-    match first.from {
-        // It may not have begun to move when it was last pushed, or be there already.
-        None => {
-            let is_either = first.group == slot.group || first.group == Some(moving.to);
-            is_either.then(|| at(first.group))
-        }
-        from => (from == slot.group && first.group == Some(moving.to)).then_some(slot),
+    let (source, target) = (slot.group, Some(moving.to));
+    let is_at = |route: &Route, group| route.group == group && route.from.is_none();
+    let is_under_way = |route: &Route| route.group == target && route.from == source;
+    // Proxies are told one after another, and the dashboard may have died in between. Locked all of them know of a move
+    // before the first key goes, and the last key is there before one hears that it is over (contract §6.1).
+    if routes.iter().any(|route| is_at(route, source)) {
+        let is_untouched = |route: &&Route| is_at(route, source) || is_under_way(route) && route.locked;
+        return routes.iter().all(is_untouched).then(|| at(source));
     }
+    if routes.iter().all(|route| is_at(route, target)) {
+        return Some(at(target));
+    }
+    let mut told = routes.iter();
+    told.all(|route| is_at(route, target) || is_under_way(route))
+        .then_some(slot)
 }
 
 /// A running proxy that can't be asked: it may serve what nobody else knows.
@@ -267,7 +272,7 @@ fn master_of(input: &Input<'_>, id: GroupId, members: &[Address], slots: &[SlotM
     let has = |slot: &SlotMapping| slot.owner() == Some(id);
     let written: BTreeSet<&Address> = live_tables(input)
         .flat_map(|(_, table)| table.iter().zip(slots))
-        .filter(|(_, slot)| has(slot))
+        .filter(|(route, slot)| has(slot) && route.group == Some(id))
         .filter_map(|(route, _)| route.master.as_ref())
         .collect();
     let masters: Vec<&Address> = members.iter().filter(|member| input.is_up_master(member)).collect();

@@ -257,6 +257,7 @@ async fn a_proxy_says_where_it_sends_each_slot() {
     let mut moving = slot(FOO, 2, &there.address);
     moving.migrate_from = here.address.to_string();
     moving.migrate_from_group_id = 1;
+    moving.locked = true;
     let proxy = Proxy::online(vec![moving, slot(A, 1, &here.address)]).await;
     let (admin, token) = &proxy.known;
     let routes = door().routes(admin, token).await.unwrap();
@@ -265,6 +266,7 @@ async fn a_proxy_says_where_it_sends_each_slot() {
         group: Some(crate::group(group)),
         master: Some(server.clone()),
         from: from.map(crate::group),
+        locked: from.is_some(),
     };
     assert_eq!(routes[usize::from(A)], at(1, &here.address, None));
     assert_eq!(routes[usize::from(FOO)], at(2, &there.address, Some(1)));

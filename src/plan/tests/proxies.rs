@@ -155,6 +155,7 @@ fn a_proxy_that_did_not_register_is_taken_online() {
         Some(Step::OnlineProxy(Address::new("10.244.0.2", 11080)))
     );
     world.observed.proxy_pods[1].running_for = Some(5);
+    world.observed.proxy_pods[1].ready = false;
     let decision = world.decide();
     assert_eq!(
         (decision.step.clone(), reasons(&decision.waits)),

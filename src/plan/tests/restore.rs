@@ -10,6 +10,7 @@ fn table(topology: &Topology) -> Vec<Route> {
         group: slot.owner(),
         master: slot.owner().and_then(master),
         from: slot.moving.and(slot.group),
+        locked: false,
     };
     topology.slots.iter().map(route).collect()
 }
@@ -262,6 +263,51 @@ fn a_slot_that_arrived_meanwhile_or_did_not_begin_is_where_the_proxies_have_it()
     steps(&mut world);
     let now = |id: usize| (world.topology.slots[id].group, world.topology.slots[id].moving);
     assert_eq!((now(7), now(8)), ((Some(gid(2)), None), (Some(gid(1)), None)));
+}
+
+/// The dashboard died after it had told one of two proxies.
+#[test]
+fn where_proxies_were_told_different_stages_of_a_move_the_slot_is_where_all_its_keys_are() {
+    let way = Some(SlotMove {
+        to: gid(2),
+        pending: false,
+    });
+    type Told = fn(&mut Route);
+    let source: Told = |route| {
+        *route = Route {
+            group: Some(gid(1)),
+            master: Some(server(1, 0)),
+            ..Route::default()
+        };
+    };
+    let (locked, under_way): (Told, Told) = (|route| route.locked = true, |_| ());
+    let target: Told = |route| route.from = None;
+    for (told, expected) in [
+        ([source, locked], Some((gid(1), None))),
+        ([locked, under_way], Some((gid(1), way))),
+        ([under_way, target], Some((gid(1), way))),
+        // It would write where keys were fetched from.
+        ([source, under_way], None),
+        ([source, target], None),
+    ] {
+        let (mut world, _) = emptied(|world| world.topology.slots[7].moving = way);
+        for (number, change) in [1, 2].into_iter().zip(told) {
+            change(route(&mut world, number, 7));
+        }
+        let Some((group, moving)) = expected else {
+            assert!(blocked(&world).contains("what the proxies serve: slots 7"));
+            continue;
+        };
+        let mut last = None;
+        while !matches!(last, Some(Step::RestoreSlots(_))) {
+            last = world.decide().step;
+            world.apply(last.as_ref().unwrap());
+        }
+        let Some(Step::RestoreSlots(slots)) = last else {
+            unreachable!()
+        };
+        assert_eq!((slots[7].group, slots[7].moving), (Some(group), moving));
+    }
 }
 
 #[test]

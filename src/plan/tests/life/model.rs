@@ -319,7 +319,12 @@ impl Life {
             _ => (mapping.group, None),
         };
         let master = group.and_then(|group| self.topology.groups.get(&group)?.master().cloned());
-        Route { group, master, from }
+        Route {
+            group,
+            master,
+            from,
+            locked: false,
+        }
     }
 
     fn push(&mut self, slots: &[usize]) {

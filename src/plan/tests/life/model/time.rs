@@ -161,6 +161,7 @@ impl Life {
                 group: Some(group),
                 master: Some(master),
                 from,
+                ..
             } = self.proxies[proxy].table[slot].clone()
             else {
                 continue;

@@ -105,7 +105,7 @@ impl Operation {
             Self::Delete => &[Wish::Delete],
             Self::ScaleOut => &[Wish::Groups(2)],
             Self::ScaleIn => &[Wish::Groups(1)],
-            Self::Switchover => &[Wish::Switchover],
+            Self::Switchover => &[Wish::Switchover(1)],
             Self::Roll => &[Wish::Roll(1)],
             Self::Rotate => &[Wish::Rotate],
             Self::Hibernate => &[Wish::Hibernate(true), Wish::Hibernate(false)],
@@ -340,7 +340,7 @@ fn is_done(world: &World, wish: Wish) -> Result<(), String> {
     let holds = match wish {
         Wish::Delete => cluster.is_none() && world.pods.all().is_empty(),
         Wish::Hibernate(true) => status["phase"] == "Hibernating" && world.pods.all().is_empty(),
-        Wish::Switchover => status["promotion"]["outcome"] == "Done",
+        Wish::Switchover(_) => status["promotion"]["outcome"] == "Done",
         _ => return world.ready(),
     };
     if holds {

@@ -1,6 +1,6 @@
 //! What goes wrong in a world.
 
-use std::{fmt, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, fmt, net::Ipv4Addr, time::Duration};
 
 use super::{
     coordinator::Harm,
@@ -55,6 +55,8 @@ pub enum Fault {
     Coordinator(Harm, Duration),
     /// The node of a pod is cut off, and runs on.
     CutOff(Part, usize, Duration),
+    /// What servers send each other takes the first time longer, for the second.
+    Congested(Duration, Duration),
 }
 
 impl Part {
@@ -98,6 +100,7 @@ impl Fault {
             Self::SlowDisk(..) => "disk slow",
             Self::Coordinator(harm, _) => harm.kind(),
             Self::CutOff(..) => "node cut off",
+            Self::Congested(..) => "replication slow",
         }
     }
 
@@ -118,7 +121,8 @@ impl Fault {
             | Self::Blind(_, _, time)
             | Self::SlowDisk(_, time)
             | Self::Coordinator(_, time)
-            | Self::CutOff(_, _, time) => *time,
+            | Self::CutOff(_, _, time)
+            | Self::Congested(_, time) => *time,
         }
     }
 
@@ -132,6 +136,7 @@ impl Fault {
             | Self::Api(..)
             | Self::Deaf(_)
             | Self::Coordinator(..)
+            | Self::Congested(..)
             | Self::Blind(..) => false,
             Self::KillProcess(part, _)
             | Self::KillPod(part, _)
@@ -211,6 +216,13 @@ impl World {
             Fault::CutOff(part, nth, _) => {
                 let (_, running) = self.victim(fault, part, nth)?;
                 self.cut_off(running.node)
+            }
+            Fault::Congested(by, _) => {
+                self.trace.tell(format!("fault: {fault}"));
+                let servers = self.pods_like(Part::Server.word()).into_iter();
+                self.fabric
+                    .congest(servers.map(|(_, running)| running.ip).collect(), by);
+                Undo::by(|world| world.fabric.congest(BTreeSet::new(), Duration::ZERO))
             }
             _ => self.trouble(fault),
         }

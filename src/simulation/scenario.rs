@@ -48,8 +48,8 @@ pub enum Wish {
     Roll(u32),
     /// A setting that servers are told while they run.
     Tune(u32),
-    /// Another server of the first group becomes its master.
-    Switchover,
+    /// Another server of the first group becomes its master: the nth request for that.
+    Switchover(u32),
     /// Another password of the proxies' clients: all proxies are replaced.
     Rotate,
     /// No pods, and then all again.
@@ -67,7 +67,7 @@ impl Wish {
             Self::Proxies(_) => "proxies",
             Self::Roll(_) => "rolling change",
             Self::Tune(_) => "live setting",
-            Self::Switchover => "switchover",
+            Self::Switchover(_) => "switchover",
             Self::Rotate => "password rotation",
             Self::Hibernate(_) => "hibernation",
             Self::Delete => "deletion",
@@ -82,7 +82,9 @@ impl Wish {
             Self::Proxies(proxies) => json!({"codisProxy": {"replicas": proxies}}),
             Self::Roll(number) => json!({"codisServer": {"config": {"databases": (16 + number).to_string()}}}),
             Self::Tune(number) => json!({"codisServer": {"config": {"maxclients": (5000 + number).to_string()}}}),
-            Self::Switchover => return json!({"metadata": {"annotations": {ANNOTATION_PROMOTE: "1@now"}}}),
+            Self::Switchover(number) => {
+                return json!({"metadata": {"annotations": {ANNOTATION_PROMOTE: format!("1@{number}")}}});
+            }
             Self::Rotate => json!({"codisProxy": {"sessionAuth": "another"}}),
             Self::Hibernate(asleep) => json!({"hibernate": asleep}),
             Self::Delete => json!({}),
@@ -114,9 +116,11 @@ pub struct Scenario {
 
 /// Of so many scenarios that aren't narrowed one has a repository.
 const GIT_AMONG: u64 = 16;
+/// And one has switchovers.
+const HANDED_OVER_AMONG: u64 = 8;
 
 /// Scenarios that can be asked for by name.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "any",
     "calm",
     "faults",
@@ -128,6 +132,7 @@ pub const NAMES: [&str; 11] = [
     "hands",
     "coordinator",
     "git",
+    "switchover",
 ];
 
 impl Scenario {
@@ -150,7 +155,7 @@ impl Scenario {
             events: Vec::new(),
         };
         let wish = match name {
-            "calm" | "faults" | "memory" => None,
+            "calm" | "faults" | "memory" | "switchover" => None,
             "grow" => Some(Wish::Groups(groups + 1)),
             "shrink" => Some(Wish::Groups(1)),
             "roll" => Some(Wish::Roll(1)),
@@ -187,6 +192,9 @@ impl Scenario {
         let (outside, mishaps) = coordinator::drawn(seed, name);
         scenario.outside = outside;
         scenario.events.extend(mishaps);
+        if name == "switchover" || name == "any" && seed % HANDED_OVER_AMONG == 5 {
+            scenario.events.extend(handed_over(seed));
+        }
         scenario.events.sort_by_key(|event| event.at);
         scenario
     }
@@ -275,6 +283,24 @@ impl fmt::Display for Scenario {
         }
         Ok(())
     }
+}
+
+/// Switchovers that a person asks for, while replicas lag: drawn apart, so that whatever else a seed brings stays.
+fn handed_over(seed: u64) -> Vec<Event> {
+    let mut chance = fastrand::Rng::with_seed(seed ^ 0x50_7e4);
+    let (lag, begin) = (chance.u64(20..300), chance.u64(500..10_000));
+    let lasts = Duration::from_millis(chance.u64(10_000..40_000));
+    let lags = Fault::Congested(Duration::from_millis(lag), lasts);
+    let mut acts = vec![(begin, Act::Fault(lags))];
+    for number in 1..=chance.u32(1..=3) {
+        acts.push((begin + chance.u64(..15_000), Act::Wish(Wish::Switchover(number))));
+    }
+    acts.into_iter()
+        .map(|(at, act)| Event {
+            at: Duration::from_millis(at),
+            act,
+        })
+        .collect()
 }
 
 fn fault(chance: &mut fastrand::Rng) -> Fault {

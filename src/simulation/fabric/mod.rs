@@ -49,6 +49,8 @@ struct State {
     cuts: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
     /// Machines that reach each other and nobody else.
     islands: Vec<BTreeSet<Ipv4Addr>>,
+    /// Machines between which everything takes so much longer.
+    congested: (BTreeSet<Ipv4Addr>, Duration),
     lines: Vec<Line>,
     next_port: u16,
 }
@@ -67,6 +69,7 @@ impl Fabric {
             machines: BTreeMap::new(),
             cuts: BTreeSet::new(),
             islands: Vec::new(),
+            congested: (BTreeSet::new(), Duration::ZERO),
             lines: Vec::new(),
             next_port: 30_000,
         };
@@ -125,6 +128,16 @@ impl Fabric {
             let (one, other) = line.ends();
             line.hold(one, other, state.is_cut(one, other));
             line.hold(other, one, state.is_cut(other, one));
+        }
+    }
+
+    /// Everything between these machines takes so much longer than it would, instead of what was so before.
+    pub fn congest(&self, machines: BTreeSet<Ipv4Addr>, by: Duration) {
+        let mut state = self.state();
+        state.congested = (machines, by);
+        for line in &state.lines {
+            let (one, other) = line.ends();
+            line.stretch(state.stretched(one, other));
         }
     }
 
@@ -202,6 +215,15 @@ impl State {
         self.cuts.contains(&(from, to)) || islands.any(|island| island.contains(&from) != island.contains(&to))
     }
 
+    fn stretched(&self, one: Ipv4Addr, other: Ipv4Addr) -> Duration {
+        let (machines, by) = &self.congested;
+        if machines.contains(&one) && machines.contains(&other) {
+            *by
+        } else {
+            Duration::ZERO
+        }
+    }
+
     fn meet(&mut self, from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Option<io::Result<Socket>> {
         if self.is_cut(from, to) || self.is_cut(to, from) || !self.machines.contains_key(&from) {
             return None;
@@ -216,6 +238,7 @@ impl State {
         // Most neighbours are near; a few ways are long enough for others to overtake.
         let delay = Duration::from_millis([0, 0, 0, 1, 2, 5][self.chance.usize(..6)]);
         let (line, ours, theirs) = Line::new(from, to, delay);
+        line.stretch(self.stretched(from, to));
         if self.lines.len() > 256 {
             self.lines.retain(|line| !line.is_over());
         }

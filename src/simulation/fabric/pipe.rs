@@ -61,6 +61,13 @@ impl Line {
         way.wake();
     }
 
+    /// What is sent from now on takes so much longer than the connection's own delay.
+    pub(super) fn stretch(&self, by: Duration) {
+        for way in [&self.there, &self.back] {
+            way.lock().longer = by;
+        }
+    }
+
     /// Nothing arrives any more, not even the end.
     pub(super) fn sever(&self) {
         for way in [&self.there, &self.back] {
@@ -75,6 +82,7 @@ struct Shared(Arc<Mutex<Way>>);
 /// One direction.
 struct Way {
     delay: Duration,
+    longer: Duration,
     sent: VecDeque<(Instant, Vec<u8>)>,
     /// How much of the first is read.
     read: usize,
@@ -91,6 +99,7 @@ impl Shared {
     fn new(delay: Duration) -> Self {
         Self(Arc::new(Mutex::new(Way {
             delay,
+            longer: Duration::ZERO,
             sent: VecDeque::new(),
             read: 0,
             is_closed: false,
@@ -190,7 +199,7 @@ impl AsyncWrite for End {
             return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
         }
         if !text.is_empty() && !way.is_deaf {
-            let due = Instant::now() + way.delay;
+            let due = Instant::now() + way.delay + way.longer;
             way.sent.push_back((due, text.to_vec()));
             way.wake();
         }

@@ -33,6 +33,38 @@ fn a_new_cluster_is_built_step_by_step_and_then_rests() {
     assert!(world.decide().is_settled(), "{:?}", world.decide());
 }
 
+/// Proxies are told of slots whenever they come. Sentinels come first: nothing is served unwatched.
+#[test]
+fn slots_wait_for_sentinels_and_not_for_proxies() {
+    let at_slots = || {
+        let mut world = World::fresh();
+        loop {
+            let step = world.decide().step.unwrap();
+            if matches!(step, Step::AssignSlots(_)) {
+                return world;
+            }
+            world.apply(&step);
+        }
+    };
+    let mut world = at_slots();
+    world.topology.proxies.clear();
+    world.observed.proxy_pods.iter_mut().for_each(|pod| pod.ready = false);
+    world
+        .observed
+        .proxy_pods
+        .iter_mut()
+        .for_each(|pod| pod.running_for = None);
+    world.observed.unready = vec!["fe 0/1".into()];
+    assert!(matches!(world.decide().step, Some(Step::AssignSlots(_))));
+    let mut world = at_slots();
+    world.observed.sentinels.insert(sentinel(2), Err("silent".into()));
+    world.topology.sentinels.servers.pop();
+    assert!(!matches!(world.decide().step, Some(Step::AssignSlots(_))));
+    let mut world = at_slots();
+    world.observed.servers.insert(server(2, 1), down());
+    assert_eq!(world.decide().step, None, "a server wasn't asked for keys");
+}
+
 #[test]
 fn nothing_is_built_before_every_server_was_asked_for_keys() {
     let mut world = World::fresh();

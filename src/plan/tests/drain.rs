@@ -133,6 +133,30 @@ fn what_keeps_nothing_leaves_a_silent_node_after_the_time_that_the_spec_gives() 
     }
 }
 
+#[test]
+fn the_status_tells_how_long_a_node_has_been_away_and_what_that_means() {
+    for (view, told) in [
+        (gone(0), "is gone for 0 s"),
+        (gone(19), "is gone for 10 s"),
+        (gone(60), "is gone for 60 s"),
+        (silent(299), "isn't heard and is waited for until 300 s have passed"),
+        (
+            silent(300),
+            "isn't heard and is lost: servers and sentinels may still run there",
+        ),
+        (silent(301), "isn't heard and is lost: servers and sentinels"),
+    ] {
+        let mut world = with_node("node-1", view);
+        world.observed.dashboard_pod = Some(MemberPod {
+            name: "c-dashboard-0".into(),
+            node: Some("node-0".into()),
+            ..MemberPod::default()
+        });
+        let nodes = world.decide().nodes;
+        assert!(nodes[0].starts_with(&format!("node node-1 {told}")), "{nodes:?}");
+    }
+}
+
 fn lost(server: Address) -> World {
     let mut world = World::settled();
     let claim = LostClaim {

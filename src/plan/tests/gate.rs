@@ -105,6 +105,58 @@ fn a_fence_is_lifted_by_the_sentinels_word_while_the_dashboard_is_away() {
     assert_eq!(away(&restarted(3, [500, 5_000, 5_000])), None);
 }
 
+/// Those that haven't heard it must be fewer than a quorum, and those that have a majority: with four sentinels that is three.
+#[test]
+fn without_the_dashboard_half_of_the_sentinels_are_not_enough() {
+    for (silences, lifted) in [
+        ([500, 500, 500, 5_000], true),
+        ([500, 500, 5_000, 5_000], false),
+        ([500, 500, 500, 3_000], true),
+        ([500, 500, 3_000, 3_000], false),
+        ([500, 500, 2_999, 3_000], true),
+    ] {
+        let mut world = restarted(3, [500, 500, 500]);
+        world.cluster.sentinel.as_mut().unwrap().replicas = 4;
+        let view = world.observed.sentinels[&sentinel(0)].clone();
+        world.observed.sentinels.insert(sentinel(3), view);
+        for (ordinal, silence) in (0..).zip(silences) {
+            let view = world.observed.sentinels.get_mut(&sentinel(ordinal)).unwrap();
+            view.as_mut().unwrap().masters.get_mut("c-1").unwrap().silent_ms = silence;
+        }
+        let step = decide(&world.desired(), &world.observed).step;
+        assert_eq!(step.is_some(), lifted, "{silences:?}: {step:?}");
+    }
+}
+
+#[test]
+fn a_restarted_master_stays_fenced_while_its_place_is_in_doubt() {
+    let is_lifted = |world: &World| matches!(world.decide().step, Some(Step::Unfence(_)));
+    let mut disputed = restarted(3, [500, 500, 500]);
+    let one = disputed.observed.sentinels.get_mut(&sentinel(0)).unwrap();
+    one.as_mut().unwrap().masters.extend([watched(1, &server(1, 1))]);
+    assert!(!is_lifted(&disputed), "a sentinel names another one");
+    let mut promoting = restarted(3, [500, 500, 500]);
+    promoting.group(1).promoting = Some(1);
+    assert!(!is_lifted(&promoting), "another one is being promoted");
+}
+
+#[test]
+fn another_loss_has_another_token() {
+    let token = |uids: [&str; 2]| {
+        let mut world = World::settled();
+        for (ordinal, uid) in (0..).zip(uids) {
+            world.observed.servers.insert(server(1, ordinal), down());
+            let pod = world.observed.server_pods.get_mut(&server(1, ordinal)).unwrap();
+            (pod.stopped_empty, pod.at_gate, pod.uid) = (true, true, uid.to_owned());
+        }
+        world.decide().blocked[0].message.clone()
+    };
+    let tokens: BTreeSet<String> = [["a", "b"], ["a", "c"], ["c", "b"], ["b", "a"], ["A", "b"], ["q", "b"]]
+        .map(token)
+        .into();
+    assert_eq!(tokens.len(), 6, "{tokens:?}");
+}
+
 #[test]
 fn a_group_that_started_empty_is_armed_again_at_once() {
     let mut world = World::settled();

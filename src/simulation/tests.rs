@@ -154,11 +154,14 @@ fn mistakes_that_are_built_in_are_found_out() {
     let mut missed = Vec::new();
     for (bug, scenario, first) in [
         (Bug::NoStartGate, "memory", 1),
-        (Bug::DeadProxiesStay, "faults", 10),
+        (Bug::NoFence, "switchover", 10),
+        (Bug::DeadProxiesStay, "faults", 30),
         (Bug::SentinelsReset, "calm", 1),
         (Bug::GroupGoesFirst, "shrink", 1),
         (Bug::RolledAtOnce, "roll", 1),
         (Bug::PruneOnEmpty, "git", 1),
+        (Bug::LockBrokenWithoutProof, "coordinator", 10),
+        (Bug::StaleLists, "hands", 141),
     ] {
         let Some((seed, violations)) = found_out(bug, scenario, first..=first + 40) else {
             missed.push(format!("{bug:?} isn't found out"));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     Kubernetes,
     cache::Pod,
-    object::{after, hash_of, is_going, number, text},
+    object::{after, controller_of, hash_of, is_going, number, selects, text},
     stateful_pods,
 };
 
@@ -83,10 +83,26 @@ impl Kubernetes {
         pods.sort_by_key(|(ordinal, _)| *ordinal);
         self.wake_when_available(&set, &pods);
         if !is_going(raw) {
+            self.adopt(&set);
             self.retain_claims(raw, &pods, set.replicas);
             self.manage(&set, &pods);
         }
         self.stateful_set_status(&set, &pods);
+    }
+
+    /// Takes pods of its names that nobody controls, as those of a set that was deleted without them.
+    fn adopt(&self, set: &Set<'_>) {
+        let selector = &set.raw["spec"]["selector"];
+        let is_its_own = |pod: &&Pod| {
+            let is_free = pod.owner.is_empty() && !pod.is_going;
+            is_free && pod.name.0 == text(set.raw, "/metadata/namespace") && set.ordinal(pod).is_some()
+        };
+        let free = self.cache.pods.values().filter(is_its_own);
+        for pod in free.filter(|pod| selects(selector, pod.labels())) {
+            let mut new = (*pod.raw).clone();
+            new["metadata"]["ownerReferences"] = json!([controller_of(set.raw)]);
+            self.api.replace(new);
+        }
     }
 
     /// The revision of the template as it is now, which is remembered.

@@ -118,6 +118,25 @@ fn what_an_owner_owned_goes_with_it_unless_it_is_orphaned() {
 }
 
 #[test]
+fn a_set_takes_the_pods_that_one_of_its_name_left_and_makes_them_anew_when_they_go() {
+    let mut world = World::new(1);
+    let set = || stateful_set(|spec| spec["replicas"] = json!(2));
+    world.make("StatefulSet", set());
+    world.pass(30);
+    world.delete("StatefulSet", "s", json!({"propagationPolicy": "Orphan"}));
+    world.pass(10);
+    assert_eq!(world.names(), ["s-0", "s-1"]);
+    world.make("StatefulSet", set());
+    world.pass(10);
+    world.delete("Pod", "s-0", Value::Null);
+    world.pass(60);
+    assert_eq!(world.names(), ["s-0", "s-1"]);
+    world.delete("StatefulSet", "s", Value::Null);
+    world.pass(60);
+    assert!(world.names().is_empty(), "{:?}", world.names());
+}
+
+#[test]
 fn a_restart_in_place_sees_a_secret_of_a_minute_ago_and_a_new_pod_the_present_one() {
     let mut world = World::new(1);
     let secret = |text: &str| json!({"metadata": {"name": "c"}, "data": {"file": text}});

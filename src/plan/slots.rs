@@ -62,7 +62,9 @@ pub(super) fn spread(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
     }
     // It would go on writing where the slot was: the dashboard waits only for proxies that it knows.
     if let Some(proxy) = proxies::unheard(input) {
-        let what = format!("slots move once the proxy {proxy} is registered, or gone: it may serve by what it was told before");
+        let what = format!(
+            "slots move once the proxy {proxy} is registered, or gone: it may serve by what it was told before"
+        );
         decision.wait(reason::MOVING_SLOTS, what);
         return None;
     }

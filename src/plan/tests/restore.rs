@@ -406,3 +406,43 @@ fn keys_of(world: &mut World, group: u64) -> &mut BTreeSet<SlotId> {
     let keys = world.observed.evidence.keys.get_mut(&server(group, 0)).unwrap();
     keys.as_mut().unwrap()
 }
+
+/// Where no proxy serves, nobody but the servers knows what there is: all of them are heard first.
+#[test]
+fn without_a_serving_proxy_every_server_of_a_group_with_slots_has_its_say() {
+    let away = |change: fn(&mut World)| {
+        let (mut world, _) = emptied(|_| {});
+        world.observed.servers.insert(server(1, 1), down());
+        change(&mut world);
+        world
+    };
+    let silent = away(|world| world.observed.evidence.tables.clear());
+    assert!(waits(&silent).contains("10.96.1.1:6379 of group 1 doesn't answer"));
+    let at_gate = away(|world| {
+        world.observed.evidence.tables.clear();
+        world.observed.server_pods.get_mut(&server(1, 1)).unwrap().at_gate = true;
+    });
+    assert_eq!(at_gate.decide().step.unwrap().name(), "CreateGroup", "it is empty");
+    let served = away(|_| ());
+    assert_eq!(
+        served.decide().step.unwrap().name(),
+        "CreateGroup",
+        "the proxies know the master"
+    );
+}
+
+#[test]
+fn slots_that_proxies_serve_are_put_back_where_they_were_although_nothing_was_written_yet() {
+    let (mut world, before) = emptied(|world| world.topology.slots[3].group = Some(gid(2)));
+    for id in 1..=2 {
+        world.observed.servers.insert(server(id, 0), master(0));
+        let mut replica = replica_of(&server(id, 0), true);
+        if let ServerView::Up { keys, .. } = &mut replica {
+            *keys = 0;
+        }
+        world.observed.servers.insert(server(id, 1), replica);
+    }
+    let names = steps(&mut world);
+    assert!(names.contains(&"RestoreSlots"), "{names:?}");
+    assert_eq!(world.topology.slots, before.slots);
+}

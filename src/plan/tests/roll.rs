@@ -117,3 +117,87 @@ fn a_server_that_leaves_is_handed_over_first_and_then_taken_out() {
         .insert(server(1, 0), replica_of(&server(1, 1), true));
     assert!(matches!(world.decide().step, Some(Step::Switchover { to, .. }) if to == server(1, 0)));
 }
+
+#[test]
+fn sentinels_of_an_old_template_come_one_after_another_and_before_servers() {
+    let mut world = outdated(&ALL);
+    for ordinal in 0..3 {
+        let pod = MemberPod {
+            name: format!("c-sentinel-{ordinal}"),
+            ready: true,
+            outdated: ordinal > 0,
+            ..MemberPod::default()
+        };
+        world.observed.sentinel_pods.insert(sentinel(ordinal), pod);
+    }
+    assert_eq!(restarted_pod(&world.decide()).as_deref(), Some("c-sentinel-1"));
+    world.observed.unready = vec!["sentinel 2/3".into()];
+    assert_eq!(world.decide().step, None);
+    world.observed.unready.clear();
+    let pods = world.observed.sentinel_pods.values_mut();
+    pods.for_each(|pod| pod.outdated = false);
+    assert_eq!(restarted_pod(&world.decide()).as_deref(), Some("c-g1-1"));
+}
+
+#[test]
+fn a_server_that_is_alone_in_its_group_is_made_anew_only_with_its_data() {
+    let mut world = World::without_sentinels();
+    for id in 1..=2 {
+        world.group(id).servers.pop();
+        world.addresses.servers.get_mut(&gid(id)).unwrap().pop();
+        world.observed.servers.remove(&server(id, 1));
+        world.observed.server_pods.remove(&server(id, 1));
+    }
+    world.cluster.group_size = 1;
+    world.observed.server_pods.get_mut(&server(1, 0)).unwrap().outdated = true;
+    assert_eq!(restarted_pod(&world.decide()).as_deref(), Some("c-g1-0"));
+    world.persistent = false;
+    let decision = world.decide();
+    assert_eq!(
+        (decision.step, reasons(&decision.blocked)),
+        (None, vec![reason::ROLLING])
+    );
+}
+
+/// Two of three servers of each group leave.
+fn shrinking() -> World {
+    let mut world = World::settled();
+    for id in 1..=2 {
+        let third = server(id, 2);
+        let added = Server {
+            address: third.clone(),
+            action: ActionState::Idle,
+            is_read: false,
+        };
+        world.group(id).servers.push(added);
+        world
+            .observed
+            .servers
+            .insert(third.clone(), replica_of(&server(id, 0), true));
+        let second = world.addresses.servers.get_mut(&gid(id)).unwrap().pop().unwrap();
+        world.addresses.leaving.insert(gid(id), vec![second, third]);
+        for view in world.observed.sentinels.values_mut().flatten() {
+            let known = view.masters.get_mut(&format!("c-{id}")).unwrap();
+            known.replicas = 2;
+            known.replica_silence = [(server(id, 1), 500), (server(id, 2), 500)].into();
+        }
+    }
+    world.cluster.group_size = 1;
+    world
+}
+
+#[test]
+fn of_those_that_leave_a_dead_one_goes_first_and_the_others_while_all_that_stay_are_well() {
+    let removed = |world: &World| match world.decide().step {
+        Some(Step::RemoveServer { server, .. }) => Some(server),
+        _ => None,
+    };
+    assert_eq!(removed(&shrinking()), Some(server(1, 2)), "the highest number");
+    let mut world = shrinking();
+    world.observed.servers.insert(server(1, 1), down());
+    world.observed.server_pods.get_mut(&server(1, 1)).unwrap().ready = false;
+    assert_eq!(removed(&world), Some(server(1, 1)), "it keeps nobody waiting");
+    let mut world = shrinking();
+    world.group(1).promoting = Some(0);
+    assert_ne!(removed(&world), Some(server(1, 2)), "an order that is being changed");
+}

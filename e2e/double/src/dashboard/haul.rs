@@ -28,7 +28,9 @@ impl Dashboard {
         // `MIGRATE` may wait for the target several times before it answers.
         let patience = self.step_timeout() * 2 + Duration::from_secs(1);
         let mut from = Connection::open(source, &self.config.product_auth, patience).await?;
-        for database in databases(&mut from).await? {
+        // The first one in any case, as Codis does it: a source that is loading says LOADING to that, and not that it is empty.
+        let mut next = Some(0);
+        while let Some(database) = next {
             from.command(&["SELECT", &database.to_string()]).await?;
             loop {
                 let keys = scan(&mut from, leg.slot.id).await?;
@@ -39,6 +41,7 @@ impl Dashboard {
                     return Ok(false);
                 }
             }
+            next = database_after(&mut from, database).await?;
         }
         Ok(true)
     }
@@ -82,13 +85,11 @@ impl Dashboard {
     }
 }
 
-/// The databases that hold keys, in order.
-async fn databases(connection: &mut Connection) -> Result<Vec<u32>, Refusal> {
+/// The next database that holds keys.
+async fn database_after(connection: &mut Connection, database: u32) -> Result<Option<u32>, Refusal> {
     let info = connection.plain_info().await?;
     let number = |key: &String| key.strip_prefix("db")?.parse().ok();
-    let mut found: Vec<u32> = info.keys().filter_map(number).collect();
-    found.sort_unstable();
-    Ok(found)
+    Ok(info.keys().filter_map(number).filter(|next| *next > database).min())
 }
 
 /// The keys of a slot in the selected database.

@@ -26,7 +26,7 @@ DEMO_FLAGS ?=
 ONLY ?=
 TEST ?= $(ONLY)
 # The worlds of `make simulate`.
-SEEDS ?= 1..100
+SEEDS ?= 1..60
 
 ifneq ($(LAB),)
 export PATH := $(LAB_CACHE)/bin:$(PATH)
@@ -51,7 +51,7 @@ build: ## build every program (the operator, kubectl-codis, the stand-in for Cod
 test: ## all tests that need neither Docker nor Kubernetes; says which tiers ran
 	hack/test $(CARGO_FLAGS)
 
-simulate: ## play seeded disasters in simulated worlds; SEEDS=1..100
+simulate: ## play seeded disasters in simulated worlds; SEEDS=1..60
 	cargo build --bin codis-operator $(CARGO_FLAGS)
 	target/debug/codis-operator simulate --seeds $(SEEDS)
 

@@ -152,16 +152,16 @@ fn listen(input: &Input<'_>, sentinels: Vec<Address>) -> Option<Step> {
     (!proxies.is_empty()).then_some(Step::Listen { proxies, sentinels })
 }
 
+/// The records of proxies at a pod's address.
+fn records_of<'i>(input: &Input<'i>, pod: &ProxyPod) -> impl Iterator<Item = &'i ProxyRecord> {
+    let records = input.topology.proxies.iter();
+    records.filter(|record| pod.ip.as_deref() == Some(record.admin.host()))
+}
+
 /// The name of a proxy that is starting: it may not be registered yet, and asks the sentinels right after that.
 pub(super) fn starting<'i>(input: &Input<'i>) -> Option<&'i str> {
-    let is_registered = |pod: &ProxyPod| {
-        let records = input.topology.proxies.iter();
-        records
-            .map(|record| record.admin.host())
-            .any(|host| pod.ip.as_deref() == Some(host))
-    };
     let limit = |pod: &ProxyPod| {
-        if is_registered(pod) {
+        if records_of(input, pod).next().is_some() {
             ASKS_WITHIN
         } else {
             REGISTERS_WITHIN
@@ -175,10 +175,7 @@ pub(super) fn starting<'i>(input: &Input<'i>) -> Option<&'i str> {
 /// The name of a proxy that serves clients and that this topology doesn't know, as after one that was lost: it hears of no
 /// change. One that starts doesn't serve before it is registered.
 pub(super) fn unheard<'i>(input: &Input<'i>) -> Option<&'i str> {
-    let is_known = |pod: &ProxyPod| {
-        let mut records = input.topology.proxies.iter();
-        records.any(|record| record.online && pod.ip.as_deref() == Some(record.admin.host()))
-    };
+    let is_known = |pod: &ProxyPod| records_of(input, pod).any(|record| record.online);
     let mut serving = input.observed.proxy_pods.iter().filter(|pod| pod.running_for.is_some());
     let pod = serving.find(|pod| (pod.ready || pod.ending) && !is_known(pod))?;
     Some(&pod.name)
@@ -207,7 +204,7 @@ pub(super) fn online(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
         let Some(ip) = pod.ip.as_deref().filter(|_| !pod.ending) else {
             continue;
         };
-        let is_registered = input.topology.proxies.iter().any(|record| record.admin.host() == ip);
+        let is_registered = records_of(input, pod).next().is_some();
         // One that serves was registered once, and doesn't do it again by itself.
         let may_register = !pod.ready && pod.running_for.is_none_or(|seconds| seconds <= REGISTERS_WITHIN);
         if is_registered || may_register {

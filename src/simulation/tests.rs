@@ -149,20 +149,23 @@ fn found_out(bug: Bug, scenario: &str, seeds: RangeInclusive<u64>) -> Option<(u6
     Some((seed, outcome.violations))
 }
 
+/// Each mistake, and a scenario and a seed from which on it is looked for.
+const MISTAKES: [(Bug, &str, u64); 9] = [
+    (Bug::NoStartGate, "memory", 1),
+    (Bug::NoFence, "switchover", 10),
+    (Bug::DeadProxiesStay, "faults", 30),
+    (Bug::SentinelsReset, "calm", 1),
+    (Bug::GroupGoesFirst, "shrink", 1),
+    (Bug::RolledAtOnce, "roll", 1),
+    (Bug::PruneOnEmpty, "git", 1),
+    (Bug::LockBrokenWithoutProof, "coordinator", 10),
+    (Bug::StaleLists, "hands", 1),
+];
+
 #[test]
 fn mistakes_that_are_built_in_are_found_out() {
     let mut missed = Vec::new();
-    for (bug, scenario, first) in [
-        (Bug::NoStartGate, "memory", 1),
-        (Bug::NoFence, "switchover", 10),
-        (Bug::DeadProxiesStay, "faults", 30),
-        (Bug::SentinelsReset, "calm", 1),
-        (Bug::GroupGoesFirst, "shrink", 1),
-        (Bug::RolledAtOnce, "roll", 1),
-        (Bug::PruneOnEmpty, "git", 1),
-        (Bug::LockBrokenWithoutProof, "coordinator", 10),
-        (Bug::StaleLists, "hands", 1),
-    ] {
+    for (bug, scenario, first) in MISTAKES {
         let Some((seed, violations)) = found_out(bug, scenario, first..=first + 40) else {
             missed.push(format!("{bug:?} isn't found out"));
             continue;
@@ -181,17 +184,7 @@ fn mistakes_that_are_built_in_are_found_out() {
 #[test]
 #[ignore = "takes many minutes"]
 fn how_soon_each_mistake_is_found_out() {
-    for (bug, scenario) in [
-        (Bug::NoStartGate, "memory"),
-        (Bug::NoFence, "switchover"),
-        (Bug::DeadProxiesStay, "faults"),
-        (Bug::SentinelsReset, "calm"),
-        (Bug::RolledAtOnce, "roll"),
-        (Bug::StaleLists, "hands"),
-        (Bug::GroupGoesFirst, "shrink"),
-        (Bug::LockBrokenWithoutProof, "coordinator"),
-        (Bug::PruneOnEmpty, "git"),
-    ] {
+    for (bug, scenario, _) in MISTAKES {
         match found_out(bug, scenario, 1..=200) {
             Some((seed, violations)) => {
                 println!("{bug:?}: found by seed {seed} of {scenario}: {}", violations.join("; "))

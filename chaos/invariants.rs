@@ -14,7 +14,8 @@ pub type Invariant = fn(&Outcome) -> Result<()>;
 /// asynchronous, and what was in the socket when it died is gone.
 const REPLICATION_LAG: usize = 20;
 /// With `appendfsync everysec` redis keeps what it wrote to itself while the disk still syncs the second before, for this
-/// long at most: a server that is killed in that moment hasn't written it. Other copies have it, unless they die, too.
+/// long at most: a server that is killed in that moment hasn't written it. Other copies have it, unless they die, too, or
+/// the server returns as their master.
 const POSTPONED: Duration = Duration::from_secs(2);
 /// A reply that was sent is read by the client within this, also on a busy machine.
 const UNDER_WAY: Duration = Duration::from_millis(500);
@@ -32,7 +33,7 @@ pub fn nothing_is_lost(outcome: &Outcome) -> Result<()> {
     Ok(())
 }
 
-/// All copies died in one moment: no more is lost than what none of them had written to its disk.
+/// The data comes from disks: no more is lost than what wasn't written to them when the processes died.
 pub fn only_unwritten_tails_are_lost(outcome: &Outcome) -> Result<()> {
     let times = || outcome.lost.iter().map(|write| write.at);
     let (Some(oldest), Some(newest)) = (times().min(), times().max()) else {
@@ -56,6 +57,20 @@ pub fn only_unwritten_tails_are_lost(outcome: &Outcome) -> Result<()> {
         sample(outcome)
     );
     Ok(())
+}
+
+/// A master's process died and came back over its data. Where it is master still, it has what it had handed to its disk,
+/// and its replicas copied it anew; where it was replaced, its replica has what it had been sent.
+pub fn only_the_tail_of_the_dead_master_is_lost(outcome: &Outcome) -> Result<()> {
+    let mut replaced = false;
+    for (group, master) in outcome.masters_killed() {
+        replaced |= outcome.after.master_of(group)? != master;
+    }
+    if replaced {
+        only_the_replication_lag_is_lost(outcome)
+    } else {
+        only_unwritten_tails_are_lost(outcome)
+    }
 }
 
 /// No more is lost than what the dead master hadn't sent to its replica.

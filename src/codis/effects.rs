@@ -49,6 +49,8 @@ pub mod names {
     pub const UNFENCE: &str = "unfence";
     /// Server: follow the new master of its group.
     pub const DEMOTE: &str = "demote";
+    /// Server: connect to the master anew, under its present address.
+    pub const ANNOUNCE: &str = "announce";
     /// Server: follow nobody.
     pub const DETACH: &str = "detach";
     /// Proxy: listen to these sentinels, or to none.

@@ -29,6 +29,7 @@ pub use coordinator::coordinator_reachable;
 pub use effects::{DOOR, names};
 pub use error::Error;
 pub use network::{Link, Network, Stream};
+pub use redis::ANNOUNCED;
 pub use sentinel::SentinelSettings;
 pub use wire::Timeouts;
 pub use xauth::xauth;

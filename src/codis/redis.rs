@@ -13,6 +13,8 @@ use super::{Codis, Error, error::innermost, names};
 use crate::domain::{Address, Memory, Replication, ServerView};
 
 /// How many replicas a master must have to take writes. Redis 7 still knows it by this name, the only one in 3.2.
+/// The address that a server announces to its master, and thus to sentinels.
+pub const ANNOUNCED: &str = "slave-announce-ip";
 const MIN_REPLICAS: &str = "min-slaves-to-write";
 
 /// More than any group has.
@@ -126,6 +128,23 @@ impl Codis {
             done.map_err(|error| about(key, error))?;
         }
         Ok(())
+    }
+
+    /// Has a server announce itself under this address from now on: to its master at once, by a new connection that goes
+    /// on where the old one was (`CLIENT KILL TYPE master`, redis 3.2 and later).
+    ///
+    /// # Errors
+    /// Any [`Error`]; the address may be set, and the connection the old one.
+    pub async fn announce(&self, address: &Address) -> Result<(), Error> {
+        self.before(names::ANNOUNCE)?;
+        let conversation = async {
+            let mut connection = self.open(address).await?;
+            set(&mut connection, ANNOUNCED, address.host()).await?;
+            let mut kill = redis::cmd("CLIENT");
+            kill.arg("KILL").arg("TYPE").arg("master");
+            kill.query_async::<u64>(&mut connection).await
+        };
+        self.converse(address, conversation).await.map(drop)
     }
 
     /// Has a master refuse writes, as if it lacked replicas; reads go on. Clients get an error (`NOREPLICAS`).
@@ -367,13 +386,9 @@ fn parse_info(info: &str) -> Result<ServerView, String> {
         }
         role => return Err(format!("its INFO has role {role:?}: it is no server")),
     };
-    let is_database = |name: &str| {
-        name.strip_prefix("db")
-            .is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
-    };
     let keys = fields
         .iter()
-        .filter(|(name, _)| is_database(name))
+        .filter(|(name, _)| is_numbered(name, "db"))
         .filter_map(|(_, database)| keys_of(database))
         .sum();
     Ok(ServerView::Up {
@@ -385,6 +400,11 @@ fn parse_info(info: &str) -> Result<ServerView, String> {
         link_down_for: fields
             .get("master_link_down_since_seconds")
             .and_then(|value| value.parse().ok()),
+        replicas: fields
+            .iter()
+            .filter(|(name, _)| is_numbered(name, "slave"))
+            .filter_map(|(_, replica)| address_of(replica))
+            .collect(),
         memory: Memory {
             used: number("used_memory"),
             limit: number("maxmemory"),
@@ -392,6 +412,20 @@ fn parse_info(info: &str) -> Result<ServerView, String> {
         // Redis tells how many replicas are good enough only while it asks for any.
         fenced: fields.contains_key("min_slaves_good_slaves"),
     })
+}
+
+/// Whether a field is one of several of a kind, like `db0` and `slave1`.
+fn is_numbered(name: &str, kind: &str) -> bool {
+    name.strip_prefix(kind)
+        .is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The address in `ip=10.96.0.7,port=6379,state=online,offset=43,lag=0`.
+fn address_of(replica: &str) -> Option<Address> {
+    let mut parts = replica.split(',');
+    let host = parts.next()?.strip_prefix("ip=")?;
+    let port = parts.next()?.strip_prefix("port=")?.parse().ok()?;
+    Some(Address::new(host, port))
 }
 
 /// The number in `keys=3,expires=0,avg_ttl=0`.

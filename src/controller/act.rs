@@ -39,8 +39,8 @@ pub(super) async fn act(
                 &step.to_string(),
             )
             .await;
-            // A sentinel needs a moment to connect anew.
-            let moment = matches!(step, Step::Relink { .. });
+            // Who connects anew needs a moment.
+            let moment = matches!(step, Step::Relink { .. } | Step::Announce { .. });
             Ok(Some(if moment { Requeue::SOON } else { Requeue::NOW }))
         }
         Err(Error::Codis(error)) => {
@@ -125,6 +125,7 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
         Step::ResyncGroups => codis.resync_groups().await?,
         Step::Listen { proxies, sentinels } => codis.listen(proxies, sentinels).await?,
         Step::Attach { server, .. } => codis.sync_server(server).await?,
+        Step::Announce { server, .. } => codis.announce(server).await?,
         Step::Unfence(server) => codis.unfence(server, desired.cluster.good_replicas).await?,
         Step::AddSentinel(sentinel) => codis.add_sentinel(sentinel).await?,
         // The old address isn't its any more: nobody answers there, or somebody else does.

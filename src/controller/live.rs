@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     build::{self, Facts},
-    codis::{Codis, Error, SentinelSettings},
+    codis::{ANNOUNCED, Codis, Error, SentinelSettings},
     domain::{Address, DashboardView, Observed, ServerView},
     plan::{Decision, Desired, Note, reason},
     validate::ValidCluster,
@@ -82,9 +82,6 @@ async fn servers(
     facts: &Facts,
 ) -> Option<Failure> {
     let wished = build::live_settings(cluster, facts);
-    if wished.is_empty() {
-        return None;
-    }
     let (key, word) = (key(cluster), format!("{wished:?}"));
     for (address, view) in &observed.servers {
         let ServerView::Up { uptime, .. } = view else { continue };
@@ -97,6 +94,9 @@ async fn servers(
         if is_outdated || is_inherited || verified.knows(&key, address, &word, *uptime) {
             continue;
         }
+        // Its Service may have got another one since it was started.
+        let mut wished = wished.clone();
+        wished.insert(ANNOUNCED.to_owned(), address.host().to_owned());
         match server(codis, address, &wished).await {
             Ok(()) => verified.note(&key, address, word.clone(), *uptime),
             Err(error) => return Some((address.clone(), error)),

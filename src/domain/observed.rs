@@ -135,6 +135,8 @@ pub enum ServerView {
         uptime: u64,
         /// For how many seconds a replica's link has been down; none while it is up, and if it never was.
         link_down_for: Option<u64>,
+        /// Who follows it, under the addresses that they announced when they connected.
+        replicas: BTreeSet<Address>,
         /// Its memory.
         memory: Memory,
         /// Whether it takes writes only with a replica attached: the fence of a master that was restarted.

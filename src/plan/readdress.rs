@@ -13,6 +13,12 @@ pub(super) fn readdress(input: &Input<'_>, decision: &mut Decision) -> Option<St
         return Some(Step::RemoveSentinel(old.clone()));
     }
     for group in input.topology.groups.values().filter(|group| group.promoting.is_none()) {
+        if let Some(replica) = under_another_address(input, group) {
+            return Some(Step::Announce {
+                group: group.id,
+                server: replica.clone(),
+            });
+        }
         for (index, server) in group.servers.iter().enumerate() {
             let Some(now) = successor(input, &server.address) else {
                 continue;
@@ -30,6 +36,22 @@ pub(super) fn readdress(input: &Input<'_>, decision: &mut Decision) -> Option<St
         }
     }
     None
+}
+
+/// A replica that its master knows by an address that isn't anybody's any more: it announced that one when it connected.
+/// Sentinels take replicas' addresses from the master: they would take this one for dead.
+fn under_another_address<'g>(input: &Input<'_>, group: &'g Group) -> Option<&'g Address> {
+    let Some(ServerView::Up { replicas: known, .. }) = input.server(input.serving_master(group)?) else {
+        return None;
+    };
+    let is_nobodys = |address: &Address| input.desired.pod_at(address).is_none();
+    if !known.iter().any(is_nobodys) {
+        return None;
+    }
+    let members = group.servers.iter().map(|server| &server.address);
+    members
+        .filter(|member| !known.contains(*member) && group.master() != Some(*member) && !is_nobodys(member))
+        .find(|member| input.is_in_role(group, member))
 }
 
 /// The address that a former one's server has now, by what the dump remembers.

@@ -173,6 +173,13 @@ pub enum Step {
         /// The server.
         server: Address,
     },
+    /// Have a replica announce its present address to its master, from whom sentinels learn it.
+    Announce {
+        /// The group.
+        group: GroupId,
+        /// The server.
+        server: Address,
+    },
     /// Make a sentinel known to the dashboard.
     AddSentinel(Address),
     /// Have the dashboard forget a sentinel that has another address now.
@@ -275,6 +282,7 @@ impl Step {
             Self::ResyncGroups => "ResyncGroups",
             Self::Listen { .. } => "ListenToSentinels",
             Self::Attach { .. } => "AttachReplica",
+            Self::Announce { .. } => "AnnounceReplica",
             Self::AddSentinel(_) => "AddSentinel",
             Self::RemoveSentinel(_) => "RemoveSentinel",
             Self::ResyncSentinels => "ResyncSentinels",
@@ -326,6 +334,12 @@ impl fmt::Display for Step {
                 write!(f, "have the proxies {} listen to {count} sentinels", list(&admins))
             }
             Self::Attach { group, server } => write!(f, "attach {server} to the master of group {group}"),
+            Self::Announce { group, server } => {
+                write!(
+                    f,
+                    "have {server} announce its present address to the master of group {group}"
+                )
+            }
             Self::AddSentinel(sentinel) => write!(f, "make sentinel {sentinel} known to the dashboard"),
             Self::RemoveSentinel(sentinel) => write!(f, "have the dashboard forget sentinel {sentinel}"),
             Self::ResyncSentinels => f.write_str("configure all sentinels"),

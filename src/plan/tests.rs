@@ -61,6 +61,7 @@ fn master(keys: u64) -> ServerView {
         keys,
         uptime: 1000,
         link_down_for: None,
+        replicas: BTreeSet::new(),
         memory: Memory::default(),
         fenced: false,
     }
@@ -76,6 +77,7 @@ fn replica_of(master: &Address, link_up: bool) -> ServerView {
         keys: 5,
         uptime: 1000,
         link_down_for: None,
+        replicas: BTreeSet::new(),
         memory: Memory::default(),
         fenced: false,
     }
@@ -361,6 +363,7 @@ impl World {
                     keys: 0,
                     uptime: 9,
                     link_down_for: None,
+                    replicas: BTreeSet::new(),
                     memory: Memory::default(),
                     fenced: false,
                 };
@@ -457,6 +460,7 @@ fn restarted(uptime: u64, silent_ms: [u64; 3]) -> World {
         keys: 5,
         uptime,
         link_down_for: None,
+        replicas: BTreeSet::new(),
         memory: Memory::default(),
         fenced: true,
     };

@@ -29,6 +29,8 @@ const DESK: Ipv4Addr = Ipv4Addr::new(10, 246, 2, 1);
 pub enum Hand {
     /// A server's Service is deleted.
     DeleteService(usize),
+    /// A server's Service is deleted, and another one is made that takes its address.
+    TakeAddress(usize),
     /// A StatefulSet is deleted, its pods stay.
     DeleteSet(usize),
     /// The Secret with the configuration is deleted.
@@ -53,6 +55,7 @@ impl Hand {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::DeleteService(_) => "Service deleted",
+            Self::TakeAddress(_) => "address taken",
             Self::DeleteSet(_) => "set deleted",
             Self::DeleteConfig => "config deleted",
             Self::DeleteDump => "dump deleted",
@@ -89,6 +92,7 @@ impl World {
                 let name = self.nth_pod(Part::Server, nth)?;
                 self.api.delete("Service", NAMESPACE, &name, json!({}));
             }
+            Hand::TakeAddress(nth) => self.take_address(nth)?,
             Hand::DeleteSet(nth) => {
                 let name = self.nth_group(nth)?;
                 let orphan = json!({"propagationPolicy": "Orphan"});
@@ -114,6 +118,21 @@ impl World {
             Hand::Drain(nth, time) => return self.drain(nth, time),
         }
         None
+    }
+
+    fn take_address(&self, nth: usize) -> Option<()> {
+        let name = self.nth_pod(Part::Server, nth)?;
+        let service = self.api.find("Service", NAMESPACE, &name)?;
+        let address = service["spec"]["clusterIP"].clone();
+        self.api.delete("Service", NAMESPACE, &name, json!({}));
+        let squatter = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"namespace": NAMESPACE, "name": format!("squatter-of-{name}")},
+            "spec": {"clusterIP": address, "ports": [{"port": 80}]},
+        });
+        self.api.make("Service", squatter)?;
+        Some(())
     }
 
     fn nth_pod(&self, part: Part, nth: usize) -> Option<String> {

@@ -353,6 +353,7 @@ fn hand(chance: &mut fastrand::Rng) -> Hand {
         5 => Hand::ScaleProxies(chance.u32(..5)),
         6 => Hand::EditGroup(nth),
         7 => Hand::StrayMaster(nth),
+        8 => Hand::TakeAddress(nth),
         _ => Hand::Drain(nth, Duration::from_secs(chance.u64(20..90))),
     }
 }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,6 +19,7 @@ fn up(replication: Replication, offset: u64, keys: u64) -> ServerView {
         keys,
         uptime: 0,
         link_down_for: None,
+        replicas: BTreeSet::new(),
         memory: Memory::default(),
         fenced: false,
     }
@@ -43,6 +44,17 @@ fn replica_of(master: &str, link_up: bool) -> Replication {
         master: master.parse().unwrap(),
         link_up,
     }
+}
+
+#[test]
+fn a_master_tells_its_replicas_by_the_addresses_that_they_announced() {
+    let info = "role:master\r\nconnected_slaves:2\r\nslave0:ip=10.96.0.7,port=6379,state=online,offset=43,lag=0\r\n\
+                slave1:ip=10.96.0.8,port=6380,state=wait_bgsave,offset=0,lag=0\r\nslave_priority:100\r\n";
+    let Ok(ServerView::Up { replicas, .. }) = parse_info(info) else {
+        panic!("{:?}", parse_info(info));
+    };
+    let expected = ["10.96.0.7:6379", "10.96.0.8:6380"].map(|text| text.parse().unwrap());
+    assert_eq!(replicas, BTreeSet::from(expected));
 }
 
 #[test]

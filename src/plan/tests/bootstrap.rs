@@ -183,6 +183,7 @@ fn an_assignment_that_broke_off_is_finished_before_the_proxies_hear_of_its_half(
             keys: 0,
             uptime: 9,
             link_down_for: None,
+            replicas: BTreeSet::new(),
             memory: Memory::default(),
             fenced: false,
         };
@@ -218,6 +219,7 @@ fn an_assignment_that_broke_off_is_finished_beside_a_group_that_leaves_and_has_n
         keys: 0,
         uptime: 9,
         link_down_for: None,
+        replicas: BTreeSet::new(),
         memory: Memory::default(),
         fenced: false,
     };

@@ -88,6 +88,7 @@ fn an_attached_replica_is_not_left_fenced() {
         keys: 5,
         uptime: 60,
         link_down_for: None,
+        replicas: BTreeSet::new(),
         memory: Memory::default(),
         fenced: true,
     };

@@ -52,6 +52,40 @@ fn a_replicas_new_address_joins_before_its_old_one_leaves() {
     assert_eq!(servers(&world, 1), [server(1, 0), new()]);
 }
 
+fn master_lists(world: &mut World, replicas: &[Address]) {
+    let Some(ServerView::Up { replicas: known, .. }) = world.observed.servers.get_mut(&server(1, 0)) else {
+        panic!()
+    };
+    *known = replicas.iter().cloned().collect();
+}
+
+#[test]
+fn a_replica_announces_its_new_address_before_its_old_record_leaves() {
+    let mut world = moved("c-g1-1", &new());
+    master_lists(&mut world, &[server(1, 1)]);
+    assert_eq!(step(&world).unwrap().name(), "AddServer");
+    world.apply(&step(&world).unwrap());
+    let announce = Step::Announce {
+        group: gid(1),
+        server: new(),
+    };
+    assert_eq!(step(&world), Some(announce));
+    master_lists(&mut world, &[new()]);
+    assert_eq!(step(&world).unwrap().name(), "RemoveServer");
+}
+
+#[test]
+fn a_replica_is_left_alone_while_its_master_lists_nobody_unknown_or_it_has_no_link() {
+    for (listed, link_up) in [(vec![], true), (vec![server(1, 1)], true), (vec![new()], false)] {
+        let mut world = World::settled();
+        master_lists(&mut world, &listed);
+        let view = replica_of(&server(1, 0), link_up);
+        world.observed.servers.insert(server(1, 1), view);
+        let announces = matches!(world.decide().step, Some(Step::Announce { .. }));
+        assert!(!announces, "{listed:?}, link up: {link_up}");
+    }
+}
+
 #[test]
 fn a_replica_that_is_not_in_step_keeps_its_old_record() {
     let mut world = moved("c-g1-1", &new());

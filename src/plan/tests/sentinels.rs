@@ -87,6 +87,7 @@ fn a_sentinel_that_lost_a_restarted_replica_connects_anew_and_until_then_it_is_n
         keys: 5,
         uptime: 4,
         link_down_for: None,
+        replicas: BTreeSet::new(),
         memory: Memory::default(),
         fenced: false,
     };

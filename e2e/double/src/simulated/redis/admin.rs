@@ -29,7 +29,7 @@ impl Redis {
             "SELECT" => self.select(id, &args[0]),
             "INFO" => bulk(&self.info(&args.first().map(|section| text(section)).unwrap_or_default())),
             "CONFIG" => self.config(args),
-            "CLIENT" => self.client(id, args),
+            "CLIENT" => self.client(id, args, server),
             "SLAVEOF" | "REPLICAOF" => self.slaveof(&text(&args[0]), &text(&args[1]), server),
             "ROLE" => self.role(),
             "PUBLISH" => self.tell(&args[0], &args[1]),
@@ -157,7 +157,7 @@ impl Redis {
         }
     }
 
-    fn client(&mut self, id: u64, args: &[Bytes]) -> Value {
+    fn client(&mut self, id: u64, args: &[Bytes], server: &Server) -> Value {
         match (upper(&args[0]).as_str(), &args[1..]) {
             ("SETNAME", [name]) => {
                 if let Some(session) = self.clients.state(id) {
@@ -180,18 +180,21 @@ impl Redis {
                 });
                 Value::bulk(lines.collect::<String>())
             }
-            ("KILL", filter) => self.kill(id, filter),
+            ("KILL", filter) => self.kill(id, filter, server),
             _ => Value::error(format!("ERR unknown subcommand '{}'. Try CLIENT HELP.", text(&args[0]))),
         }
     }
 
     /// `CLIENT KILL` by type, id or address; not of who says it.
-    fn kill(&mut self, own: u64, filter: &[Bytes]) -> Value {
+    fn kill(&mut self, own: u64, filter: &[Bytes], server: &Server) -> Value {
         let (key, wanted) = match filter {
             [address] => ("ADDR".to_owned(), text(address)),
             [key, wanted] => (upper(key), text(wanted).to_ascii_lowercase()),
             _ => return Value::error("ERR syntax error"),
         };
+        if key == "TYPE" && wanted == "master" {
+            return count(usize::from(self.connect_anew(server)));
+        }
         let matching = self.clients.iter().filter(|(id, client)| {
             let kind = match (
                 &client.state.replica,

@@ -93,6 +93,16 @@ impl Redis {
         });
     }
 
+    /// Breaks a link that is up; it is made again at once.
+    pub(super) fn connect_anew(&mut self, server: &Server) -> bool {
+        let Some(follow) = self.follow.as_ref().filter(|follow| follow.is_up()) else {
+            return false;
+        };
+        let (host, port, resumes) = (follow.host.clone(), follow.port, follow.resumes);
+        self.begin_following(&host, port, resumes, server);
+        true
+    }
+
     fn leave_master(&mut self) {
         if let Some(task) = self.follow.take().and_then(|mut follow| follow.task.take()) {
             task.abort();

@@ -74,6 +74,7 @@ impl Life {
             keys: process.keys.len() as u64,
             uptime: 1000,
             link_down_for: process.link_down_for.filter(|_| !process.link),
+            replicas: BTreeSet::new(),
             memory: Memory::default(),
             fenced: false,
         }

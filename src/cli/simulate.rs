@@ -1,6 +1,12 @@
 //! `codis-operator simulate`: many seeded disasters in worlds of their own.
 
-use std::{ops::RangeInclusive, process::ExitCode, thread, time::Instant};
+use std::{
+    ops::RangeInclusive,
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
@@ -27,6 +33,9 @@ pub(super) struct Simulate {
     /// Stop after so many failing seeds.
     #[arg(long, default_value_t = 5)]
     failures: usize,
+    /// Begin no other seed after so many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
     /// Instead of seeds: kill the operator at the effects of an operation, or of all, before each, after it and while it is
     /// under way, and see whether it ends the same.
     #[arg(long, value_name = "OPERATION", num_args = 0..=1, default_missing_value = "all")]
@@ -67,7 +76,18 @@ impl Simulate {
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let began = Instant::now();
         let threads = self.threads.unwrap_or(cores);
-        let swept = sweep(&self.seeds, &self.scenario, None, threads, self.failures)?;
+        let minutes_told = AtomicU64::new(0);
+        let swept = sweep(&self.seeds, &self.scenario, None, threads, |swept, outcome| {
+            if !outcome.violations.is_empty() {
+                self.tell(outcome);
+            }
+            let minutes = began.elapsed().as_secs() / 60;
+            if minutes_told.swap(minutes, Ordering::Relaxed) < minutes {
+                let (seeds, failed) = (swept.seeds, swept.failed.len());
+                eprintln!("minute {minutes}: {seeds} seeds, {failed} with violations");
+            }
+            swept.failed.len() < self.failures && self.minutes.is_none_or(|limit| minutes < limit)
+        })?;
         table(&swept);
         println!(
             "{} seeds in {:.1} s on {threads} threads ({:.0} ms of a thread each): {:.1} h of virtual time, {} acknowledged writes, \
@@ -80,8 +100,8 @@ impl Simulate {
             swept.effects,
             swept.failed.len()
         );
-        for outcome in swept.failed.values() {
-            self.tell(outcome)?;
+        if !self.no_shrink {
+            swept.failed.values().try_for_each(shorten)?;
         }
         Ok(if swept.failed.is_empty() {
             ExitCode::SUCCESS
@@ -140,9 +160,9 @@ impl Simulate {
         })
     }
 
-    fn tell(&self, outcome: &Outcome) -> Result<()> {
+    fn tell(&self, outcome: &Outcome) {
         let seed = outcome.scenario.seed;
-        println!("\nseed {seed}: {}", outcome.scenario);
+        println!("seed {seed}: {}", outcome.scenario);
         outcome
             .violations
             .iter()
@@ -151,13 +171,18 @@ impl Simulate {
             "  replay: codis-operator simulate --seeds {seed} --scenario {} --trace",
             self.scenario
         );
-        if !self.no_shrink {
-            let short = on_a_deep_stack(|| shrink(&outcome.scenario, None))?;
-            println!("  shortest that fails: {}", short.scenario);
-            short.violations.iter().for_each(|what| println!("    {what}"));
-        }
-        Ok(())
     }
+}
+
+/// Prints the shortest scenario that fails like this one.
+fn shorten(outcome: &Outcome) -> Result<()> {
+    let short = on_a_deep_stack(|| shrink(&outcome.scenario, None))?;
+    println!(
+        "\nseed {}, the shortest that fails: {}",
+        outcome.scenario.seed, short.scenario
+    );
+    short.violations.iter().for_each(|what| println!("  VIOLATION {what}"));
+    Ok(())
 }
 
 /// Which faults hit which phases, and how often.

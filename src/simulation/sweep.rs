@@ -5,7 +5,7 @@ use std::{
     ops::RangeInclusive,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -35,7 +35,8 @@ pub struct Swept {
     pub seconds: f64,
 }
 
-/// Plays seeds on `threads` threads; stops after `most` failures.
+/// Plays seeds on `threads` threads. After each of them `goes_on` is told what all came to, and what this one did; once it
+/// says no, no other seed is begun.
 ///
 /// # Errors
 /// When a world can't be made.
@@ -44,39 +45,38 @@ pub fn sweep(
     scenario: &str,
     bug: Option<Bug>,
     threads: usize,
-    most: usize,
+    goes_on: impl Fn(&Swept, &Outcome) -> bool + Sync,
 ) -> Result<Swept> {
-    let next = AtomicU64::new(*seeds.start());
+    let (next, is_enough) = (AtomicU64::new(*seeds.start()), AtomicBool::new(false));
     let swept = Mutex::new(Swept::default());
-    on_threads(threads, || work(&next, seeds, scenario, bug, most, &swept))?;
+    on_threads(threads, || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !seeds.contains(&seed) || is_enough.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let outcome = run(&Scenario::of(seed, scenario), bug)?;
+            let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
+            swept.add(&outcome);
+            if !goes_on(&swept, &outcome) {
+                is_enough.store(true, Ordering::Relaxed);
+            }
+        }
+    })?;
     Ok(swept.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn work(
-    next: &AtomicU64,
-    seeds: &RangeInclusive<u64>,
-    scenario: &str,
-    bug: Option<Bug>,
-    most: usize,
-    swept: &Mutex<Swept>,
-) -> Result<()> {
-    loop {
-        let seed = next.fetch_add(1, Ordering::Relaxed);
-        let is_enough = swept.lock().unwrap_or_else(PoisonError::into_inner).failed.len() >= most;
-        if !seeds.contains(&seed) || is_enough {
-            return Ok(());
-        }
-        let mut outcome = run(&Scenario::of(seed, scenario), bug)?;
-        let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
-        swept.seeds += 1;
-        swept.acknowledged += outcome.acknowledged;
-        swept.effects += outcome.effects;
-        swept.seconds += outcome.seconds;
-        for (place, count) in std::mem::take(&mut outcome.covered) {
-            *swept.covered.entry(place).or_default() += count;
+impl Swept {
+    fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.acknowledged += outcome.acknowledged;
+        self.effects += outcome.effects;
+        self.seconds += outcome.seconds;
+        for (place, count) in &outcome.covered {
+            *self.covered.entry(*place).or_default() += count;
         }
         if !outcome.violations.is_empty() {
-            swept.failed.insert(seed, outcome);
+            self.failed.insert(outcome.scenario.seed, outcome.clone());
         }
     }
 }

@@ -5,7 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{super::*, *};
-use crate::simulation::{scenario::Event, tests::end_well, threads::in_virtual_time};
+use crate::simulation::{
+    scenario::Event,
+    tests::{end_well, until_one_fails},
+    threads::in_virtual_time,
+};
 
 /// A world whose cluster is Ready.
 async fn world() -> World {
@@ -95,7 +99,7 @@ fn whatever_becomes_of_the_repository_the_cluster_stays_and_the_source_says_why(
 
 #[test]
 fn a_few_seeds_with_a_repository_end_well() {
-    let swept = sweep(&(1..=6), "git", None, 2, 1).unwrap();
+    let swept = sweep(&(1..=6), "git", None, 2, until_one_fails).unwrap();
     end_well(&swept);
 }
 

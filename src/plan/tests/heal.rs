@@ -134,14 +134,20 @@ fn of_two_masters_with_data_none_is_wiped_unless_the_sentinels_know_which_one_wa
     assert_eq!(world.decide().step, attach, "a majority names the official one");
 }
 
-#[test]
-fn an_official_master_that_follows_another_gives_up_its_place_once_nobody_else_knows() {
+/// A settled world, but that group 1's official master is a replica of the other server, a master.
+fn official_master_follows_the_other() -> World {
     let mut world = World::settled();
     world
         .observed
         .servers
         .insert(server(1, 0), replica_of(&server(1, 1), true));
     world.observed.servers.insert(server(1, 1), master(5));
+    world
+}
+
+#[test]
+fn an_official_master_that_follows_another_gives_up_its_place_once_nobody_else_knows() {
+    let mut world = official_master_follows_the_other();
     assert_eq!(world.decide().step, None, "the sentinels will tell");
     for view in world.observed.sentinels.values_mut() {
         *view = Ok(SentinelView::default());
@@ -157,13 +163,8 @@ fn an_official_master_that_follows_another_gives_up_its_place_once_nobody_else_k
 
 #[test]
 fn an_official_master_that_lost_its_memory_and_follows_the_old_one_gives_up_its_place_once_the_sentinels_gave_it_up() {
-    let mut world = World::settled();
+    let mut world = official_master_follows_the_other();
     world.group(1).out_of_sync = true;
-    world
-        .observed
-        .servers
-        .insert(server(1, 0), replica_of(&server(1, 1), true));
-    world.observed.servers.insert(server(1, 1), master(5));
     assert_eq!(world.decide().step, None, "the sentinels may still do something");
     let promoted = Some(Step::Promote {
         group: gid(1),
@@ -187,12 +188,7 @@ fn an_official_master_that_lost_its_memory_and_follows_the_old_one_gives_up_its_
 
 #[test]
 fn a_promotion_by_sentinels_that_the_dashboard_can_not_hear_yet_is_told_to_it() {
-    let mut world = World::settled();
-    world
-        .observed
-        .servers
-        .insert(server(1, 0), replica_of(&server(1, 1), true));
-    world.observed.servers.insert(server(1, 1), master(5));
+    let mut world = official_master_follows_the_other();
     for view in world.observed.sentinels.values_mut().flatten() {
         view.masters.extend([watched(1, &server(1, 1))]);
     }

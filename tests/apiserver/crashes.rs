@@ -6,6 +6,7 @@
 //! (`operations`), and what needs pods that run, everything at Codis, is the simulation's part (`src/simulation/crash.rs`):
 //! switchovers, slots that move, groups that leave, the roll of servers.
 
+mod from_git;
 mod operations;
 mod operator;
 mod state;
@@ -70,7 +71,7 @@ impl Stage {
                 step.take(&self.world).await;
             }
             self.settle().await?;
-            states.push(state(&self.world, &[]).await);
+            states.push(state(&self.world).await);
         }
         Ok(states)
     }

@@ -60,7 +60,7 @@ pub enum Step {
 }
 
 /// A small cluster on volumes, and what is different about it.
-fn spec(change: Value) -> Value {
+pub fn spec(change: Value) -> Value {
     let mut spec = json!({
         "coordinatorName": "filesystem", "coordinatorAddr": "builtin",
         "codisProxy": { "replicas": 2, "image": "codis", "sessionAuth": "session", "requests": { "cpu": "100m" } },

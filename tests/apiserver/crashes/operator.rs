@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context as TaskContext, Poll},
 };
@@ -11,6 +12,7 @@ use codis_operator::{
     codis::{Link, Network, Stream},
     controller::{Context, Error, Requeue, reconcile},
     domain::Address,
+    gitops::{self, Settings},
     telemetry::{Clock, Effects, Metrics},
 };
 use futures::future::{self, BoxFuture};
@@ -106,6 +108,7 @@ impl Hook {
 /// One process.
 pub struct Process {
     context: Arc<Context>,
+    door: Cluster,
     life: Arc<Life>,
 }
 
@@ -139,9 +142,21 @@ impl Process {
         );
         let link = Link::over(Arc::new(Nobody));
         Self {
-            context: Context::within(door, effects, Metrics::default(), true, Clock::default(), link),
+            context: Context::within(door.clone(), effects, Metrics::default(), true, Clock::default(), link),
+            door,
             life,
         }
+    }
+
+    /// Serves all Git sources, for ever; what is fetched is in this folder.
+    pub async fn serve(&self, root: &Path) -> Done<anyhow::Result<()>> {
+        let settings = Settings {
+            program: env!("CARGO_BIN_EXE_codis-operator").into(),
+            root: root.to_owned(),
+            watch_dir: None,
+        };
+        let run = gitops::run(self.door.clone(), Metrics::default(), settings, future::pending());
+        self.lives(Box::pin(run)).await
     }
 
     /// One pass for one cluster.

@@ -72,10 +72,10 @@ async fn everything(world: &World) -> Vec<Value> {
     join_all(kinds().map(of_kind)).await.concat()
 }
 
-/// The state of a namespace. `words` are masked too: what is by chance, and its name.
-pub async fn state(world: &World, words: &[(String, &str)]) -> State {
+/// The state of a namespace.
+pub async fn state(world: &World) -> State {
     let objects = everything(world).await;
-    let mask = Mask::of(world, &objects, words);
+    let mask = Mask::of(world, &objects);
     let masked = objects.into_iter().map(|mut object| {
         let key = format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]));
         let generation = object["metadata"]["generation"].clone();
@@ -133,9 +133,8 @@ fn text(value: &Value) -> &str {
 struct Mask(Vec<(String, String)>);
 
 impl Mask {
-    fn of(world: &World, objects: &[Value], words: &[(String, &str)]) -> Self {
+    fn of(world: &World, objects: &[Value]) -> Self {
         let mut masks = vec![(world.namespace.clone(), "{namespace}".to_owned())];
-        masks.extend(words.iter().map(|(word, name)| (word.clone(), format!("{{{name}}}"))));
         for object in objects {
             let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
             masks.push((

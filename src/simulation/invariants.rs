@@ -9,6 +9,7 @@ use super::{
     from_git::Eye,
     lost::Lost,
     pods::Running,
+    scenario::Scenario,
     world::{CLUSTER, World},
 };
 
@@ -117,10 +118,16 @@ impl Watch {
         self.slots = Some(owners);
     }
 
-    /// The coordinator is going to be emptied. `moves`: somebody wants slots to move.
-    pub fn topology_goes(&mut self, world: &World, moves: bool) {
+    /// The coordinator is going to be emptied.
+    pub fn topology_goes(&mut self, world: &World, scenario: &Scenario) {
         let view = dashboard(world).map(|(_, view)| view);
-        self.lost.begins(world.pods.started(), view.as_ref(), moves);
+        self.lost.begins(world.pods.started(), view.as_ref(), scenario);
+    }
+
+    /// Whether it was, and isn't back yet.
+    #[must_use]
+    pub fn topology_is_away(&self) -> bool {
+        self.lost.is_away()
     }
 
     /// What must hold once all is at rest.

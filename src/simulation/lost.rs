@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use codis_double::dashboard::View;
 
+use super::scenario::Scenario;
+
 /// The servers of each group.
 type Members = BTreeMap<i64, BTreeSet<String>>;
 
@@ -19,13 +21,14 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// What a dashboard knows is lost now; containers up to `last` may still remember it. `moves`: somebody wants slots to
-    /// move, so that nobody can say where they are to be.
-    pub fn begins(&mut self, last: u64, view: Option<&View>, moves: bool) {
+    /// What a dashboard knows is lost now; containers up to `last` may still remember it. Where slots move or servers get
+    /// other addresses meanwhile, nobody can say what it is to be.
+    pub fn begins(&mut self, last: u64, view: Option<&View>, scenario: &Scenario) {
         // Lost again before it came back: what it is to be was told before.
         if !self.is_away() {
-            self.slots = view.and_then(View::slot_owners).filter(|_| !moves);
-            self.members = view.and_then(members).filter(|_| !moves);
+            let view = view.filter(|_| !scenario.moves_slots());
+            self.slots = view.and_then(View::slot_owners);
+            self.members = view.filter(|_| !scenario.takes_addresses()).and_then(members);
         }
         (self.is_back, self.last) = (false, last);
     }

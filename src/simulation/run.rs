@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     clients::Acknowledged,
     faults::Undo,
+    hands::Hand,
     invariants::Watch,
     scenario::{Act, Event, Scenario},
     threads::in_virtual_time,
@@ -184,6 +185,11 @@ impl Play<'_> {
                 self.phase = wish.kind();
                 Ok(None)
             }
+            // All that is left of a topology: without it a person must say what was where.
+            Act::Hand(Hand::DeleteDump) if self.watch.topology_is_away() => {
+                self.world.trace.tell("the topology is lost: nobody deletes its dump");
+                Ok(None)
+            }
             Act::Hand(hand) => {
                 let end = self.note(hand.kind(), hand.lasts(), hand.may_lose());
                 Ok(self.world.lay(hand).map(|undo| (end, undo)))
@@ -191,7 +197,7 @@ impl Play<'_> {
             Act::Fault(fault) => {
                 let end = self.note(fault.kind(), fault.lasts(), fault.may_lose());
                 if fault.loses_topology() {
-                    self.watch.topology_goes(&self.world, self.scenario.moves_slots());
+                    self.watch.topology_goes(&self.world, self.scenario);
                 }
                 Ok(self.world.inject(fault).map(|undo| (end, undo)))
             }

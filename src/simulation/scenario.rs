@@ -256,6 +256,13 @@ impl Scenario {
         let mut acts = self.events.iter().map(|event| &event.act);
         acts.any(|act| matches!(act, Act::Wish(Wish::Groups(_))))
     }
+
+    /// Whether servers get other addresses.
+    #[must_use]
+    pub fn takes_addresses(&self) -> bool {
+        let mut acts = self.events.iter().map(|event| &event.act);
+        acts.any(|act| matches!(act, Act::Hand(Hand::TakeAddress(_))))
+    }
 }
 
 impl fmt::Display for Scenario {

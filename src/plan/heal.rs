@@ -3,7 +3,7 @@
 use super::{
     Decision, Step, bootstrap,
     input::{Input, Word},
-    reason,
+    readdress, reason,
 };
 use crate::domain::{ActionState, Address, Group, Replication, ServerView};
 
@@ -46,6 +46,10 @@ fn finish(input: &Input<'_>, decision: &mut Decision, group: &Group, to: &Addres
     let Some(from) = from else {
         return Some(promote);
     };
+    // It is the master itself, under its new address: nobody else has its data, or can come back with more.
+    if readdress::successor(input, from).as_ref() == Some(to) && input.is_up_master(to) {
+        return Some(promote);
+    }
     if !input.is_up_master(from) {
         if is_a_failover(input, from, to) {
             return Some(promote);

@@ -55,7 +55,7 @@ fn under_another_address<'g>(input: &Input<'_>, group: &'g Group) -> Option<&'g 
 }
 
 /// The address that a former one's server has now, by what the dump remembers.
-fn successor(input: &Input<'_>, old: &Address) -> Option<Address> {
+pub(super) fn successor(input: &Input<'_>, old: &Address) -> Option<Address> {
     if input.desired.pod_at(old).is_some() {
         return None;
     }

@@ -120,6 +120,18 @@ fn a_master_with_a_new_address_is_promoted_under_it_and_keeps_its_data() {
 }
 
 #[test]
+fn a_promotion_of_a_masters_new_address_that_got_stuck_is_finished() {
+    let mut world = moved("c-g1-0", &new());
+    world.apply(&step(&world).unwrap());
+    let promote = step(&world);
+    assert_eq!(promote.as_ref().unwrap().name(), "Promote");
+    world.group(1).promoting = Some(2);
+    assert_eq!(step(&world), promote);
+    world.observed.servers.insert(new(), down());
+    assert_eq!(step(&world), None, "nobody has its data");
+}
+
+#[test]
 fn a_master_whose_replica_was_promoted_meanwhile_is_not_promoted_again() {
     let mut world = moved("c-g1-0", &new());
     world.observed.servers.insert(server(1, 1), master(5));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Decision, Desired, Step, input::Input, reason, step::list};
+use super::{Decision, Desired, Step, input::Input, reason, slots, step::list};
 use crate::domain::{
     Address, DashboardView, Dump, Group, GroupId, Observed, Replication, Route, ServerView, SlotId, SlotMapping,
     SlotMove, Topology,
@@ -29,6 +29,15 @@ pub(super) fn restore(input: &Input<'_>, decision: &mut Decision) -> Option<Step
     // Where nobody has anything, there is nothing to lose: it is built anew, once all were asked.
     if !is_served(input) && input.observed.servers.keys().all(|server| input.keys(server) == 0) {
         return None;
+    }
+    // What was written to the coordinator after it was emptied is there. A dashboard that finds moves goes on with them, and
+    // no proxy is registered that would hear of it: they write on where the slots were.
+    if !input.topology.migrations_disabled && input.topology.slots.iter().any(|slot| slot.moving.is_some()) {
+        decision.wait(
+            reason::RESTORING,
+            "the topology was lost, and what is left of it has slots that move".to_owned(),
+        );
+        return Some(Step::HaltMoves);
     }
     let dump = match &input.observed.dump {
         Some(Ok(dump)) => dump,
@@ -118,8 +127,13 @@ fn next(input: &Input<'_>, dump: &Dump) -> Result<Step, Trouble> {
             Some(_) => {}
         }
     }
-    let lost = |slot: &&SlotMapping| input.topology.slots[usize::from(slot.id.get())].group.is_none();
-    let lost: Vec<SlotMapping> = slots.iter().filter(lost).copied().collect();
+    // Those as well that moved on, or were about to, past proxies that nobody told.
+    let target = |slot: &SlotMapping| slot.moving.map(|moving| moving.to);
+    let is_lost = |slot: &&SlotMapping| {
+        let now = &input.topology.slots[usize::from(slot.id.get())];
+        now.group != slot.group || target(now) != target(slot)
+    };
+    let lost: Vec<SlotMapping> = slots.iter().filter(is_lost).copied().collect();
     if let (Some(slot), false) = (
         lost.iter().find(|slot| slot.moving.is_some()),
         input.topology.proxies.is_empty(),
@@ -329,7 +343,12 @@ fn put_under_way(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
             "slots that were on their way when the topology was lost move again".to_owned(),
         );
     }
-    (!left.is_empty()).then_some(Step::MoveSlots(left))
+    if !left.is_empty() {
+        return Some(Step::MoveSlots(left));
+    }
+    // They were halted while it was put back.
+    let may_resume = begins && input.topology.migrations_disabled && slots::held(input.desired).is_none();
+    may_resume.then_some(Step::ResumeMoves)
 }
 
 /// The restored slots whose moves aren't queued again; and whether any is queued and hasn't begun.

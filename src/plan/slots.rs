@@ -72,7 +72,7 @@ pub(super) fn spread(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
 }
 
 /// Why no slot may move now.
-fn held(desired: &Desired<'_>) -> Option<String> {
+pub(super) fn held(desired: &Desired<'_>) -> Option<String> {
     if desired.cluster.slot_moves.paused {
         return Some("spec.slotMoves.paused is true".to_owned());
     }

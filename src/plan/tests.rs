@@ -410,7 +410,7 @@ impl World {
             }
             Step::RestoreSlots(slots) => {
                 for slot in slots {
-                    self.topology.slots[usize::from(slot.id.get())].group = slot.group;
+                    self.topology.slots[usize::from(slot.id.get())] = SlotMapping { moving: None, ..*slot };
                     let group = self.topology.groups.get_mut(&slot.group.unwrap()).unwrap();
                     group.out_of_sync = true;
                 }
@@ -420,6 +420,8 @@ impl World {
                     self.topology.slots[usize::from(slot.get())].group = Some(*to);
                 }
             }
+            Step::HaltMoves => self.topology.migrations_disabled = true,
+            Step::ResumeMoves => self.topology.migrations_disabled = false,
             Step::CancelMoves(slots) => {
                 for slot in slots {
                     self.topology.slots[usize::from(slot.get())].moving = None;

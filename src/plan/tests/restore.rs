@@ -239,6 +239,67 @@ fn a_slot_that_was_on_its_way_goes_on_before_a_proxy_hears_of_it() {
     assert!(!dump_of(&world).unwrap().restoring);
 }
 
+/// Of slot 3 a move to group 2 was queued, and the coordinator emptied before it began; then this was written to it.
+fn left_over(left: SlotMapping) -> World {
+    let (mut world, _) = emptied(|_| {});
+    let dump = world.observed.dump.as_mut().unwrap().as_mut().unwrap();
+    dump.slots[3].moving = Some(SlotMove {
+        to: gid(2),
+        pending: false,
+    });
+    world.topology.slots[3] = left;
+    world
+}
+
+#[test]
+fn what_moves_in_a_topology_that_was_lost_is_halted_first() {
+    let moving = |pending| SlotMapping {
+        id: slot(3),
+        group: Some(gid(1)),
+        moving: Some(SlotMove { to: gid(2), pending }),
+    };
+    for pending in [true, false] {
+        let mut world = left_over(moving(pending));
+        let names = steps(&mut world);
+        assert_eq!(names[..2], ["HaltMoves", "CreateGroup"], "pending: {pending}");
+        let now = world.topology.slots[3];
+        assert_eq!((now.group, now.moving), (Some(gid(1)), None), "as the proxies have it");
+    }
+}
+
+#[test]
+fn a_slot_that_moved_on_past_the_proxies_goes_back_to_where_they_write() {
+    let mut world = left_over(SlotMapping {
+        id: slot(3),
+        group: Some(gid(2)),
+        moving: None,
+    });
+    steps(&mut world);
+    assert_eq!(world.topology.slots[3].group, Some(gid(1)));
+}
+
+#[test]
+fn halted_moves_of_a_topology_that_is_back_are_resumed_unless_somebody_holds_them() {
+    let mut world = World::settled();
+    let mut dump = kept(&world);
+    (dump.slots[3].moving, dump.restoring) = (
+        Some(SlotMove {
+            to: gid(2),
+            pending: false,
+        }),
+        true,
+    );
+    world.observed.dump = Some(Ok(dump));
+    world.topology.slots[3].moving = Some(SlotMove {
+        to: gid(2),
+        pending: true,
+    });
+    world.topology.migrations_disabled = true;
+    assert_eq!(world.decide().step, Some(Step::ResumeMoves));
+    world.cluster.slot_moves.paused = true;
+    assert_ne!(world.decide().step, Some(Step::ResumeMoves));
+}
+
 fn dump_of(world: &World) -> Option<Dump> {
     dump(&world.desired(), &world.observed())
 }

@@ -24,7 +24,10 @@ const LONGEST_STEP: Duration = Duration::from_secs(5);
 impl Dashboard {
     /// Moves all keys of a leg; tells whether it was still held when the last one left.
     pub(super) async fn empty(&self, leg: &Leg) -> Result<bool, Refusal> {
-        let Some(source) = &leg.source else { return Ok(true) };
+        // A group without servers, or that nobody knows, has no keys for Codis either.
+        let Some(source) = leg.source.as_ref().filter(|source| !source.is_empty()) else {
+            return Ok(true);
+        };
         // `MIGRATE` may wait for the target several times before it answers.
         let patience = self.step_timeout() * 2 + Duration::from_secs(1);
         let mut from = Connection::open(source, &self.config.product_auth, patience).await?;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::domain::{Address, GroupId, Part, SlotId};
+use crate::domain::{Address, Dump, GroupId, Part, SlotId};
 
 /// A cluster that stops serving within this time after a step that could have waited fell by it.
 const BLAMED_FOR: Duration = Duration::from_secs(60);
@@ -37,6 +37,8 @@ struct Known {
     failed_moves: HashMap<GroupId, (u32, Instant)>,
     /// When a switchover last failed, or who remembers began to.
     unswept: Option<Instant>,
+    /// The dump of its topology, as it was last read.
+    dump: Option<Dump>,
 }
 
 /// For how many seconds in a row each has been there, of those that are there now.
@@ -113,6 +115,20 @@ impl Memory {
         seconds(&mut all.entry(key).or_default().unused, parts, now)
     }
 
+    /// The dump of a cluster's topology: what was read, or where nothing is there any more what was there last.
+    pub(super) fn dump(&self, key: Key, read: Option<Result<Dump, String>>, uid: &str) -> Option<Result<Dump, String>> {
+        let mut all = self.all();
+        let known = &mut all.entry(key).or_default().dump;
+        match read {
+            Some(Ok(dump)) => {
+                *known = Some(dump.clone());
+                Some(Ok(dump))
+            }
+            Some(Err(why)) => Some(Err(why)),
+            None => known.clone().filter(|dump| dump.cluster_uid == uid).map(Ok),
+        }
+    }
+
     /// A group's switchover failed.
     pub(super) fn move_failed(&self, key: Key, group: GroupId, now: Instant) {
         let mut all = self.all();
@@ -184,6 +200,29 @@ mod tests {
         memory.move_failed(key(), group, start + Duration::from_secs(100));
         memory.moved(key(), group);
         assert!(unswept(139) && !unswept(140));
+    }
+
+    #[test]
+    fn a_dump_that_was_deleted_is_remembered_for_the_cluster_that_it_was_of() {
+        let (memory, key) = (Memory::default(), || ("ns".to_owned(), "c".to_owned()));
+        let dump = |restoring| Dump {
+            cluster_uid: "a".to_owned(),
+            restoring,
+            ..Dump::default()
+        };
+        assert_eq!(memory.dump(key(), None, "a"), None);
+        for restoring in [false, true] {
+            let read = Some(Ok(dump(restoring)));
+            assert_eq!(memory.dump(key(), read.clone(), "a"), read);
+        }
+        let unreadable = Some(Err("it is no JSON".to_owned()));
+        assert_eq!(
+            memory.dump(key(), unreadable.clone(), "a"),
+            unreadable,
+            "a person is about to correct it"
+        );
+        assert_eq!(memory.dump(key(), None, "a"), Some(Ok(dump(true))));
+        assert_eq!(memory.dump(key(), None, "b"), None);
     }
 
     #[test]

@@ -56,7 +56,10 @@ pub(super) async fn observe(
         .chain(inherited)
         .collect();
     let predecessor = live.predecessor.parts();
-    let dump = dump::read(live, &names.uid);
+    // One that somebody deleted is checked like any other one, and written again.
+    let dump = context
+        .memory
+        .dump(names.key(), dump::read(live, &names.uid), &names.uid);
     let evidence = dump::evidence(codis, dump.as_ref(), &dashboard, &servers, &proxy_pods).await;
     Observed {
         servers,

@@ -124,12 +124,6 @@ impl Watch {
         self.lost.begins(world.pods.started(), view.as_ref(), scenario);
     }
 
-    /// Whether it was, and isn't back yet.
-    #[must_use]
-    pub fn topology_is_away(&self) -> bool {
-        self.lost.is_away()
-    }
-
     /// What must hold once all is at rest.
     pub fn end(&mut self, world: &World) {
         if let Some((_, view)) = dashboard(world)

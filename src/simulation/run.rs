@@ -185,9 +185,9 @@ impl Play<'_> {
                 self.phase = wish.kind();
                 Ok(None)
             }
-            // All that is left of a topology: without it a person must say what was where.
-            Act::Hand(Hand::DeleteDump) if self.watch.topology_is_away() => {
-                self.world.trace.tell("the topology is lost: nobody deletes its dump");
+            // All that would be left of a topology: without it a person must say what was where.
+            Act::Hand(Hand::DeleteDump) if self.scenario.needs_the_dump() => {
+                self.world.trace.tell("nobody deletes the dump");
                 Ok(None)
             }
             Act::Hand(hand) => {

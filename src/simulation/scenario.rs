@@ -257,6 +257,19 @@ impl Scenario {
         acts.any(|act| matches!(act, Act::Wish(Wish::Groups(_))))
     }
 
+    /// Whether the topology is lost, and operators change that might have remembered it.
+    #[must_use]
+    pub fn needs_the_dump(&self) -> bool {
+        let faults = || {
+            self.events.iter().filter_map(|event| match event.act {
+                Act::Fault(fault) => Some(fault),
+                _ => None,
+            })
+        };
+        let forgets = |fault: Fault| matches!(fault, Fault::KillOperator(..));
+        faults().any(|fault| fault.loses_topology()) && (self.rivals || faults().any(forgets))
+    }
+
     /// Whether servers get other addresses.
     #[must_use]
     pub fn takes_addresses(&self) -> bool {

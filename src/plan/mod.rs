@@ -49,7 +49,8 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const HEALING: [Rule; 28] = [
+const HEALING: [Rule; 29] = [
+    slots::halt,
     moves::undo,
     gate::unfence,
     sentinels::relink,

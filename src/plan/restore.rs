@@ -347,8 +347,8 @@ fn put_under_way(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
         return Some(Step::MoveSlots(left));
     }
     // They were halted while it was put back.
-    let may_resume = begins && input.topology.migrations_disabled && slots::held(input.desired).is_none();
-    may_resume.then_some(Step::ResumeMoves)
+    let may_move = slots::held(input.desired).is_none() && slots::disputed(input).is_none();
+    (begins && input.topology.migrations_disabled && may_move).then_some(Step::ResumeMoves)
 }
 
 /// The restored slots whose moves aren't queued again; and whether any is queued and hasn't begun.

@@ -15,6 +15,28 @@ const QUEUED: usize = 64;
 /// A slot that has been on its way for so many seconds is told of.
 const SLOW: u64 = 60;
 
+/// A dashboard that was cut off moves on as soon as it is back, before it hears that a group has another master: what it
+/// moves to the old one is gone when that one becomes a replica. Until they agree nothing moves.
+pub(super) fn halt(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
+    let group = disputed(input)?;
+    let what = format!("slots move on once it is clear who is master of group {group}");
+    decision.wait(reason::MOVING_SLOTS, what);
+    (!input.topology.migrations_disabled).then_some(Step::HaltMoves)
+}
+
+/// A group with slots on their way of which the dashboard may not know the master.
+pub(super) fn disputed(input: &Input<'_>) -> Option<GroupId> {
+    let mut slots = input.topology.slots.iter().filter(|slot| slot.moving.is_some());
+    let is_disputed = |id: GroupId| {
+        let group = input.topology.groups.get(&id);
+        group.is_some_and(|group| !input.sentinels_agree(group) || input.has_rival(group))
+    };
+    slots.find_map(|slot| {
+        let mut groups = [slot.group, slot.moving.map(|moving| moving.to)].into_iter().flatten();
+        groups.find(|id| is_disputed(*id))
+    })
+}
+
 /// The next slots that move; or what else has to be done with those that do.
 pub(super) fn spread(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     let slots = &input.topology.slots;
@@ -55,7 +77,7 @@ pub(super) fn spread(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
         return Some(Step::PaceMoves(interval));
     }
     if input.topology.migrations_disabled {
-        return Some(Step::ResumeMoves);
+        return disputed(input).is_none().then_some(Step::ResumeMoves);
     }
     if must_yield || moves.is_empty() || queued * 2 > QUEUED {
         return None;

@@ -351,6 +351,46 @@ fn while_slots_are_paused_what_has_not_begun_is_called_back_and_what_has_stands_
 }
 
 #[test]
+fn slots_stand_still_while_a_group_of_theirs_may_have_another_master_than_the_dashboard_knows() {
+    let promoted = |world: &mut World| {
+        for view in world.observed.sentinels.values_mut().flatten() {
+            view.masters.extend([watched(2, &server(2, 1))]);
+        }
+    };
+    let rival = |world: &mut World| {
+        let view = master(5);
+        world.observed.servers.insert(server(2, 1), view);
+    };
+    for (from, to) in [(1, 2), (2, 1)] {
+        for (what, happens) in [("promoted", &promoted as &dyn Fn(&mut World)), ("a rival", &rival)] {
+            let mut world = World::settled();
+            happens(&mut world);
+            assert_ne!(world.decide().step, Some(Step::HaltMoves), "{what}: nothing moves");
+            let slot = world
+                .topology
+                .slots
+                .iter_mut()
+                .find(|slot| slot.group == Some(gid(from)));
+            slot.unwrap().moving = Some(SlotMove {
+                to: gid(to),
+                pending: false,
+            });
+            assert_eq!(world.decide().step, Some(Step::HaltMoves), "{what}");
+            world.topology.migrations_disabled = true;
+            let decision = world.decide();
+            assert!(
+                !matches!(decision.step, Some(Step::HaltMoves | Step::ResumeMoves)),
+                "{what}: {decision:?}"
+            );
+            assert!(reasons(&decision.waits).contains(&reason::MOVING_SLOTS));
+            let settled = World::settled();
+            (world.observed.sentinels, world.observed.servers) = (settled.observed.sentinels, settled.observed.servers);
+            assert_eq!(world.decide().step, Some(Step::ResumeMoves));
+        }
+    }
+}
+
+#[test]
 fn the_pace_is_set_again_when_a_dashboard_has_forgotten_it_and_only_while_slots_move() {
     let mut world = World::settled();
     world.cluster.slot_moves.interval = 500;

@@ -93,6 +93,8 @@ fn replace(input: &Input<'_>, group: &Group, index: usize, old: &Address, now: &
     if index > 0 {
         return match is_member {
             false => Ok(add()),
+            // The dump remembers the old address for as long as it is a member's: who follows it could be anybody's replica.
+            true if follows(input, group, old) => Err("a replica still follows the old one".to_owned()),
             true if input.is_in_role(group, now) => Ok(Step::RemoveServer {
                 group: group.id,
                 server: old.clone(),
@@ -119,6 +121,14 @@ fn replace(input: &Input<'_>, group: &Group, index: usize, old: &Address, now: &
         }
     } else {
         add()
+    })
+}
+
+/// Whether a member is a replica of this address.
+fn follows(input: &Input<'_>, group: &Group, address: &Address) -> bool {
+    group.servers.iter().any(|server| {
+        matches!(input.server(&server.address),
+            Some(ServerView::Up { replication: Replication::Replica { master, .. }, .. }) if master == address)
     })
 }
 

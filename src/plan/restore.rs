@@ -119,11 +119,7 @@ fn next(input: &Input<'_>, dump: &Dump) -> Result<Step, Trouble> {
                     server: master,
                 });
             }
-            Some(known) if *known != master => {
-                return Err(Trouble::Differs(format!(
-                    "group {id} has {known} as its master, while {master} is it"
-                )));
-            }
+            Some(known) if *known != master => return Ok(make_master(input, group, master)),
             Some(_) => {}
         }
     }
@@ -146,6 +142,19 @@ fn next(input: &Input<'_>, dump: &Dump) -> Result<Step, Trouble> {
         return Err(Trouble::Differs(what));
     }
     Ok(Step::RestoreSlots(lost))
+}
+
+/// It became master since the group was put back with another one.
+fn make_master(input: &Input<'_>, group: &Group, server: Address) -> Step {
+    let (id, is_member) = (group.id, group.servers.iter().any(|known| known.address == server));
+    match is_member {
+        true => Step::Promote { group: id, server },
+        false => Step::AddServer {
+            group: id,
+            zone: input.observed.zone_of(&server).map(str::to_owned),
+            server,
+        },
+    }
 }
 
 /// The members of the dump's groups, by their addresses now.

@@ -41,9 +41,11 @@ pub(super) fn add(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     None
 }
 
-/// Configures all sentinels anew when the dashboard says that it must be: never with anybody missing.
+/// Configures all sentinels anew when the dashboard says that it must be, or they would wait for somebody who is gone:
+/// never with anybody missing.
 pub(super) fn resync(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
-    if !input.topology.sentinels.out_of_sync || input.topology.sentinels.servers.is_empty() {
+    let is_due = input.topology.sentinels.out_of_sync || miss_nobody(input);
+    if !is_due || input.topology.sentinels.servers.is_empty() {
         return None;
     }
     let missing = missing(input);
@@ -56,6 +58,32 @@ pub(super) fn resync(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
     );
     decision.wait(reason::SENTINELS_NOT_READY, what);
     None
+}
+
+/// Whether a sentinel misses a replica at an address that is nobody's any more, and not its master's to tell either: they
+/// never forget one by themselves.
+fn miss_nobody(input: &Input<'_>) -> bool {
+    input
+        .topology
+        .groups
+        .values()
+        .filter(|group| group.is_settled())
+        .any(|group| {
+            let master = input.undisputed_master(group).and_then(|master| input.server(master));
+            let Some(ServerView::Up { replicas: listed, .. }) = master else {
+                return false;
+            };
+            let is_nobody = |address: &Address| {
+                let is_member = group.servers.iter().any(|server| server.address == *address);
+                !is_member && !listed.contains(address) && input.desired.pod_at(address).is_none()
+            };
+            let name = input.master_name(group.id);
+            let views = input.observed.sentinels.values().flatten();
+            let mut missed = views
+                .filter_map(|view| view.masters.get(&name))
+                .flat_map(|known| &known.replica_silence);
+            missed.any(|(replica, silent_ms)| *silent_ms > DEAF_MS && is_nobody(replica))
+        })
 }
 
 /// A sentinel that runs and doesn't answer would keep switchovers waiting for ever. One at a time, and only while another

@@ -29,12 +29,18 @@ pub(super) fn disputed(input: &Input<'_>) -> Option<GroupId> {
     let mut slots = input.topology.slots.iter().filter(|slot| slot.moving.is_some());
     let is_disputed = |id: GroupId| {
         let group = input.topology.groups.get(&id);
-        group.is_some_and(|group| !input.sentinels_agree(group) || input.has_rival(group))
+        group.is_some_and(|group| !input.sentinels_agree(group) || has_rival_with_keys(input, group))
     };
     slots.find_map(|slot| {
         let mut groups = [slot.group, slot.moving.map(|moving| moving.to)].into_iter().flatten();
         groups.find(|id| is_disputed(*id))
     })
+}
+
+/// Not one that has just joined, and isn't attached yet.
+fn has_rival_with_keys(input: &Input<'_>, group: &Group) -> bool {
+    let mut others = group.servers.iter().skip(1).map(|server| &server.address);
+    others.any(|server| input.is_up_master(server) && input.keys(server) > 0)
 }
 
 /// The next slots that move; or what else has to be done with those that do.

@@ -120,6 +120,37 @@ fn a_master_with_a_new_address_is_promoted_under_it_and_keeps_its_data() {
 }
 
 #[test]
+fn an_old_address_stays_in_the_topology_while_a_replica_follows_it() {
+    let mut world = moved("c-g1-0", &new());
+    world.apply(&step(&world).unwrap());
+    world.group(1).servers.swap(0, 2);
+    for view in world.observed.sentinels.values_mut().flatten() {
+        view.masters.extend([watched(1, &new())]);
+    }
+    world.topology.sentinels.masters.insert(gid(1), new());
+    for (follows, is_removed) in [(server(1, 0), false), (new(), true)] {
+        world.observed.servers.insert(server(1, 1), replica_of(&follows, true));
+        let removes = matches!(step(&world), Some(Step::RemoveServer { .. }));
+        assert_eq!(removes, is_removed, "it follows {follows}");
+    }
+}
+
+#[test]
+fn a_replica_of_a_members_old_address_joins_again() {
+    let mut world = moved("c-g1-0", &new());
+    world.group(1).servers.retain(|known| known.address != server(1, 1));
+    world.group(1).servers[0].address = new();
+    for view in world.observed.sentinels.values_mut().flatten() {
+        view.masters.extend([watched(1, &new())]);
+    }
+    world
+        .observed
+        .servers
+        .insert(server(1, 1), replica_of(&server(1, 0), false));
+    assert_eq!(step(&world).map(|step| step.name()), Some("AddServer"));
+}
+
+#[test]
 fn a_promotion_of_a_masters_new_address_that_got_stuck_is_finished() {
     let mut world = moved("c-g1-0", &new());
     world.apply(&step(&world).unwrap());

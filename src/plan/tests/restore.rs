@@ -185,6 +185,44 @@ fn without_a_proxy_that_serves_the_servers_say_who_is_master() {
 }
 
 #[test]
+fn a_failover_while_a_group_is_put_back_is_taken_over() {
+    let (mut world, _) = emptied(|_| {});
+    for _ in 0..2 {
+        let step = world.decide().step.unwrap();
+        world.apply(&step);
+    }
+    assert_eq!(world.topology.groups[&gid(1)].master(), Some(&server(1, 0)));
+    world
+        .observed
+        .servers
+        .insert(server(1, 0), replica_of(&server(1, 1), true));
+    world.observed.servers.insert(server(1, 1), master(5));
+    for number in [1, 2] {
+        for slot in 0..1024 {
+            let route = route(&mut world, number, slot);
+            route.master = route
+                .master
+                .clone()
+                .filter(|master| *master != server(1, 0))
+                .or(Some(server(1, 1)));
+        }
+    }
+    let held = world.observed.evidence.keys.remove(&server(1, 0)).unwrap();
+    world.observed.evidence.keys.insert(server(1, 1), held);
+    let step = world.decide().step.unwrap();
+    assert!(
+        matches!(&step, Step::AddServer { server: added, .. } if *added == server(1, 1)),
+        "{step:?}"
+    );
+    world.apply(&step);
+    let promote = Step::Promote {
+        group: gid(1),
+        server: server(1, 1),
+    };
+    assert_eq!(world.decide().step, Some(promote));
+}
+
+#[test]
 fn of_two_masters_with_keys_the_proxies_know_the_right_one_and_else_a_person() {
     let (mut world, _) = emptied(|_| {});
     world.observed.servers.insert(server(1, 1), master(5));

@@ -200,3 +200,37 @@ fn sentinels_watch_groups_under_the_name_of_the_product() {
     assert_eq!(health(&world.desired(), &world.observed()).sentinels_watching, 3);
     assert_eq!(world.decide(), Decision::default());
 }
+
+#[test]
+fn sentinels_that_miss_a_replica_at_an_address_that_is_nobodys_are_configured_anew() {
+    let nobody = Address::new("10.96.77.9", 6379);
+    let missing = |address: &Address, silent_ms| {
+        let mut world = World::settled();
+        let view = world
+            .observed
+            .sentinels
+            .get_mut(&sentinel(1))
+            .unwrap()
+            .as_mut()
+            .unwrap();
+        let known = view.masters.get_mut("c-1").unwrap();
+        known.replica_silence.insert(address.clone(), silent_ms);
+        world
+    };
+    let mut world = missing(&nobody, 9_000);
+    assert_eq!(world.decide().step, Some(Step::ResyncSentinels));
+    if let Some(ServerView::Up { replicas, .. }) = world.observed.servers.get_mut(&server(1, 0)) {
+        replicas.insert(nobody.clone());
+    }
+    assert_ne!(
+        world.decide().step,
+        Some(Step::ResyncSentinels),
+        "the master would tell them again"
+    );
+    for (what, world) in [
+        ("it is heard", missing(&nobody, 500)),
+        ("a member", missing(&server(1, 1), 9_000)),
+    ] {
+        assert_ne!(world.decide().step, Some(Step::ResyncSentinels), "{what}");
+    }
+}

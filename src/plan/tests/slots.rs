@@ -388,6 +388,13 @@ fn slots_stand_still_while_a_group_of_theirs_may_have_another_master_than_the_da
             assert_eq!(world.decide().step, Some(Step::ResumeMoves));
         }
     }
+    let mut world = World::settled();
+    world.topology.slots[0].moving = Some(SlotMove {
+        to: gid(2),
+        pending: false,
+    });
+    world.observed.servers.insert(server(2, 1), master(0));
+    assert_ne!(world.decide().step, Some(Step::HaltMoves), "it has just joined");
 }
 
 #[test]

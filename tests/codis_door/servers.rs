@@ -8,7 +8,7 @@ use std::{
 
 use codis_operator::{
     codis::Error,
-    domain::{ServerView, slot_of_key},
+    domain::{Address, ServerView, slot_of_key},
     telemetry::Effects,
 };
 
@@ -77,6 +77,27 @@ async fn an_old_master_follows_the_new_one_before_its_fence_goes_and_remembers_i
     let port = new.address.port();
     assert!(kept.contains(&format!("replicaof 127.0.0.1 {port}")), "{kept}");
     assert!(!kept.contains("-to-write 100"), "{kept}");
+}
+
+#[tokio::test]
+async fn a_replica_announces_its_address_to_its_master_and_goes_on_where_it_was() {
+    if !redis_is_here() {
+        return;
+    }
+    let master = Process::server("").await;
+    let replica = Process::replica_of(&master.address).await;
+    let _: () = replica.ask("CONFIG SET replica-announce-ip 10.9.9.9").await;
+    let _: u64 = replica.ask("CLIENT KILL TYPE master").await;
+    let lists = async |address: &Address| {
+        let view = door().server(&master.address).await;
+        matches!(view, ServerView::Up { replicas, .. } if replicas == BTreeSet::from([address.clone()]))
+    };
+    let former = Address::new("10.9.9.9", replica.address.port());
+    eventually("its former address is listed", async || lists(&former).await).await;
+    door().announce(&replica.address).await.unwrap();
+    eventually("its present one is listed", async || lists(&replica.address).await).await;
+    let stats: String = master.ask("INFO stats").await;
+    assert!(stats.contains("sync_full:1\r\n"), "it was copied anew: {stats}");
 }
 
 #[tokio::test]

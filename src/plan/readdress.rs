@@ -103,11 +103,9 @@ fn replace(input: &Input<'_>, group: &Group, index: usize, old: &Address, now: &
         };
     }
     // It is the master still, with all of its data, unless the sentinels have chosen another: then that one becomes
-    // official first.
-    let another = group
-        .servers
-        .iter()
-        .find(|server| server.address != *now && input.is_up_master(&server.address));
+    // official first. One without a key has just joined, and isn't attached yet.
+    let is_another = |server: &Address| server != now && input.is_up_master(server) && input.keys(server) > 0;
+    let another = group.servers.iter().find(|server| is_another(&server.address));
     if let Some(another) = another {
         return Err(format!("{} was promoted meanwhile", another.address));
     }

@@ -167,6 +167,8 @@ fn a_master_whose_replica_was_promoted_meanwhile_is_not_promoted_again() {
     let mut world = moved("c-g1-0", &new());
     world.observed.servers.insert(server(1, 1), master(5));
     assert_eq!(step(&world), None);
+    world.observed.servers.insert(server(1, 1), master(0));
+    assert_eq!(step(&world).unwrap().name(), "AddServer", "it has just joined");
     let mut world = moved("c-g1-0", &new());
     let view = world
         .observed

@@ -111,16 +111,8 @@ fn next(input: &Input<'_>, dump: &Dump) -> Result<Step, Trouble> {
         let Some(group) = input.topology.groups.get(&id) else {
             return Ok(Step::CreateGroup(id));
         };
-        match group.master() {
-            None => {
-                return Ok(Step::AddServer {
-                    group: id,
-                    zone: input.observed.zone_of(&master).map(str::to_owned),
-                    server: master,
-                });
-            }
-            Some(known) if *known != master => return Ok(make_master(input, group, master)),
-            Some(_) => {}
+        if group.master() != Some(&master) {
+            return Ok(make_master(input, group, master));
         }
     }
     // Those as well that moved on, or were about to, past proxies that nobody told.
@@ -144,7 +136,7 @@ fn next(input: &Input<'_>, dump: &Dump) -> Result<Step, Trouble> {
     Ok(Step::RestoreSlots(lost))
 }
 
-/// It became master since the group was put back with another one.
+/// Of an empty group its first server; else it became master since the group was put back with another one.
 fn make_master(input: &Input<'_>, group: &Group, server: Address) -> Step {
     let (id, is_member) = (group.id, group.servers.iter().any(|known| known.address == server));
     match is_member {

@@ -318,6 +318,12 @@ impl World {
         self
     }
 
+    /// What a sentinel that answers says.
+    fn sentinel(&mut self, ordinal: u64) -> &mut SentinelView {
+        let view = self.observed.sentinels.get_mut(&sentinel(ordinal)).unwrap();
+        view.as_mut().unwrap()
+    }
+
     fn group(&mut self, id: u64) -> &mut Group {
         self.topology.groups.get_mut(&gid(id)).unwrap()
     }
@@ -468,13 +474,7 @@ fn restarted(uptime: u64, silent_ms: [u64; 3]) -> World {
     };
     world.observed.servers.insert(server(1, 0), view);
     for (ordinal, silent_ms) in (0..).zip(silent_ms) {
-        let view = world
-            .observed
-            .sentinels
-            .get_mut(&sentinel(ordinal))
-            .unwrap()
-            .as_mut()
-            .unwrap();
+        let view = world.sentinel(ordinal);
         view.masters.get_mut("c-1").unwrap().silent_ms = silent_ms;
     }
     world

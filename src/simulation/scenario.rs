@@ -253,28 +253,25 @@ impl Scenario {
     /// Whether somebody wants slots to move.
     #[must_use]
     pub fn moves_slots(&self) -> bool {
-        let mut acts = self.events.iter().map(|event| &event.act);
-        acts.any(|act| matches!(act, Act::Wish(Wish::Groups(_))))
+        self.has(|act| matches!(act, Act::Wish(Wish::Groups(_))))
+    }
+
+    fn has(&self, is_it: impl Fn(&Act) -> bool) -> bool {
+        self.events.iter().any(|event| is_it(&event.act))
     }
 
     /// Whether the topology is lost, and operators change that might have remembered it.
     #[must_use]
     pub fn needs_the_dump(&self) -> bool {
-        let faults = || {
-            self.events.iter().filter_map(|event| match event.act {
-                Act::Fault(fault) => Some(fault),
-                _ => None,
-            })
-        };
-        let forgets = |fault: Fault| matches!(fault, Fault::KillOperator(..));
-        faults().any(|fault| fault.loses_topology()) && (self.rivals || faults().any(forgets))
+        let forgets = |act: &Act| matches!(act, Act::Fault(Fault::KillOperator(..)));
+        let loses = |act: &Act| matches!(act, Act::Fault(fault) if fault.loses_topology());
+        self.has(loses) && (self.rivals || self.has(forgets))
     }
 
     /// Whether servers get other addresses.
     #[must_use]
     pub fn takes_addresses(&self) -> bool {
-        let mut acts = self.events.iter().map(|event| &event.act);
-        acts.any(|act| matches!(act, Act::Hand(Hand::TakeAddress(_))))
+        self.has(|act| matches!(act, Act::Hand(Hand::TakeAddress(_))))
     }
 }
 

@@ -170,13 +170,7 @@ fn a_master_whose_replica_was_promoted_meanwhile_is_not_promoted_again() {
     world.observed.servers.insert(server(1, 1), master(0));
     assert_eq!(step(&world).unwrap().name(), "AddServer", "it has just joined");
     let mut world = moved("c-g1-0", &new());
-    let view = world
-        .observed
-        .sentinels
-        .get_mut(&sentinel(1))
-        .unwrap()
-        .as_mut()
-        .unwrap();
+    let view = world.sentinel(1);
     view.masters.extend([watched(1, &server(1, 1))]);
     assert_eq!(step(&world), None);
 }

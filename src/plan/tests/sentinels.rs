@@ -30,15 +30,7 @@ fn sentinels_are_configured_anew_only_while_everybody_answers() {
 #[test]
 fn a_sentinel_that_came_back_is_told_what_it_lacks() {
     let mut world = World::settled();
-    world
-        .observed
-        .sentinels
-        .get_mut(&sentinel(2))
-        .unwrap()
-        .as_mut()
-        .unwrap()
-        .masters
-        .remove("c-2");
+    world.sentinel(2).masters.remove("c-2");
     let (sentinel, group, master) = (sentinel(2), gid(2), server(2, 0));
     assert_eq!(
         world.decide().step,
@@ -92,13 +84,7 @@ fn a_sentinel_that_lost_a_restarted_replica_connects_anew_and_until_then_it_is_n
         fenced: false,
     };
     world.observed.servers.insert(server(1, 1), view);
-    let deaf = world
-        .observed
-        .sentinels
-        .get_mut(&sentinel(2))
-        .unwrap()
-        .as_mut()
-        .unwrap();
+    let deaf = world.sentinel(2);
     deaf.masters
         .get_mut("c-1")
         .unwrap()
@@ -126,14 +112,7 @@ fn a_sentinel_that_lost_a_restarted_replica_connects_anew_and_until_then_it_is_n
 #[test]
 fn a_sentinel_that_stood_still_is_waited_for() {
     let mut world = World::settled();
-    world
-        .observed
-        .sentinels
-        .get_mut(&sentinel(0))
-        .unwrap()
-        .as_mut()
-        .unwrap()
-        .in_tilt = true;
+    world.sentinel(0).in_tilt = true;
     let decision = world.decide();
     assert_eq!(
         (decision.step.clone(), reasons(&decision.waits)),
@@ -206,13 +185,7 @@ fn sentinels_that_miss_a_replica_at_an_address_that_is_nobodys_are_configured_an
     let nobody = Address::new("10.96.77.9", 6379);
     let missing = |address: &Address, silent_ms| {
         let mut world = World::settled();
-        let view = world
-            .observed
-            .sentinels
-            .get_mut(&sentinel(1))
-            .unwrap()
-            .as_mut()
-            .unwrap();
+        let view = world.sentinel(1);
         let known = view.masters.get_mut("c-1").unwrap();
         known.replica_silence.insert(address.clone(), silent_ms);
         world

@@ -13,10 +13,10 @@ use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::{
-    Outcome,
+    Outcome, ends_the_same,
     operations::spec,
     operator::{Done, Hook, MOMENTS, Moment, Process},
-    state::{State, collect, difference, state},
+    state::{State, collect, state},
 };
 use crate::{
     support::apiserver::{ApiServer, User, server},
@@ -187,17 +187,9 @@ async fn try_one(place: &Place, calm: &[State], (number, moment): (usize, Moment
     fleet.prepare().await?;
     fleet.hook.crash_at(number, moment);
     let states = fleet.sync().await;
-    let is_armed = fleet.hook.is_armed();
+    let hook = fleet.hook.clone();
     fleet.end().await;
-    if is_armed {
-        return Err("there is no such effect".to_owned());
-    }
-    for (step, (expected, found)) in calm.iter().zip(&states?).enumerate() {
-        if let Some(difference) = difference(expected, found) {
-            return Err(format!("after step {step}:\n  {difference}"));
-        }
-    }
-    Ok(())
+    ends_the_same(&hook, calm, &states?)
 }
 
 #[tokio::test(flavor = "multi_thread")]

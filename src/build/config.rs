@@ -23,6 +23,8 @@ pub const KEY_BOOTSTRAPPED: &str = "bootstrapped";
 pub const KEY_PRODUCT_CLAIMED: &str = "product-claimed";
 /// The parameters that servers were ever told live, one a line.
 pub const KEY_LIVE_KEYS: &str = "live-keys";
+/// The addresses that Services had and haven't any more, one a line: the address, the present one, and the Service's name.
+pub const KEY_FORMER: &str = "former-addresses";
 /// How often the password of the proxies' clients was changed.
 pub const KEY_SESSION_ROTATIONS: &str = "session-auth-rotations";
 
@@ -43,7 +45,7 @@ pub(super) fn secret(cluster: &ValidCluster, facts: &Facts, addresses: &Addresse
         ("redis.conf", redis_conf(cluster, facts)),
         ("sentinel.conf", sentinel_conf(cluster)),
         ("members", members(cluster, addresses)),
-        ("former-addresses", former_addresses(facts)),
+        (KEY_FORMER, former_addresses(facts)),
         ("sentinels", sentinels(cluster, addresses)),
         (KEY_PRODUCT_AUTH, facts.auth.product.clone().unwrap_or_default()),
         (KEY_SESSION_AUTH, facts.auth.session.clone().unwrap_or_default()),
@@ -108,11 +110,11 @@ fn members(cluster: &ValidCluster, addresses: &Addresses) -> String {
     lines
 }
 
-/// One address that changed a line: the former one, the present one. A replica's old configuration may name its master so.
+/// One former address a line: it, the present one, and whose it is. A replica's old configuration may name its master so.
 fn former_addresses(facts: &Facts) -> String {
-    let changed = facts.former.iter().filter_map(|(name, old)| {
-        let now = facts.addresses.get(name).filter(|now| *now != old)?;
-        Some(format!("{old} {now}"))
+    let changed = facts.former.iter().filter_map(|(old, name)| {
+        let now = facts.addresses.get(name)?;
+        Some(format!("{old} {now} {name}"))
     });
     lines(changed)
 }

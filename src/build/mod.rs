@@ -34,8 +34,8 @@ use k8s_openapi::api::{
 
 pub use budgets::{MASTER, REPLICA};
 pub use config::{
-    KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_AUTH, KEY_PRODUCT_CLAIMED, KEY_SESSION_AUTH, KEY_SESSION_ROTATIONS,
-    sentinel_id,
+    KEY_BOOTSTRAPPED, KEY_FORMER, KEY_LIVE_KEYS, KEY_PRODUCT_AUTH, KEY_PRODUCT_CLAIMED, KEY_SESSION_AUTH,
+    KEY_SESSION_ROTATIONS, sentinel_id,
 };
 pub use dump::{dump_config_map, parse_dump};
 pub use live::{has_setting, live_settings};
@@ -57,8 +57,8 @@ pub const OWNED_ELSEWHERE: &str = "ProductOwnedElsewhere: ";
 pub struct Facts {
     /// The ClusterIPs of Services, by name.
     pub addresses: BTreeMap<String, String>,
-    /// The addresses that servers and sentinels had when the dump of the topology was written: Codis may still know them
-    /// by these.
+    /// The addresses that Services had and haven't any more, each with the Service's name: Codis may still know servers and
+    /// sentinels by these.
     pub former: BTreeMap<String, String>,
     /// Groups whose start gate is armed.
     pub bootstrapped: BTreeSet<GroupId>,
@@ -179,7 +179,7 @@ impl Facts {
     #[must_use]
     pub fn known_hosts(&self) -> BTreeSet<String> {
         let inherited = self.inherited.iter().flat_map(|inherited| &inherited.hosts);
-        let ours = self.addresses.values().chain(self.former.values());
+        let ours = self.addresses.values().chain(self.former.keys());
         ours.chain(inherited).cloned().collect()
     }
 

@@ -9,11 +9,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
 
 use crate::simulation::{
-    OPERATIONS, Operation, Outcome, SCENARIOS, Scenario, Swept, crash_everywhere, on_a_deep_stack, run, shrink, sweep,
+    OPERATIONS, Operation, Outcome, SCENARIOS, Scenario, Story, Swept, crash_everywhere, on_a_deep_stack, run, shrink,
+    sweep,
 };
+
+/// What `--scenario` calls the model.
+const MODEL: &str = "model";
 
 /// What is simulated.
 #[derive(Args, Debug)]
@@ -21,8 +25,8 @@ pub(super) struct Simulate {
     /// The seeds: one, or a range like `1..1000` with both ends.
     #[arg(long, default_value = "1..100", value_parser = seeds)]
     seeds: RangeInclusive<u64>,
-    /// What happens in the worlds.
-    #[arg(long, default_value = "any", value_parser = SCENARIOS)]
+    /// What happens in the worlds; `model`: no worlds but the operator's rules alone, in a model of Codis, thousands a minute.
+    #[arg(long, default_value = "any", value_parser = scenarios())]
     scenario: String,
     /// Print all that happened in the world of the first seed, and its digest; play no other.
     #[arg(long)]
@@ -46,6 +50,10 @@ pub(super) struct Simulate {
     /// Don't make the failing scenarios shorter.
     #[arg(long)]
     no_shrink: bool,
+}
+
+fn scenarios() -> PossibleValuesParser {
+    SCENARIOS.into_iter().chain([MODEL]).into()
 }
 
 /// `A`, or `A..B` with both ends.
@@ -77,17 +85,22 @@ impl Simulate {
         let began = Instant::now();
         let threads = self.threads.unwrap_or(cores);
         let minutes_told = AtomicU64::new(0);
-        let swept = sweep(&self.seeds, &self.scenario, None, threads, |swept, outcome| {
-            if !outcome.violations.is_empty() {
-                self.tell(outcome);
-            }
-            let minutes = began.elapsed().as_secs() / 60;
-            if minutes_told.swap(minutes, Ordering::Relaxed) < minutes {
-                let (seeds, failed) = (swept.seeds, swept.failed.len());
-                eprintln!("minute {minutes}: {seeds} seeds, {failed} with violations");
-            }
-            swept.failed.len() < self.failures && self.minutes.is_none_or(|limit| minutes < limit)
-        })?;
+        let swept = sweep(
+            &self.seeds,
+            threads,
+            |seed| self.play(seed),
+            |swept, outcome| {
+                if !outcome.violations.is_empty() {
+                    self.tell(outcome);
+                }
+                let minutes = began.elapsed().as_secs() / 60;
+                if minutes_told.swap(minutes, Ordering::Relaxed) < minutes {
+                    let (seeds, failed) = (swept.seeds, swept.failed.len());
+                    eprintln!("minute {minutes}: {seeds} seeds, {failed} with violations");
+                }
+                swept.failed.len() < self.failures && self.minutes.is_none_or(|limit| minutes < limit)
+            },
+        )?;
         table(&swept);
         println!(
             "{} seeds in {:.1} s on {threads} threads ({:.0} ms of a thread each): {:.1} h of virtual time, {} acknowledged writes, \
@@ -101,13 +114,31 @@ impl Simulate {
             swept.failed.len()
         );
         if !self.no_shrink {
-            swept.failed.values().try_for_each(shorten)?;
+            swept.failed.keys().try_for_each(|seed| self.shorten(*seed))?;
         }
         Ok(if swept.failed.is_empty() {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         })
+    }
+
+    fn play(&self, seed: u64) -> Result<Outcome> {
+        match self.scenario.as_str() {
+            MODEL => Ok(Story::of(seed).play()),
+            name => run(&Scenario::of(seed, name), None),
+        }
+    }
+
+    /// Prints the shortest scenario that fails like this one.
+    fn shorten(&self, seed: u64) -> Result<()> {
+        let short = on_a_deep_stack(|| match self.scenario.as_str() {
+            MODEL => Story::of(seed).shrink(),
+            name => shrink(&Scenario::of(seed, name), None),
+        })?;
+        println!("\nseed {seed}, the shortest that fails: {}", short.scenario);
+        short.violations.iter().for_each(|what| println!("  VIOLATION {what}"));
+        Ok(())
     }
 
     fn crash(&self, wanted: &str) -> Result<ExitCode> {
@@ -147,9 +178,8 @@ impl Simulate {
     }
 
     fn one(&self) -> Result<ExitCode> {
-        let scenario = Scenario::of(*self.seeds.start(), &self.scenario);
-        println!("seed {}: {scenario}", scenario.seed);
-        let outcome = on_a_deep_stack(|| run(&scenario, None))?;
+        let outcome = on_a_deep_stack(|| self.play(*self.seeds.start()))?;
+        println!("seed {}: {}", outcome.seed, outcome.scenario);
         outcome.trace.iter().for_each(|line| println!("{line}"));
         outcome.violations.iter().for_each(|what| println!("VIOLATION {what}"));
         println!("trace {} of {:.0} virtual seconds", outcome.digest, outcome.seconds);
@@ -161,7 +191,7 @@ impl Simulate {
     }
 
     fn tell(&self, outcome: &Outcome) {
-        let seed = outcome.scenario.seed;
+        let seed = outcome.seed;
         println!("seed {seed}: {}", outcome.scenario);
         outcome
             .violations
@@ -172,17 +202,6 @@ impl Simulate {
             self.scenario
         );
     }
-}
-
-/// Prints the shortest scenario that fails like this one.
-fn shorten(outcome: &Outcome) -> Result<()> {
-    let short = on_a_deep_stack(|| shrink(&outcome.scenario, None))?;
-    println!(
-        "\nseed {}, the shortest that fails: {}",
-        outcome.scenario.seed, short.scenario
-    );
-    short.violations.iter().for_each(|what| println!("  VIOLATION {what}"));
-    Ok(())
 }
 
 /// Which faults hit which phases, and how often.

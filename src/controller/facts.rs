@@ -19,7 +19,8 @@ use super::{
 use crate::{
     api::{CodisCluster, GroupStatus, ServerStatus, names::LABEL_GROUP},
     build::{
-        self, Component, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_LIVE_KEYS, KEY_PRODUCT_CLAIMED, KEY_SESSION_ROTATIONS,
+        self, Component, DATA_CLAIM, Facts, KEY_BOOTSTRAPPED, KEY_FORMER, KEY_LIVE_KEYS, KEY_PRODUCT_CLAIMED,
+        KEY_SESSION_ROTATIONS,
     },
     cluster::Live,
     domain::{GroupId, Part},
@@ -40,7 +41,7 @@ pub(super) fn facts(
         .unwrap_or_default();
     // What the dump remembers are hints for Services that don't exist: a volume's server is known by its old address.
     let mut addresses: BTreeMap<String, String> = dump.addresses.clone();
-    addresses.extend(status.addresses);
+    addresses.extend(status.addresses.clone());
     addresses.extend(live.services.iter().filter_map(|(name, service)| {
         let ip = service.spec.as_ref()?.cluster_ip.clone()?;
         (ip != "None" && !ip.is_empty()).then(|| (name.clone(), ip))
@@ -64,8 +65,8 @@ pub(super) fn facts(
     let (auth, session_rotations) = auth(valid, live, wished, now);
     let whole = whole(cluster, valid);
     Facts {
+        former: former(live, &[&dump.addresses, &status.addresses], &addresses),
         addresses,
-        former: dump.addresses,
         bootstrapped,
         strict: strict(cluster, valid, live, nodes),
         dashboard_may_go: dashboard_may_go(valid, live, &whole),
@@ -87,6 +88,32 @@ pub(super) fn facts(
         kubernetes_uid: String::new(),
         inherited: None,
     }
+}
+
+/// The addresses that Services had, each with its Service: those that were noted, and those that changed since. The Secret
+/// is written before the status and the dump, so none is forgotten between them.
+fn former(
+    live: &Live,
+    earlier: &[&BTreeMap<String, String>],
+    now: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let noted = live
+        .secret
+        .as_ref()
+        .map(|secret| text(secret, KEY_FORMER))
+        .unwrap_or_default();
+    let noted = noted.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (old, _, name) = (words.next()?, words.next()?, words.next()?);
+        Some((old.to_owned(), name.to_owned()))
+    });
+    let earlier = earlier.iter().copied().flatten();
+    let mut former: BTreeMap<String, String> = noted.collect();
+    former.extend(earlier.map(|(name, old)| (old.clone(), name.clone())));
+    // One of ours may have been given what another one had.
+    let present: BTreeSet<&String> = now.values().collect();
+    former.retain(|old, _| !present.contains(old));
+    former
 }
 
 /// Groups whose servers must be on different nodes: those that were made so, and new ones where there is room for it.

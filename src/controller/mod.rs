@@ -212,6 +212,7 @@ async fn settle(
     let mut desired = Desired {
         cluster: valid,
         addresses: &addresses,
+        former: facts.former.clone(),
         known_hosts: facts.known_hosts(),
         persistent: facts::persistent(valid, &facts),
         has_password: facts.auth.product.is_some(),

@@ -61,7 +61,7 @@ pub(super) async fn look(
 
 /// Whatever its topology has and isn't ours, and its pods.
 fn inherited(dashboard: Address, topology: &Topology, predecessor: &Predecessor, facts: &Facts) -> Inherited {
-    let ours: BTreeSet<&String> = facts.addresses.values().chain(facts.former.values()).collect();
+    let ours: BTreeSet<&String> = facts.addresses.values().chain(facts.former.keys()).collect();
     let pod_at = |host: &str| {
         let mut pods = predecessor.pods.iter();
         pods.find(|pod| ip_of(pod).as_deref() == Some(host))

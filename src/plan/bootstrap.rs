@@ -60,7 +60,7 @@ fn add(input: &Input<'_>, decision: &mut Decision, group: &Group, server: &Addre
     // it was a replica here before and comes back with an old volume.
     let is_known = |address: &Address| group.servers.iter().any(|known| known.address == *address);
     let is_member =
-        |address: &Address| is_known(address) || readdress::successor(input, address).is_some_and(|now| is_known(&now));
+        |address: &Address| is_known(address) || input.desired.successor(address).is_some_and(|now| is_known(&now));
     let follows = matches!(replication, Replication::Replica { master, .. } if is_member(master));
     // One that the official master follows has what the group has: sentinels promoted it before it was a member again.
     let is_followed = group.master().is_some_and(|official| {

@@ -3,7 +3,7 @@
 use super::{
     Decision, Step, bootstrap,
     input::{Input, Word},
-    readdress, reason,
+    reason,
 };
 use crate::domain::{ActionState, Address, Group, Replication, ServerView};
 
@@ -47,7 +47,7 @@ fn finish(input: &Input<'_>, decision: &mut Decision, group: &Group, to: &Addres
         return Some(promote);
     };
     // It is the master itself, under its new address: nobody else has its data, or can come back with more.
-    if readdress::successor(input, from).as_ref() == Some(to) && input.is_up_master(to) {
+    if input.desired.successor(from).as_ref() == Some(to) && input.is_up_master(to) {
         return Some(promote);
     }
     if !input.is_up_master(from) {

@@ -17,6 +17,8 @@ pub struct Desired<'a> {
     pub cluster: &'a ValidCluster,
     /// The members' addresses.
     pub addresses: &'a Addresses,
+    /// The hosts that servers and sentinels had earlier, each with its pod.
+    pub former: BTreeMap<String, String>,
     /// Every address that belongs to the cluster, also of members that are no longer wished.
     pub known_hosts: BTreeSet<String>,
     /// Groups whose servers keep their data on volumes.
@@ -37,8 +39,14 @@ impl Desired<'_> {
     /// The pod of a server, by its address.
     #[must_use]
     pub fn pod_at(&self, address: &Address) -> Option<String> {
-        let (pod, _) = self.servers().find(|(_, (_, known))| known == address)?;
-        Some(pod)
+        let mut ours = self.members();
+        let ours = ours.find(|(_, _, known)| *known == address);
+        let ours = ours.map(|(group, ordinal, _)| self.cluster.names.server_pod(group, ordinal));
+        let inherited = || {
+            let mut all = self.addresses.inherited.values().flatten();
+            all.find(|(_, known)| known == address).map(|(pod, _)| pod.clone())
+        };
+        ours.or_else(inherited)
     }
 
     /// The address of a server, by its pod.
@@ -46,6 +54,18 @@ impl Desired<'_> {
     pub fn address_of(&self, pod: &str) -> Option<Address> {
         let (_, (_, address)) = self.servers().find(|(known, _)| known == pod)?;
         Some(address)
+    }
+
+    /// The pod that had an address which is nobody's now.
+    #[must_use]
+    pub fn former_pod(&self, old: &Address) -> Option<&String> {
+        self.former.get(old.host())
+    }
+
+    /// The address that a former one's server has now.
+    #[must_use]
+    pub fn successor(&self, old: &Address) -> Option<Address> {
+        self.address_of(self.former_pod(old)?).filter(|now| now != old)
     }
 
     /// Every wished sentinel: its pod and its address.
@@ -56,18 +76,24 @@ impl Desired<'_> {
 
     /// Every wished server: its pod, its group and its address.
     pub fn servers(&self) -> impl Iterator<Item = (String, (GroupId, Address))> {
-        let of_group = |(group, servers): (&GroupId, &Vec<Address>)| {
-            let names = &self.cluster.names;
-            let leaving = self.addresses.leaving.get(group).into_iter().flatten();
-            let all = (0..).zip(servers.iter().chain(leaving));
-            let all = all.map(|(ordinal, address)| (names.server_pod(*group, ordinal), (*group, address.clone())));
-            all.collect::<Vec<_>>()
-        };
+        let ours = self.members().map(|(group, ordinal, address)| {
+            let pod = self.cluster.names.server_pod(group, ordinal);
+            (pod, (group, address.clone()))
+        });
         let inherited = self.addresses.inherited.iter().flat_map(|(group, servers)| {
             let all = servers.iter();
             all.map(|(pod, address)| (pod.clone(), (*group, address.clone())))
         });
-        self.addresses.servers.iter().flat_map(of_group).chain(inherited)
+        ours.chain(inherited)
+    }
+
+    /// The servers of our own StatefulSets, by group and ordinal.
+    fn members(&self) -> impl Iterator<Item = (GroupId, u16, &Address)> {
+        self.addresses.servers.iter().flat_map(|(group, servers)| {
+            let leaving = self.addresses.leaving.get(group).into_iter().flatten();
+            let all = (0..).zip(servers.iter().chain(leaving));
+            all.map(|(ordinal, address)| (*group, ordinal, address))
+        })
     }
 }
 

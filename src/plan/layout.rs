@@ -25,13 +25,8 @@ pub(super) fn moves(slots: &[SlotMapping], staying: &BTreeSet<GroupId>, level: b
         // The highest slots go first, as in Codis's own rebalance (contract §6.6).
         let mut movable: BTreeMap<GroupId, Vec<SlotId>> = BTreeMap::new();
         for slot in settled() {
-            movable.extend(
-                slot.group
-                    .filter(|group| !movable.contains_key(group))
-                    .map(|group| (group, Vec::new())),
-            );
-            if let Some(group) = slot.group.and_then(|group| movable.get_mut(&group)) {
-                group.push(slot.id);
+            if let Some(group) = slot.group {
+                movable.entry(group).or_default().push(slot.id);
             }
         }
         moves.extend(levelling(&mut sizes, &mut movable));

@@ -8,7 +8,7 @@ use crate::domain::{Address, Group, Replication, ServerView};
 pub(super) fn readdress(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     let sentinels = input.topology.sentinels.servers.iter();
     let is_current = |address: &Address| input.desired.addresses.sentinels.contains(address);
-    let mut moved = sentinels.filter(|address| !is_current(address) && former_pod(input, address).is_some());
+    let mut moved = sentinels.filter(|address| !is_current(address) && input.desired.former_pod(address).is_some());
     if let Some(old) = moved.next() {
         return Some(Step::RemoveSentinel(old.clone()));
     }
@@ -20,7 +20,7 @@ pub(super) fn readdress(input: &Input<'_>, decision: &mut Decision) -> Option<St
             });
         }
         for (index, server) in group.servers.iter().enumerate() {
-            let Some(now) = successor(input, &server.address) else {
+            let Some(now) = input.desired.successor(&server.address) else {
                 continue;
             };
             match replace(input, group, index, &server.address, &now) {
@@ -54,30 +54,13 @@ fn under_another_address<'g>(input: &Input<'_>, group: &'g Group) -> Option<&'g 
         .find(|member| input.is_in_role(group, member))
 }
 
-/// The address that a former one's server has now, by what the dump remembers.
-pub(super) fn successor(input: &Input<'_>, old: &Address) -> Option<Address> {
-    if input.desired.pod_at(old).is_some() {
-        return None;
-    }
-    input.desired.address_of(former_pod(input, old)?)
-}
-
 /// Whether a member of the group is this server under a former address.
 pub(super) fn is_successor(input: &Input<'_>, group: &Group, server: &Address) -> bool {
     let former = group
         .servers
         .iter()
-        .filter_map(|known| successor(input, &known.address));
+        .filter_map(|known| input.desired.successor(&known.address));
     former.into_iter().any(|now| now == *server)
-}
-
-/// The pod that had an address when the dump was written.
-fn former_pod<'i>(input: &Input<'i>, old: &Address) -> Option<&'i String> {
-    let Some(Ok(dump)) = &input.observed.dump else {
-        return None;
-    };
-    let (pod, _) = dump.addresses.iter().find(|(_, ip)| *ip == old.host())?;
-    Some(pod)
 }
 
 fn replace(input: &Input<'_>, group: &Group, index: usize, old: &Address, now: &Address) -> Result<Step, String> {
@@ -93,8 +76,6 @@ fn replace(input: &Input<'_>, group: &Group, index: usize, old: &Address, now: &
     if index > 0 {
         return match is_member {
             false => Ok(add()),
-            // The dump remembers the old address for as long as it is a member's: who follows it could be anybody's replica.
-            true if follows(input, group, old) => Err("a replica still follows the old one".to_owned()),
             true if input.is_in_role(group, now) => Ok(Step::RemoveServer {
                 group: group.id,
                 server: old.clone(),
@@ -119,14 +100,6 @@ fn replace(input: &Input<'_>, group: &Group, index: usize, old: &Address, now: &
         }
     } else {
         add()
-    })
-}
-
-/// Whether a member is a replica of this address.
-fn follows(input: &Input<'_>, group: &Group, address: &Address) -> bool {
-    group.servers.iter().any(|server| {
-        matches!(input.server(&server.address),
-            Some(ServerView::Up { replication: Replication::Replica { master, .. }, .. }) if master == address)
     })
 }
 

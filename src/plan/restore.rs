@@ -285,10 +285,11 @@ fn check_keys(input: &Input<'_>, slots: &[SlotMapping]) -> Result<(), Trouble> {
 /// The server that is the group's master now: the one that the proxies write to; else the only one that is a master.
 fn master_of(input: &Input<'_>, id: GroupId, members: &[Address], slots: &[SlotMapping]) -> Result<Address, Trouble> {
     let has = |slot: &SlotMapping| slot.owner() == Some(id);
-    let written: BTreeSet<&Address> = live_tables(input)
+    let written: BTreeSet<Address> = live_tables(input)
         .flat_map(|(_, table)| table.iter().zip(slots))
         .filter(|(route, slot)| has(slot) && route.group == Some(id))
         .filter_map(|(route, _)| route.master.as_ref())
+        .map(|master| input.desired.successor(master).unwrap_or_else(|| master.clone()))
         .collect();
     let masters: Vec<&Address> = members.iter().filter(|member| input.is_up_master(member)).collect();
     let with_keys: Vec<&Address> = masters
@@ -413,13 +414,22 @@ fn of_topology(desired: &Desired<'_>, topology: &Topology) -> Option<Dump> {
     let ordinals: BTreeMap<Address, u16> = ours()
         .filter_map(|(pod, (_, address))| Some((address, ordinal(&pod)?)))
         .collect();
+    // One that is there under a former address is the server that it was.
+    let ordinal_at = |address: &Address| {
+        let now = desired.successor(address);
+        ordinals.get(now.as_ref().unwrap_or(address)).copied()
+    };
     let servers = |group: &Group| {
-        let all = group.servers.iter();
-        all.map(|server| ordinals.get(&server.address).copied())
-            .collect::<Option<Vec<u16>>>()
+        let all = group.servers.iter().map(|server| ordinal_at(&server.address));
+        let all = all.collect::<Option<Vec<u16>>>()?;
+        let mut known = BTreeSet::new();
+        Some(all.into_iter().filter(|ordinal| known.insert(*ordinal)).collect())
     };
     let sentinels = desired.sentinels().collect::<Vec<_>>();
-    let known = |address: &Address| sentinels.iter().find(|(_, known)| known == address);
+    let sentinel_at = |address: &Address| {
+        let present = sentinels.iter().find(|(_, known)| known == address);
+        ordinal(present.map(|(pod, _)| pod).or_else(|| desired.former_pod(address))?)
+    };
     Some(Dump {
         cluster_uid: desired.cluster.names.uid.clone(),
         product: desired.cluster.product().to_owned(),
@@ -433,7 +443,7 @@ fn of_topology(desired: &Desired<'_>, topology: &Topology) -> Option<Dump> {
             .sentinels
             .servers
             .iter()
-            .map(|address| ordinal(&known(address)?.0))
+            .map(sentinel_at)
             .collect::<Option<_>>()?,
         addresses: ours()
             .map(|(pod, (_, address))| (pod, address))

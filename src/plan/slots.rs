@@ -109,16 +109,11 @@ pub(super) fn held(desired: &Desired<'_>) -> Option<String> {
 
 /// As many of the moves as there is room for, of those whose groups are well; their gates are armed before.
 fn queue(input: &Input<'_>, decision: &mut Decision, moves: Vec<(SlotId, GroupId)>, room: usize) -> Option<Step> {
-    let owner: BTreeMap<SlotId, GroupId> = input
-        .topology
-        .slots
-        .iter()
-        .filter_map(|slot| Some((slot.id, slot.group?)))
-        .collect();
     let mut ill: BTreeSet<GroupId> = BTreeSet::new();
     let mut ways: BTreeMap<(GroupId, GroupId), VecDeque<SlotId>> = BTreeMap::new();
     for (slot, to) in moves {
-        let Some(from) = owner.get(&slot).copied() else {
+        let known = input.topology.slots.get(usize::from(slot.get()));
+        let Some(from) = known.and_then(|known| known.group) else {
             continue;
         };
         ill.extend([from, to].into_iter().filter(|group| !is_well(input, *group)));

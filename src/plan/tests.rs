@@ -5,7 +5,6 @@ mod claim;
 mod drain;
 mod gate;
 mod heal;
-mod life;
 mod moves;
 mod proxies;
 mod readdress;
@@ -34,6 +33,8 @@ use crate::{
 struct World {
     cluster: ValidCluster,
     addresses: Addresses,
+    /// Hosts that members had, with their pods.
+    former: BTreeMap<String, String>,
     observed: Observed,
     topology: Topology,
     persistent: bool,
@@ -211,6 +212,7 @@ impl World {
                 sentinels,
                 inherited: BTreeMap::new(),
             },
+            former: BTreeMap::new(),
             observed,
             topology,
             persistent: true,
@@ -261,7 +263,11 @@ impl World {
         Desired {
             cluster: &self.cluster,
             addresses: &self.addresses,
-            known_hosts: members.map(|address| address.host().to_owned()).collect(),
+            former: self.former.clone(),
+            known_hosts: members
+                .map(|address| address.host().to_owned())
+                .chain(self.former.keys().cloned())
+                .collect(),
             persistent: if self.persistent {
                 [gid(1), gid(2)].into()
             } else {

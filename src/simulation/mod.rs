@@ -2,7 +2,8 @@
 //!
 //! [`World`] joins an API server ([`api`]), controllers and kubelets ([`kube`]), a network ([`fabric`]), machines with simulated
 //! redis servers and sentinels and the stand-in's dashboards and proxies ([`pods`]), clients and an operator. [`run`] plays a
-//! [`Scenario`] in one and checks what must hold; [`sweep`] plays many, [`shrink`] makes a failing one short.
+//! [`Scenario`] in one and checks what must hold; [`sweep`] plays many, [`shrink`] makes a failing one short. [`model`] is what the
+//! rules alone are played in, quicker by far.
 //!
 //! May enter: everything, from outside. Stays out: being needed in production, wall clocks, sockets, threads within a world.
 
@@ -18,6 +19,7 @@ mod hands;
 mod invariants;
 pub mod kube;
 mod lost;
+mod model;
 mod operator;
 mod pods;
 mod resolve;
@@ -31,6 +33,7 @@ mod world;
 
 pub use clients::Way;
 pub use crash::{Crashed, OPERATIONS, Operation, crash_everywhere};
+pub use model::Story;
 pub use run::{Outcome, run};
 pub use scenario::{NAMES as SCENARIOS, Scenario};
 pub use sweep::{Swept, shrink, sweep};

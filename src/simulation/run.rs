@@ -38,10 +38,12 @@ const HEALS: Duration = Duration::from_secs(60);
 const UNTIL_FENCED: Duration = Duration::from_secs(15);
 
 /// What came of a scenario.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What was played.
-    pub scenario: Scenario,
+    /// The seed.
+    pub seed: u64,
+    /// What was played, in words.
+    pub scenario: String,
     /// What must not be.
     pub violations: Vec<String>,
     /// A digest of the trace.
@@ -109,7 +111,8 @@ impl Play<'_> {
         violations.extend(self.watch.violations());
         let ledger = &self.world.ledger;
         Outcome {
-            scenario: self.scenario.clone(),
+            seed: self.scenario.seed,
+            scenario: self.scenario.to_string(),
             digest: self.world.trace.digest(),
             trace: self.world.trace.lines(),
             seconds: self.world.trace.seconds(),

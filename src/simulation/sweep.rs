@@ -42,9 +42,8 @@ pub struct Swept {
 /// When a world can't be made.
 pub fn sweep(
     seeds: &RangeInclusive<u64>,
-    scenario: &str,
-    bug: Option<Bug>,
     threads: usize,
+    play: impl Fn(u64) -> Result<Outcome> + Sync,
     goes_on: impl Fn(&Swept, &Outcome) -> bool + Sync,
 ) -> Result<Swept> {
     let (next, is_enough) = (AtomicU64::new(*seeds.start()), AtomicBool::new(false));
@@ -55,7 +54,7 @@ pub fn sweep(
             if !seeds.contains(&seed) || is_enough.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let outcome = run(&Scenario::of(seed, scenario), bug)?;
+            let outcome = play(seed)?;
             let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
             swept.add(&outcome);
             if !goes_on(&swept, &outcome) {
@@ -76,26 +75,43 @@ impl Swept {
             *self.covered.entry(*place).or_default() += count;
         }
         if !outcome.violations.is_empty() {
-            self.failed.insert(outcome.scenario.seed, outcome.clone());
+            self.failed.insert(outcome.seed, outcome.clone());
         }
     }
 }
 
-/// The shortest scenario that can be found that fails, too: events are left out as long as it does.
+/// The shortest scenario that can be found that fails, too.
 ///
 /// # Errors
 /// When a world can't be made.
 pub fn shrink(scenario: &Scenario, bug: Option<Bug>) -> Result<Outcome> {
-    let mut best = run(scenario, bug)?;
-    let mut index = 0;
-    while index < best.scenario.events.len() {
-        let mut shorter = best.scenario.clone();
-        shorter.events.remove(index);
-        let outcome = run(&shorter, bug)?;
+    shortest(&scenario.events, |events| {
+        let events = events.to_vec();
+        run(
+            &Scenario {
+                events,
+                ..scenario.clone()
+            },
+            bug,
+        )
+    })
+}
+
+/// What fails with as few of these events as can be found: they are left out one by one as long as it does.
+///
+/// # Errors
+/// Those of playing.
+pub(super) fn shortest<E: Clone>(events: &[E], play: impl Fn(&[E]) -> Result<Outcome>) -> Result<Outcome> {
+    let (mut events, mut index) = (events.to_vec(), 0);
+    let mut best = play(&events)?;
+    while index < events.len() {
+        let mut fewer = events.clone();
+        fewer.remove(index);
+        let outcome = play(&fewer)?;
         if outcome.violations.is_empty() {
             index += 1;
         } else {
-            best = outcome;
+            (events, best) = (fewer, outcome);
         }
     }
     Ok(best)

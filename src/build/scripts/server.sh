@@ -29,7 +29,7 @@ others() {
 
 # The address that a server has now: its Service may have been made anew with another one.
 present() {
-  while read -r former now; do
+  while read -r former now _; do
     if [ "$former" = "$1" ]; then echo "$now"; return; fi
   done <"$secret/former-addresses"
   echo "$1"

@@ -29,6 +29,7 @@ fn status(cluster: &CodisCluster, health: &Health, decision: &Decision) -> Codis
     let desired = Desired {
         cluster: &valid,
         addresses: &addresses,
+        former: std::collections::BTreeMap::new(),
         known_hosts: BTreeSet::new(),
         persistent: BTreeSet::new(),
         has_password: true,

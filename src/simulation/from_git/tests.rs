@@ -99,7 +99,13 @@ fn whatever_becomes_of_the_repository_the_cluster_stays_and_the_source_says_why(
 
 #[test]
 fn a_few_seeds_with_a_repository_end_well() {
-    let swept = sweep(&(1..=6), "git", None, 2, until_one_fails).unwrap();
+    let swept = sweep(
+        &(1..=6),
+        2,
+        |seed| run(&Scenario::of(seed, "git"), None),
+        until_one_fails,
+    )
+    .unwrap();
     end_well(&swept);
 }
 

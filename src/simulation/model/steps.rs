@@ -1,10 +1,16 @@
 //! What each step does, and when Codis refuses it (contract §7).
 
-use super::*;
+use std::collections::BTreeMap;
+
+use super::life::{Life, number, percent};
+use crate::{
+    domain::{ActionState, Address, Dump, Group, GroupId, Intent, Sentinels, Server, SlotId, SlotMove},
+    plan::{Step, dump_with},
+};
 
 impl Life {
     /// Does a step, up to the call at which the operator dies, if it does.
-    pub(in super::super) fn act(&mut self, step: &Step, dies_at: Option<usize>) -> Result<(), String> {
+    pub(super) fn act(&mut self, step: &Step, dies_at: Option<usize>) -> Result<(), String> {
         let kept = self.dump_before(step);
         if let Some(dump) = kept {
             self.dump = Some(dump);
@@ -55,6 +61,13 @@ impl Life {
                 }
             }
             Step::AssignSlots(slots) => self.assign(&slots[..calls(slots.len())], dies_at.is_none())?,
+            Step::RemoveProxy { token, .. } => self.topology.proxies.retain(|record| record.token != *token),
+            Step::Announce { server, .. } => {
+                let process = self.processes.get_mut(server).unwrap();
+                // It connects anew to tell it.
+                (process.announced, process.link) = (Some(server.clone()), false);
+            }
+            Step::HaltMoves => self.topology.migrations_disabled = true,
             Step::RestoreSlots(slots) => {
                 let owners: Vec<_> = slots.iter().filter_map(|slot| Some((slot.id, slot.group?))).collect();
                 self.assign(&owners[..calls(owners.len())], dies_at.is_none())?;
@@ -68,18 +81,13 @@ impl Life {
                     .filter(|s| servers[..count].contains(&s.address))
                     .for_each(|s| s.is_read = *reads);
                 if dies_at.is_none() {
-                    self.known(*group)?.out_of_sync = false;
-                    self.push_group(*group);
+                    self.resync_group(*group)?;
                 }
             }
-            Step::ResyncGroup(id) => {
-                self.known(*id)?.out_of_sync = false;
-                self.push_group(*id);
-            }
+            Step::ResyncGroup(id) => self.resync_group(*id)?,
             Step::ResyncGroups => {
-                for id in self.topology.groups.keys().copied().collect::<Vec<_>>() {
-                    self.push_group(id);
-                }
+                let all: Vec<GroupId> = self.topology.groups.keys().copied().collect();
+                all.into_iter().try_for_each(|id| self.resync_group(id))?;
             }
             Step::Promote { group, server } => self.promote(*group, server, dies_at.is_some())?,
             Step::Switchover { group, from, to, .. } => self.switch_over(*group, from, to, dies_at)?,
@@ -211,6 +219,21 @@ impl Life {
         Ok(())
     }
 
+    /// Fails at the first proxy that doesn't answer (contract §15.2).
+    fn resync_group(&mut self, id: GroupId) -> Result<(), String> {
+        self.all_proxies_answer()?;
+        self.known(id)?.out_of_sync = false;
+        self.push_group(id);
+        Ok(())
+    }
+
+    fn all_proxies_answer(&self) -> Result<(), String> {
+        let dead = self.has_dead_record();
+        (!dead)
+            .then_some(())
+            .ok_or_else(|| "proxy resync slots failed".to_owned())
+    }
+
     /// A dashboard that dies in it has told no proxy.
     pub(super) fn assign(&mut self, slots: &[(SlotId, GroupId)], is_told: bool) -> Result<(), String> {
         for (slot, to) in slots {
@@ -223,6 +246,7 @@ impl Life {
         }
         let told: Vec<usize> = slots.iter().map(|(slot, _)| number(*slot)).collect();
         if is_told {
+            self.all_proxies_answer()?;
             self.push(&told);
         }
         Ok(())
@@ -230,6 +254,7 @@ impl Life {
 
     pub(super) fn promote(&mut self, id: GroupId, to: &Address, fails: bool) -> Result<(), String> {
         let has_sentinels = !self.topology.sentinels.servers.is_empty();
+        let fails = fails || self.has_dead_record();
         let group = self.known(id)?;
         let Some(index) = group.servers.iter().position(|server| server.address == *to) else {
             return Err(format!("group-[{id}] doesn't have server-[{to}]"));
@@ -298,7 +323,7 @@ impl Life {
         }
         self.processes.get_mut(from).unwrap().attach(to);
         self.failed_moves.remove(&id);
-        (self.intent, self.topology.migrations_disabled) = (None, self.chance.percent(20));
+        (self.intent, self.topology.migrations_disabled) = (None, percent(&mut self.chance, 20));
         Ok(())
     }
 

@@ -1,10 +1,13 @@
 //! What happens by itself: replicas catch up, sentinels act, clients write, slots move.
 
-use super::*;
+use std::collections::BTreeSet;
+
+use super::life::{GROUPS, KEYED, Life, Process, SECONDS, Stage, gid, group_of, number, percent};
+use crate::domain::{Address, GroupId, Route, SLOT_COUNT, SlotMapping, SlotMove};
 
 impl Life {
     /// Some time passes: servers come back, replicas catch up, sentinels act, clients write, slots move.
-    pub(in super::super) fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         self.away = self.away.saturating_sub(1);
         for (_, ago) in self.failed_moves.values_mut() {
             *ago += SECONDS;
@@ -14,7 +17,7 @@ impl Life {
         }
         for process in self.processes.values_mut() {
             process.out = process.out.saturating_sub(1);
-            process.silent_for = if process.out > 0 {
+            process.silent_for = if !process.answers() {
                 process.silent_for + SECONDS
             } else {
                 0
@@ -25,7 +28,7 @@ impl Life {
         self.replicate();
         self.fail_over();
         self.hear_sentinels();
-        if self.away == 0 {
+        if self.away == 0 && !self.has_dead_record() {
             self.migrate();
         }
     }
@@ -42,7 +45,7 @@ impl Life {
                 && source.answers()
                 && (source.follows.is_none() || source.link);
             let (keys, offset, was_up) = (source.keys.clone(), source.offset, replica.link);
-            let comes_up = may && (was_up || self.chance.percent(60));
+            let comes_up = may && (was_up || percent(&mut self.chance, 60));
             let replica = self.processes.get_mut(&address).unwrap();
             replica.broken = replica.broken.saturating_sub(1);
             replica.link = comes_up;
@@ -56,7 +59,7 @@ impl Life {
 
     /// A sentinel that was away hears of a newer master from the others (contract §11).
     fn gossip(&mut self) {
-        for id in (1..=6).map(gid) {
+        for id in (1..=GROUPS).map(gid) {
             let Some(word) = self.word_of_sentinels(id) else {
                 continue;
             };
@@ -69,7 +72,7 @@ impl Life {
 
     /// Sentinels promote a replica that was in touch with its master to the end.
     pub(super) fn fail_over(&mut self) {
-        for id in (1..=6).map(gid) {
+        for id in (1..=GROUPS).map(gid) {
             let Some(old) = self.word_of_sentinels(id) else {
                 continue;
             };
@@ -79,14 +82,16 @@ impl Life {
             let is_member = |address: &Address| known.is_none_or(|g| g.servers.iter().any(|s| s.address == *address));
             let was_in_touch = |p: &Process| p.link_down_for.is_some_and(|seconds| seconds <= silent_for);
             let fit = |address: &Address, p: &Process| {
-                is_member(address) && p.answers() && p.follows.as_ref() == Some(&old) && was_in_touch(p)
+                // They reach it where it says that it is.
+                let is_reached = p.answers() && p.announced.as_ref() == Some(address);
+                is_member(address) && is_reached && p.follows.as_ref() == Some(&old) && was_in_touch(p)
             };
             let fit = self.processes.iter().filter(|(address, p)| fit(address, p));
             let fit: Vec<Address> = fit.map(|(address, _)| address.clone()).collect();
-            if silent_for < 3 * SECONDS || fit.is_empty() || !self.chance.percent(40) {
+            if silent_for < 3 * SECONDS || fit.is_empty() || !percent(&mut self.chance, 40) {
                 continue;
             }
-            let new = fit[self.chance.index(fit.len())].clone();
+            let new = fit[self.chance.usize(..fit.len())].clone();
             self.processes.get_mut(&new).unwrap().follows = None;
             for process in self
                 .processes
@@ -117,7 +122,7 @@ impl Life {
             let process = self.processes.get_mut(&old).unwrap();
             if !process.pod || !is_word || process.follows.is_some() {
                 self.replaced.remove(&old);
-            } else if process.answers() && self.chance.percent(50) {
+            } else if process.answers() && percent(&mut self.chance, 50) {
                 process.attach(&new);
             }
         }
@@ -132,7 +137,7 @@ impl Life {
             let Some(word) = self.word_of_sentinels(id) else {
                 continue;
             };
-            if !self.chance.percent(70) {
+            if !percent(&mut self.chance, 70) {
                 continue;
             }
             self.topology.sentinels.masters.insert(id, word.clone());
@@ -154,9 +159,9 @@ impl Life {
 
     /// Clients write some keys through a proxy.
     pub(super) fn write(&mut self) {
-        for _ in 0..self.chance.below(4) {
-            let slot = self.chance.index(usize::from(SLOT_COUNT) / KEYED) * KEYED;
-            let proxy = self.chance.index(self.proxies.len());
+        for _ in 0..self.chance.u64(..4) {
+            let slot = self.chance.usize(..usize::from(SLOT_COUNT) / KEYED) * KEYED;
+            let proxy = self.chance.usize(..self.proxies.len());
             let Route {
                 group: Some(group),
                 master: Some(master),
@@ -222,7 +227,7 @@ impl Life {
             .copied()
             .collect();
         all.sort_by_key(|slot| slot.moving.is_some_and(|moving| moving.pending));
-        let (mut busy, mut budget) = (BTreeSet::new(), self.chance.below(60));
+        let (mut busy, mut budget) = (BTreeSet::new(), self.chance.u64(..60));
         for slot in all {
             let (Some(from), Some(moving)) = (slot.group, slot.moving) else {
                 continue;
@@ -233,10 +238,10 @@ impl Life {
             }
             budget -= 1;
             // Mostly it comes to its end; now and then something is in its way.
-            let steps = if self.chance.percent(90) {
+            let steps = if percent(&mut self.chance, 90) {
                 4
             } else {
-                self.chance.below(4)
+                self.chance.u64(..4)
             };
             for _ in 0..steps {
                 if self.topology.slots[number(slot.id)].moving.is_some() {

@@ -1,40 +1,27 @@
-//! Codis, Kubernetes and what the operator remembers, as far as the rules of slots and groups see them. Time goes on by
-//! `tick`; what Codis refuses is refused (contract §7).
-
-mod steps;
-mod time;
-mod view;
+//! Codis, Kubernetes and what the operator remembers, as far as the rules of slots and groups see them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::*;
-use crate::domain::{Dump, Evidence, Intent, NodeView, Route, SLOT_COUNT, Sentinels, SlotMove};
+use serde_json::json;
+
+use crate::{
+    api::CodisCluster,
+    build::Addresses,
+    domain::{
+        Address, Dump, Group, GroupId, Intent, ProxyRecord, Route, SLOT_COUNT, SlotId, SlotMapping, Topology, ports,
+    },
+    validate::{ValidCluster, validate},
+};
+
+use super::Story;
 
 /// So many seconds pass between two looks.
-const SECONDS: u64 = 3;
+pub(super) const SECONDS: u64 = 3;
 /// Every so many slots one has a key.
 pub(super) const KEYED: usize = 16;
-
-/// Chance, by a seed: SplitMix64.
-pub(super) struct Chance(pub(super) u64);
-
-impl Chance {
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % limit.max(1)
-    }
-
-    pub(super) fn index(&mut self, limit: usize) -> usize {
-        usize::try_from(self.below(limit as u64)).unwrap()
-    }
-
-    pub(super) fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
-    }
-}
+/// So many groups, and servers of each, there may be.
+pub(super) const GROUPS: u16 = 6;
+pub(super) const SERVERS: u16 = 3;
 
 /// A codis-server and its volume.
 #[derive(Default)]
@@ -45,13 +32,15 @@ pub(super) struct Process {
     pub out: u32,
     pub silent_for: u64,
     pub follows: Option<Address>,
+    /// The address that it tells its master.
+    pub announced: Option<Address>,
     pub link: bool,
     /// For how many looks its link stays down.
     pub broken: u32,
-    link_down_for: Option<u64>,
+    pub link_down_for: Option<u64>,
     /// The slots that it holds a key of, and how often that was written.
     pub keys: BTreeMap<usize, u32>,
-    offset: u64,
+    pub offset: u64,
 }
 
 impl Process {
@@ -64,7 +53,7 @@ impl Process {
     }
 
     /// A full copy is on its way: what was there is gone.
-    fn attach(&mut self, master: &Address) {
+    pub(super) fn attach(&mut self, master: &Address) {
         self.follows = Some(master.clone());
         self.link = false;
         self.link_down_for = None;
@@ -74,7 +63,7 @@ impl Process {
 
 /// How far a slot's migration has come (contract §6.1).
 #[derive(Clone, Copy, PartialEq)]
-enum Stage {
+pub(super) enum Stage {
     /// No proxy knows.
     Preparing,
     Migrating,
@@ -83,13 +72,24 @@ enum Stage {
 
 pub(super) struct Sentinel {
     pub out: u32,
-    watches: BTreeMap<GroupId, Address>,
+    pub watches: BTreeMap<GroupId, Address>,
 }
 
 pub(super) struct Proxy {
-    admin: Address,
-    token: String,
+    pub admin: Address,
+    pub token: String,
     pub table: Vec<Route>,
+}
+
+impl Proxy {
+    /// The pod that takes a place after others that had it.
+    pub(super) fn new(others: u16, place: usize) -> Self {
+        Self {
+            admin: Address::new(format!("10.244.{others}.{place}"), ports::PROXY_ADMIN),
+            token: format!("token-{others}-{place}"),
+            table: vec![Route::default(); usize::from(SLOT_COUNT)],
+        }
+    }
 }
 
 /// What the status says; it may be lost.
@@ -101,23 +101,28 @@ pub(super) struct Status {
 
 /// A cluster and the operator's surroundings.
 pub(super) struct Life {
-    pub chance: Chance,
+    pub chance: fastrand::Rng,
     pub cluster: ValidCluster,
     pub addresses: Addresses,
     pub persistent: bool,
     pub topology: Topology,
-    stages: BTreeMap<usize, Stage>,
+    pub stages: BTreeMap<usize, Stage>,
     /// For how many looks the dashboard is away.
     pub away: u32,
+    /// Every server by its address. At addresses that were taken nobody answers any more.
     pub processes: BTreeMap<Address, Process>,
+    /// How often a server's address was taken.
+    pub taken: BTreeMap<(GroupId, u16), u16>,
     pub sentinels: BTreeMap<Address, Sentinel>,
     pub proxies: Vec<Proxy>,
+    /// How many proxies have died.
+    pub dead_proxies: u16,
     pub sets: BTreeMap<GroupId, u16>,
     pub gates: BTreeSet<GroupId>,
     pub intent: Option<Intent>,
-    failed_moves: BTreeMap<GroupId, (u32, u64)>,
+    pub failed_moves: BTreeMap<GroupId, (u32, u64)>,
     /// Masters that the sentinels replaced while they were silent.
-    replaced: BTreeMap<Address, Address>,
+    pub replaced: BTreeMap<Address, Address>,
     pub status: Status,
     pub dump: Option<Dump>,
     /// Where each slot was last known to be, and where it is on its way to.
@@ -126,7 +131,16 @@ pub(super) struct Life {
     pub written: BTreeMap<usize, u32>,
 }
 
-fn ordinal_of(address: &Address) -> u16 {
+pub(super) fn gid(id: u16) -> GroupId {
+    GroupId::try_from(u64::from(id)).unwrap()
+}
+
+/// A server's address after it was taken so many times.
+pub(super) fn server(group: GroupId, ordinal: u16, taken: u16) -> Address {
+    Address::new(format!("10.{}.{group}.{ordinal}", 96 + taken), ports::SERVER)
+}
+
+pub(super) fn ordinal_of(address: &Address) -> u16 {
     address.host().rsplit('.').next().unwrap().parse().unwrap()
 }
 
@@ -134,7 +148,7 @@ pub(super) fn group_of(address: &Address) -> GroupId {
     gid(address.host().split('.').nth(2).unwrap().parse().unwrap())
 }
 
-fn number(slot: SlotId) -> usize {
+pub(super) fn number(slot: SlotId) -> usize {
     usize::from(slot.get())
 }
 
@@ -147,24 +161,45 @@ fn empty_slots() -> Vec<SlotMapping> {
     SlotId::all().map(slot).collect()
 }
 
+/// Every server that there may be.
+fn all_servers() -> impl Iterator<Item = Address> {
+    (1..=GROUPS).flat_map(|group| (0..SERVERS).map(move |ordinal| server(gid(group), ordinal, 0)))
+}
+
+fn a_cluster() -> ValidCluster {
+    let spec: CodisCluster = serde_json::from_value(json!({
+        "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
+        "metadata": {"name": "c", "namespace": "ns", "uid": "u"},
+        "spec": {
+            "coordinatorName": "filesystem", "coordinatorAddr": "builtin",
+            "codisProxy": {"image": "i", "replicas": 2}, "codisDashboard": {"image": "i"},
+            "codisServer": {"image": "i", "replicas": 4, "groupReplicas": 2},
+            "sentinel": {"image": "i", "replicas": 3}
+        }
+    }))
+    .unwrap();
+    validate(&spec).unwrap()
+}
+
+/// Whether it happens that would happen in so many of a hundred cases.
+pub(super) fn percent(chance: &mut fastrand::Rng, of_a_hundred: u8) -> bool {
+    chance.u8(..100) < of_a_hundred
+}
+
 impl Life {
     /// Pods without a topology.
-    pub(super) fn fresh(groups: u16, size: u16, with_sentinels: bool, persistent: bool, seed: u64) -> Self {
-        let mut cluster = World::settled().cluster;
-        let sentinels: Vec<Address> = if with_sentinels {
-            (0..3).map(sentinel).collect()
-        } else {
-            Vec::new()
+    pub(super) fn fresh(story: &Story) -> Self {
+        let mut cluster = a_cluster();
+        let sentinels: Vec<Address> = match story.with_sentinels {
+            true => (0..3)
+                .map(|n| Address::new(format!("10.96.0.1{n}"), ports::SENTINEL))
+                .collect(),
+            false => Vec::new(),
         };
-        if !with_sentinels {
+        if !story.with_sentinels {
             cluster.sentinel = None;
         }
-        (cluster.groups, cluster.group_size) = (groups, size);
-        let proxy = |n: u64| Proxy {
-            admin: Address::new(format!("10.244.0.{n}"), 11080),
-            token: format!("token-{n}"),
-            table: vec![Route::default(); usize::from(SLOT_COUNT)],
-        };
+        (cluster.groups, cluster.group_size) = (story.groups, story.size);
         let watch = |address: &Address| {
             (
                 address.clone(),
@@ -175,27 +210,27 @@ impl Life {
             )
         };
         let mut life = Self {
-            chance: Chance(seed),
+            chance: fastrand::Rng::with_seed(story.seed),
             cluster,
             addresses: Addresses {
-                dashboard: Address::new("10.96.0.1", 18080),
+                dashboard: Address::new("10.96.0.1", ports::DASHBOARD),
                 servers: BTreeMap::new(),
                 leaving: BTreeMap::new(),
                 sentinels: sentinels.clone(),
                 inherited: BTreeMap::new(),
             },
-            persistent,
+            persistent: story.persistent,
             topology: Topology {
                 slots: empty_slots(),
                 ..Topology::default()
             },
             stages: BTreeMap::new(),
             away: 0,
-            processes: (1..=6u64)
-                .flat_map(|g| (0..3u64).map(move |o| (server(g, o), Process::default())))
-                .collect(),
+            processes: all_servers().map(|address| (address, Process::default())).collect(),
+            taken: BTreeMap::new(),
             sentinels: sentinels.iter().map(watch).collect(),
-            proxies: vec![proxy(1), proxy(2)],
+            proxies: vec![Proxy::new(0, 1), Proxy::new(0, 2)],
+            dead_proxies: 0,
             sets: BTreeMap::new(),
             gates: BTreeSet::new(),
             intent: None,
@@ -229,7 +264,7 @@ impl Life {
                 .map(|highest| highest + 1)
                 .or_else(|| self.sets.get(&id).copied());
             let all = has.unwrap_or(0).max(size);
-            let address = |ordinal: u16| server(id.get().into(), ordinal.into());
+            let address = |ordinal: u16| self.address(id, ordinal);
             servers.insert(id, (0..size).map(address).collect());
             if all > size {
                 leaving.insert(id, (size..all).map(address).collect::<Vec<_>>());
@@ -241,11 +276,35 @@ impl Life {
         changed
     }
 
-    fn run_pods(&mut self) {
+    /// A server's address now.
+    pub(super) fn address(&self, id: GroupId, ordinal: u16) -> Address {
+        server(id, ordinal, self.taken.get(&(id, ordinal)).copied().unwrap_or(0))
+    }
+
+    /// One of all servers there may be, by its address now.
+    pub(super) fn nth(&self, index: usize) -> Address {
+        let first = all_servers().nth(index).unwrap();
+        self.address(group_of(&first), ordinal_of(&first))
+    }
+
+    pub(super) fn is_current(&self, address: &Address) -> bool {
+        self.address(group_of(address), ordinal_of(address)) == *address
+    }
+
+    /// Somebody else took a server's address, and its Service has another one.
+    pub(super) fn take_address(&mut self, old: &Address) {
+        let (id, ordinal) = (group_of(old), ordinal_of(old));
+        *self.taken.entry((id, ordinal)).or_default() += 1;
+        let process = self.processes.insert(old.clone(), Process::default());
+        self.processes
+            .insert(self.address(id, ordinal), process.unwrap_or_default());
+    }
+
+    pub(super) fn run_pods(&mut self) {
         let wished = |address: &Address| {
             self.sets
                 .get(&group_of(address))
-                .is_some_and(|n| ordinal_of(address) < *n)
+                .is_some_and(|n| ordinal_of(address) < *n && self.is_current(address))
         };
         let (start, stop): (Vec<Address>, Vec<Address>) = self.processes.keys().cloned().partition(wished);
         for address in stop {
@@ -260,7 +319,7 @@ impl Life {
     }
 
     /// The entry script: an empty member of a group whose gate is armed follows the master that the others know.
-    fn start(&mut self, address: &Address) {
+    pub(super) fn start(&mut self, address: &Address) {
         let id = group_of(address);
         let official = self.topology.groups.get(&id).and_then(Group::master).cloned();
         let master = self
@@ -276,6 +335,7 @@ impl Life {
         };
         *process = Process {
             pod: true,
+            announced: Some(address.clone()),
             keys: kept.keys,
             follows: kept.follows,
             offset: kept.offset,
@@ -287,7 +347,7 @@ impl Life {
     }
 
     /// What most sentinels that answer take for a group's master.
-    fn word_of_sentinels(&self, id: GroupId) -> Option<Address> {
+    pub(super) fn word_of_sentinels(&self, id: GroupId) -> Option<Address> {
         let answering = || self.sentinels.values().filter(|sentinel| sentinel.out == 0);
         let named: Vec<&Address> = answering().filter_map(|sentinel| sentinel.watches.get(&id)).collect();
         let is_word =
@@ -295,7 +355,7 @@ impl Life {
         named.iter().find(is_word).map(|address| (**address).clone())
     }
 
-    fn register(&mut self, proxy: usize) {
+    pub(super) fn register(&mut self, proxy: usize) {
         let sentinels = self.topology.sentinels.servers.iter().map(Address::to_string).collect();
         let Proxy { admin, token, .. } = &self.proxies[proxy];
         self.topology.proxies.push(ProxyRecord {
@@ -310,8 +370,24 @@ impl Life {
         self.push(&all);
     }
 
+    /// Whether a proxy is registered that is no more: what all of them have to be told fails (contract §6).
+    pub(super) fn has_dead_record(&self) -> bool {
+        let is_alive = |record: &ProxyRecord| self.proxies.iter().any(|proxy| proxy.token == record.token);
+        !self.topology.proxies.iter().all(is_alive)
+    }
+
+    /// A proxy dies: another pod takes its place, which knows nothing.
+    pub(super) fn kill_proxy(&mut self, place: usize) {
+        self.dead_proxies += 1;
+        let token = std::mem::replace(&mut self.proxies[place], Proxy::new(self.dead_proxies, place)).token;
+        let records = self.topology.proxies.iter_mut();
+        for record in records.filter(|record| record.token == token) {
+            (record.online, record.error) = (false, Some("connection refused".to_owned()));
+        }
+    }
+
     /// What the dashboard would tell a proxy of a slot.
-    fn route(&self, slot: usize) -> Route {
+    pub(super) fn route(&self, slot: usize) -> Route {
         let mapping = &self.topology.slots[slot];
         let (group, from) = match (self.stages.get(&slot), mapping.moving) {
             (Some(Stage::Migrating), Some(moving)) => (Some(moving.to), mapping.group),
@@ -327,7 +403,7 @@ impl Life {
         }
     }
 
-    fn push(&mut self, slots: &[usize]) {
+    pub(super) fn push(&mut self, slots: &[usize]) {
         let routes: Vec<Route> = slots.iter().map(|slot| self.route(*slot)).collect();
         let records = &self.topology.proxies;
         let is_told = |proxy: &&mut Proxy| records.iter().any(|record| record.token == proxy.token);
@@ -338,7 +414,7 @@ impl Life {
         }
     }
 
-    fn push_group(&mut self, id: GroupId) {
+    pub(super) fn push_group(&mut self, id: GroupId) {
         let slots = self.topology.slots.iter();
         let slots: Vec<usize> = slots
             .filter(|slot| slot.group == Some(id) || slot.moves_with(id))
@@ -371,7 +447,7 @@ impl Life {
             ..Topology::default()
         };
         self.stages.clear();
-        self.away = u32::try_from(self.chance.below(4)).unwrap();
+        self.away = self.chance.u32(..4);
         if self.written.is_empty() {
             self.truth.fill(None);
         }
@@ -383,7 +459,7 @@ impl Life {
     }
 
     /// The topology as somebody built it before, with every slot where `owner` says.
-    pub(super) fn build(&mut self, owner: impl Fn(usize) -> GroupId) {
+    pub(super) fn build(&mut self, owner: impl Fn(u16) -> GroupId) {
         self.apply_wish();
         for (id, servers) in self.addresses.servers.clone() {
             self.create_group(id).unwrap();
@@ -398,7 +474,7 @@ impl Life {
         if !self.addresses.sentinels.is_empty() {
             self.resync_sentinels().unwrap();
         }
-        let slots: Vec<_> = SlotId::all().map(|slot| (slot, owner(number(slot)))).collect();
+        let slots: Vec<_> = SlotId::all().map(|slot| (slot, owner(slot.get()))).collect();
         self.assign(&slots, true).unwrap();
         self.gates = self.topology.groups.keys().copied().collect();
     }

@@ -1,13 +1,23 @@
 //! What the operator sees of it: as `observe` in the controller.
 
-use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::life::{Life, Process, Proxy, Sentinel, group_of, ordinal_of, server};
+use crate::{
+    domain::{
+        Address, DashboardView, Evidence, GroupId, MemberPod, Memory, NodeView, Observed, ProxyPod, Replication,
+        SentinelMaster, SentinelView, ServerView, SlotId,
+    },
+    plan::Desired,
+};
 
 impl Life {
-    pub(in super::super) fn desired(&self, changed: bool) -> Desired<'_> {
+    pub(super) fn desired(&self, changed: bool) -> Desired<'_> {
         let hosts = self.processes.keys().chain(&self.addresses.sentinels);
         Desired {
             cluster: &self.cluster,
             addresses: &self.addresses,
+            former: self.former(),
             known_hosts: hosts.map(|address| address.host().to_owned()).collect(),
             persistent: self.cluster.group_ids().filter(|_| self.persistent).collect(),
             has_password: true,
@@ -18,7 +28,15 @@ impl Life {
         }
     }
 
-    pub(in super::super) fn observe(&self) -> Observed {
+    fn former(&self) -> BTreeMap<String, String> {
+        let of = |((group, ordinal), taken): (&(GroupId, u16), &u16)| {
+            let (pod, group, ordinal) = (self.cluster.names.server_pod(*group, *ordinal), *group, *ordinal);
+            (0..*taken).map(move |taken| (server(group, ordinal, taken).host().to_owned(), pod.clone()))
+        };
+        self.taken.iter().flat_map(of).collect()
+    }
+
+    pub(super) fn observe(&self) -> Observed {
         let asked: Vec<Address> = self.desired(false).servers().map(|(_, (_, address))| address).collect();
         let servers: BTreeMap<Address, ServerView> = asked.iter().map(|a| (a.clone(), self.view(a))).collect();
         let silent = self
@@ -59,7 +77,7 @@ impl Life {
     pub(super) fn view(&self, address: &Address) -> ServerView {
         let process = &self.processes[address];
         if !process.answers() {
-            return down();
+            return ServerView::Unreachable("connection refused".into());
         }
         let replication = match &process.follows {
             None => Replication::Master,
@@ -74,10 +92,19 @@ impl Life {
             keys: process.keys.len() as u64,
             uptime: 1000,
             link_down_for: process.link_down_for.filter(|_| !process.link),
-            replicas: BTreeSet::new(),
+            replicas: self
+                .replicas_of(address)
+                .filter_map(|(_, replica)| replica.announced.clone())
+                .collect(),
             memory: Memory::default(),
             fenced: false,
         }
+    }
+
+    /// Those that are in touch with a server.
+    fn replicas_of<'a>(&'a self, master: &'a Address) -> impl Iterator<Item = (&'a Address, &'a Process)> {
+        let all = self.processes.iter();
+        all.filter(move |(_, process)| process.link && process.answers() && process.follows.as_ref() == Some(master))
     }
 
     pub(super) fn pod(&self, address: &Address) -> Option<(Address, MemberPod)> {
@@ -106,9 +133,10 @@ impl Life {
         let known = |(id, master): (&GroupId, &Address)| {
             let replicas = self
                 .processes
-                .iter()
-                .filter(|(_, p)| p.answers() && p.follows.as_ref() == Some(master));
-            let replica_silence: BTreeMap<Address, u64> = replicas.map(|(a, _)| (a.clone(), silence(a))).collect();
+                .values()
+                .filter(|process| process.answers() && process.follows.as_ref() == Some(master));
+            let announced = replicas.filter_map(|replica| replica.announced.as_ref());
+            let replica_silence: BTreeMap<Address, u64> = announced.map(|at| (at.clone(), silence(at))).collect();
             let view = SentinelMaster {
                 address: master.clone(),
                 replicas: u32::try_from(replica_silence.len()).unwrap(),

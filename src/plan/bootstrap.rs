@@ -1,6 +1,13 @@
 //! From an empty topology to 1024 served slots.
 
-use super::{Decision, Step, input::Input, readdress, reason, restore::is_lost, spread, step::list};
+use super::{
+    Decision, Step,
+    input::{Input, Word},
+    readdress, reason,
+    restore::is_lost,
+    spread,
+    step::list,
+};
 use crate::domain::{Address, Group, GroupId, Replication, ServerView, SlotId, even_layout};
 
 /// Groups and servers that the topology doesn't have yet. Of an empty topology nothing is built before every server
@@ -58,16 +65,19 @@ fn add(input: &Input<'_>, decision: &mut Decision, group: &Group, server: &Addre
     };
     // A member that joins is made a replica, which wipes it. One that follows a member has nothing of its own, also if
     // it was a replica here before and comes back with an old volume.
-    let is_known = |address: &Address| group.servers.iter().any(|known| known.address == *address);
-    let is_member =
-        |address: &Address| is_known(address) || input.desired.successor(address).is_some_and(|now| is_known(&now));
+    let is_member = |address: &Address| {
+        let now = input.present(address);
+        group.servers.iter().any(|known| input.present(&known.address) == now)
+    };
     let follows = matches!(replication, Replication::Replica { master, .. } if is_member(master));
     // One that the official master follows has what the group has: sentinels promoted it before it was a member again.
     let is_followed = group.master().is_some_and(|official| {
         matches!(input.server(official),
-            Some(ServerView::Up { replication: Replication::Replica { master, link_up: true }, .. }) if master == server)
+            Some(ServerView::Up { replication: Replication::Replica { master, link_up }, .. })
+                if (*link_up || master != server) && input.present(master) == *server)
     });
-    if *keys > 0 && !follows && !is_followed && group.master().is_some() {
+    let may_join = follows || is_followed || was_member(input, group, server);
+    if *keys > 0 && !may_join && group.master().is_some() {
         let what = format!(
             "server {server} holds {keys} keys and isn't in group {}: joining it would wipe them; delete its volume or empty it",
             group.id
@@ -80,6 +90,19 @@ fn add(input: &Input<'_>, decision: &mut Decision, group: &Group, server: &Addre
         server: server.clone(),
         zone: input.observed.zone_of(server).map(str::to_owned),
     })
+}
+
+/// Whether a server was a member when the topology was last known in whole, and nobody takes it for the group's master: what
+/// becomes of its keys is decided as for any other member.
+fn was_member(input: &Input<'_>, group: &Group, server: &Address) -> bool {
+    let Some(Ok(dump)) = &input.observed.dump else {
+        return false;
+    };
+    let names = &input.desired.cluster.names;
+    let mut members = dump.groups.get(&group.id).into_iter().flatten();
+    let is_it =
+        |ordinal: &u16| input.desired.address_of(&names.server_pod(group.id, *ordinal)).as_ref() == Some(server);
+    members.any(is_it) && input.word_on(group) == Word::For
 }
 
 fn all_servers_up(input: &Input<'_>, decision: &mut Decision) -> bool {

@@ -182,18 +182,23 @@ fn fittest(input: &Input<'_>, group: &Group, master: &Address, silent_for: u64, 
 fn forgotten_master(input: &Input<'_>, group: &Group) -> Option<Address> {
     let official = group.master()?;
     let Some(ServerView::Up {
-        replication: Replication::Replica { master, link_up: true },
+        replication: Replication::Replica { master, link_up },
         ..
     }) = input.server(official)
     else {
         return None;
     };
-    let is_member = group.servers.iter().any(|server| server.address == *master);
+    // One whose address was taken is followed in vain.
+    let now = input.present(master);
+    if !link_up && now == *master {
+        return None;
+    }
+    let is_member = group.servers.iter().any(|server| server.address == now);
     // Sentinels that know the group, and think well of it, tell the dashboard by themselves: but it doesn't hear them
     // before it has configured them, which waits for a settled master.
     let is_unheard = input.topology.sentinels.out_of_sync && input.is_named_by_sentinels(group, master);
     let is_left_to_us = !input.is_known_to_sentinels(group) || input.have_given_up(group) || is_unheard;
-    (is_member && input.is_up_master(master) && is_left_to_us).then(|| master.clone())
+    (is_member && input.is_up_master(&now) && is_left_to_us).then_some(now)
 }
 
 /// After a failover the dashboard has the new order and the proxies have it from the sentinels: makes it official

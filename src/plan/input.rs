@@ -196,15 +196,20 @@ impl Input<'_> {
             .collect()
     }
 
+    /// Where a server is now that somebody knows by an address.
+    pub(super) fn present(&self, known: &Address) -> Address {
+        self.desired.successor(known).unwrap_or_else(|| known.clone())
+    }
+
     /// Whether more than half of the wished sentinels are these.
     pub(super) fn is_majority(&self, count: usize) -> bool {
         count * 2 > usize::from(self.desired.cluster.sentinel_count())
     }
 
-    /// Whether most sentinels name a server as the group's master, and none of them another one.
+    /// Whether most sentinels name a server as the group's master, also by an address that it had, and none of them another one.
     pub(super) fn is_named_by_sentinels(&self, group: &Group, server: &Address) -> bool {
-        let known = self.known_masters(group);
-        self.is_majority(known.len()) && known.into_iter().all(|master| master == server)
+        let (known, server) = (self.known_masters(group), self.present(server));
+        self.is_majority(known.len()) && known.into_iter().all(|master| self.present(master) == server)
     }
 
     pub(super) fn is_known_to_sentinels(&self, group: &Group) -> bool {
@@ -250,10 +255,10 @@ impl Input<'_> {
             .masters
             .get(&group.id)
             .filter(|_| !self.is_majority(answering));
-        self.known_masters(group)
-            .into_iter()
-            .chain(heard_earlier)
-            .all(|known| known == master)
+        let mut named = self.known_masters(group).into_iter().chain(heard_earlier);
+        let master = self.present(master);
+        // Also by an address that it had.
+        named.all(|known| self.present(known) == master)
     }
 
     /// Whether the sentinels stand behind the official master of a group.
@@ -262,7 +267,7 @@ impl Input<'_> {
         let answering = self.observed.sentinels.values().flatten().count();
         match group.master() {
             _ if self.desired.cluster.sentinel.is_none() => Word::For,
-            Some(master) if known.iter().any(|known| *known != master) => Word::Against,
+            Some(master) if known.iter().any(|known| self.present(known) != self.present(master)) => Word::Against,
             Some(_) if self.is_majority(known.len()) => Word::For,
             // A promotion by the dashboard takes the group from the sentinels and leaves this mark (contract §6.2). So
             // do other changes: but who was just promoted was running, and so isn't fenced.

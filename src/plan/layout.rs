@@ -21,7 +21,8 @@ pub(super) fn moves(slots: &[SlotMapping], staying: &BTreeSet<GroupId>, level: b
         *sizes.entry(to).or_default() += 1;
         moves.push((slot.id, to));
     }
-    if level {
+    let is_level = sizes.values().max() <= sizes.values().min().map(|least| least + 1).as_ref();
+    if level && !is_level {
         // The highest slots go first, as in Codis's own rebalance (contract §6.6).
         let mut movable: BTreeMap<GroupId, Vec<SlotId>> = BTreeMap::new();
         for slot in settled() {

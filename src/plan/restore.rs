@@ -374,13 +374,14 @@ pub fn dump(desired: &Desired<'_>, observed: &Observed) -> Option<Dump> {
     let DashboardView::Online { topology, .. } = &observed.dashboard else {
         return None;
     };
-    if let Some(Ok(kept)) = &observed.dump {
+    let kept = observed.dump.as_ref().and_then(|kept| kept.as_ref().ok());
+    if let Some(kept) = kept {
         let (left, begins) = unresolved(kept, topology);
         if !left.is_empty() || begins {
             return None;
         }
     }
-    of_topology(desired, topology)
+    of_topology(desired, kept, topology)
 }
 
 /// The dump with these moves, as it is to be kept before they are queued.
@@ -397,7 +398,7 @@ pub fn dump_with(desired: &Desired<'_>, observed: &Observed, moves: &[(SlotId, G
 }
 
 /// None when a slot has no group, or a member isn't known.
-fn of_topology(desired: &Desired<'_>, topology: &Topology) -> Option<Dump> {
+fn of_topology(desired: &Desired<'_>, kept: Option<&Dump>, topology: &Topology) -> Option<Dump> {
     let slot = |slot: &SlotMapping| {
         let moving = slot.moving.map(|moving| SlotMove {
             pending: false,
@@ -405,53 +406,58 @@ fn of_topology(desired: &Desired<'_>, topology: &Topology) -> Option<Dump> {
         });
         slot.group.is_some().then_some(SlotMapping { moving, ..*slot })
     };
+    let sentinel = |address: &Address| {
+        let mut all = desired.sentinels();
+        let present = all.find(|(_, known)| known == address).map(|(pod, _)| pod);
+        ordinal(&present.or_else(|| desired.former_pod(address).cloned())?)
+    };
     // A server of the predecessor has no place in it: its pod's number says nothing.
-    let ours = || {
-        desired
-            .servers()
-            .filter(|(_, (_, address))| !desired.addresses.is_inherited(address))
-    };
-    let ordinals: BTreeMap<Address, u16> = ours()
-        .filter_map(|(pod, (_, address))| Some((address, ordinal(&pod)?)))
-        .collect();
-    // One that is there under a former address is the server that it was.
-    let ordinal_at = |address: &Address| {
-        let now = desired.successor(address);
-        ordinals.get(now.as_ref().unwrap_or(address)).copied()
-    };
-    let servers = |group: &Group| {
-        let all = group.servers.iter().map(|server| ordinal_at(&server.address));
-        let all = all.collect::<Option<Vec<u16>>>()?;
-        let mut known = BTreeSet::new();
-        Some(all.into_iter().filter(|ordinal| known.insert(*ordinal)).collect())
-    };
-    let sentinels = desired.sentinels().collect::<Vec<_>>();
-    let sentinel_at = |address: &Address| {
-        let present = sentinels.iter().find(|(_, known)| known == address);
-        ordinal(present.map(|(pod, _)| pod).or_else(|| desired.former_pod(address))?)
-    };
+    let ours = desired.servers().map(|(pod, (_, address))| (pod, address));
+    let ours = ours.filter(|(_, address)| !desired.addresses.is_inherited(address));
+    let groups = topology.groups.values();
+    let groups = groups.map(|group| Some((group.id, ordinals(desired, kept, group)?)));
     Some(Dump {
         cluster_uid: desired.cluster.names.uid.clone(),
         product: desired.cluster.product().to_owned(),
-        groups: topology
-            .groups
-            .iter()
-            .map(|(id, group)| Some((*id, servers(group)?)))
-            .collect::<Option<_>>()?,
+        groups: groups.collect::<Option<_>>()?,
         slots: topology.slots.iter().map(slot).collect::<Option<_>>()?,
-        sentinels: topology
-            .sentinels
-            .servers
-            .iter()
-            .map(sentinel_at)
-            .collect::<Option<_>>()?,
-        addresses: ours()
-            .map(|(pod, (_, address))| (pod, address))
-            .chain(sentinels.iter().cloned())
+        sentinels: topology.sentinels.servers.iter().map(sentinel).collect::<Option<_>>()?,
+        addresses: ours
+            .chain(desired.sentinels())
             .map(|(pod, address)| (pod, address.host().to_owned()))
             .collect(),
         restoring: false,
     })
+}
+
+/// The ordinals of a group's members, the master first; none when one isn't known.
+fn ordinals(desired: &Desired<'_>, kept: Option<&Dump>, group: &Group) -> Option<Vec<u16>> {
+    let mut members: Vec<u16> = Vec::new();
+    for server in &group.servers {
+        // One that is there under a former address is the server that it was.
+        let now = desired
+            .successor(&server.address)
+            .unwrap_or_else(|| server.address.clone());
+        let pod = desired.pod_at(&now).filter(|_| !desired.addresses.is_inherited(&now))?;
+        let ordinal = ordinal(&pod)?;
+        if !members.contains(&ordinal) {
+            members.push(ordinal);
+        }
+    }
+    // A topology that was put back has one server of each group at first: the others were its members all the same.
+    let wished = desired
+        .addresses
+        .servers
+        .get(&group.id)
+        .filter(|_| desired.cluster.stays(group.id));
+    let wished = wished.map_or(0, Vec::len);
+    let before = kept.and_then(|kept| kept.groups.get(&group.id)).into_iter().flatten();
+    for ordinal in before.filter(|ordinal| usize::from(**ordinal) < wished) {
+        if !members.contains(ordinal) {
+            members.push(*ordinal);
+        }
+    }
+    Some(members)
 }
 
 fn ordinal(pod: &str) -> Option<u16> {

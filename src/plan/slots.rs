@@ -26,15 +26,16 @@ pub(super) fn halt(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
 
 /// A group with slots on their way of which the dashboard may not know the master.
 pub(super) fn disputed(input: &Input<'_>) -> Option<GroupId> {
-    let mut slots = input.topology.slots.iter().filter(|slot| slot.moving.is_some());
+    let slots = input.topology.slots.iter();
+    let ends = slots.filter_map(|slot| Some([slot.group, Some(slot.moving?.to)]));
+    let mut groups: Vec<GroupId> = ends.flatten().flatten().collect();
+    groups.sort_unstable();
+    groups.dedup();
     let is_disputed = |id: GroupId| {
         let group = input.topology.groups.get(&id);
         group.is_some_and(|group| !input.sentinels_agree(group) || has_rival_with_keys(input, group))
     };
-    slots.find_map(|slot| {
-        let mut groups = [slot.group, slot.moving.map(|moving| moving.to)].into_iter().flatten();
-        groups.find(|id| is_disputed(*id))
-    })
+    groups.into_iter().find(|id| is_disputed(*id))
 }
 
 /// Not one that has just joined, and isn't attached yet.
@@ -109,14 +110,15 @@ pub(super) fn held(desired: &Desired<'_>) -> Option<String> {
 
 /// As many of the moves as there is room for, of those whose groups are well; their gates are armed before.
 fn queue(input: &Input<'_>, decision: &mut Decision, moves: Vec<(SlotId, GroupId)>, room: usize) -> Option<Step> {
-    let mut ill: BTreeSet<GroupId> = BTreeSet::new();
+    let all = input.topology.groups.keys().copied();
+    let (well, mut ill): (BTreeSet<GroupId>, _) = (all.filter(|id| is_well(input, *id)).collect(), BTreeSet::new());
     let mut ways: BTreeMap<(GroupId, GroupId), VecDeque<SlotId>> = BTreeMap::new();
     for (slot, to) in moves {
         let known = input.topology.slots.get(usize::from(slot.get()));
         let Some(from) = known.and_then(|known| known.group) else {
             continue;
         };
-        ill.extend([from, to].into_iter().filter(|group| !is_well(input, *group)));
+        ill.extend([from, to].into_iter().filter(|group| !well.contains(group)));
         if !ill.contains(&from) && !ill.contains(&to) {
             ways.entry((from, to)).or_default().push_back(slot);
         }

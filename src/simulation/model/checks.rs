@@ -15,7 +15,8 @@ const QUEUED: usize = 64;
 /// What doesn't depend on which of equals was chosen.
 #[derive(Debug, PartialEq)]
 pub(super) struct End {
-    members: BTreeMap<GroupId, BTreeSet<Address>>,
+    /// How many servers each group has.
+    members: BTreeMap<GroupId, u16>,
     /// Where it is said how many slots each group is to have.
     sizes: Option<Vec<usize>>,
 }
@@ -128,22 +129,12 @@ impl Telling {
     /// The end is the wish.
     pub(super) fn end(&self, story: &Story) -> Result<End, String> {
         let life = &self.life;
-        let wished: BTreeMap<GroupId, BTreeSet<Address>> = life
-            .cluster
-            .wished_groups()
-            .map(|id| {
-                (
-                    id,
-                    (0..life.cluster.group_size)
-                        .map(|ordinal| life.address(id, ordinal))
-                        .collect(),
-                )
-            })
-            .collect();
-        let members: BTreeMap<GroupId, BTreeSet<Address>> = members(life)
-            .into_iter()
-            .map(|(id, servers)| (id, servers.into_iter().collect()))
-            .collect();
+        let all = |id| (0..life.cluster.group_size).map(move |ordinal| life.address(id, ordinal));
+        let wished = life.cluster.wished_groups().map(|id| (id, all(id).collect()));
+        let wished: BTreeMap<GroupId, BTreeSet<Address>> = wished.collect();
+        let members = members(life).into_iter();
+        let members = members.map(|(id, servers)| (id, servers.into_iter().collect()));
+        let members: BTreeMap<GroupId, BTreeSet<Address>> = members.collect();
         let sets: BTreeMap<GroupId, u16> = wished.keys().map(|id| (*id, life.cluster.group_size)).collect();
         if members != wished || life.sets != sets {
             return Err(format!("it ended with {members:?} and {:?}", life.sets));
@@ -156,7 +147,7 @@ impl Telling {
         }
         self.keys_are_in_place()?;
         Ok(End {
-            members,
+            members: sets,
             sizes: is_level.then_some(sizes),
         })
     }

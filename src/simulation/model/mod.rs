@@ -120,7 +120,7 @@ impl Story {
             with_sentinels: chance.bool(),
             persistent: chance.bool(),
             events: (0..count)
-                .map(|_| (chance.usize(..30), Event::of(&mut chance)))
+                .map(|_| (chance.usize(..20), Event::of(&mut chance)))
                 .collect(),
         }
     }

@@ -61,8 +61,6 @@ impl Telling {
         self.looks += 1;
         let life = &mut self.life;
         life.tick();
-        self.inspect()?;
-        let life = &mut self.life;
         let changed = life.apply_wish();
         self.inspect()?;
         let life = &mut self.life;

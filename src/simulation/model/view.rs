@@ -37,8 +37,9 @@ impl Life {
     }
 
     pub(super) fn observe(&self) -> Observed {
-        let asked: Vec<Address> = self.desired(false).servers().map(|(_, (_, address))| address).collect();
-        let servers: BTreeMap<Address, ServerView> = asked.iter().map(|a| (a.clone(), self.view(a))).collect();
+        let all = self.addresses.servers.values().chain(self.addresses.leaving.values());
+        let asked: Vec<&Address> = all.flatten().collect();
+        let servers: BTreeMap<Address, ServerView> = asked.iter().map(|a| ((*a).clone(), self.view(a))).collect();
         let silent = self
             .processes
             .iter()

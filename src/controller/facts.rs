@@ -362,4 +362,32 @@ mod tests {
         assert!(!is_claimed(Some(""), Some("c")), "the Secret's word goes first");
         assert!(!is_claimed(None, None));
     }
+
+    #[test]
+    fn an_address_that_changed_is_remembered_with_its_service_until_one_has_it_again() {
+        let table = "10.0.0.1 10.0.0.3 c-g1-0\n10.0.0.9 10.0.0.3\n";
+        let secret = Secret {
+            data: Some([(KEY_FORMER.to_owned(), ByteString(table.into()))].into()),
+            ..Secret::default()
+        };
+        let live = Live {
+            secret: Some(secret),
+            ..Live::default()
+        };
+        let names = |all: &[(&str, &str)]| -> BTreeMap<String, String> {
+            all.iter()
+                .map(|(one, other)| ((*one).to_owned(), (*other).to_owned()))
+                .collect()
+        };
+        let dump = names(&[("c-g1-0", "10.0.0.2"), ("c-g1-1", "10.0.0.5")]);
+        let status = names(&[("c-g1-0", "10.0.0.3"), ("c-g1-1", "10.0.0.5")]);
+        let now = names(&[("c-g1-0", "10.0.0.4"), ("c-g1-1", "10.0.0.5")]);
+        let g1_0 = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|old| (old, "c-g1-0"));
+        assert_eq!(former(&live, &[&dump, &status], &now), names(&g1_0));
+        let now = names(&[("c-g1-0", "10.0.0.2"), ("c-g1-1", "10.0.0.1")]);
+        assert_eq!(
+            former(&live, &[&dump, &status], &now),
+            names(&[("10.0.0.3", "c-g1-0"), ("10.0.0.5", "c-g1-1")])
+        );
+    }
 }

@@ -176,7 +176,10 @@ fn a_master_outside_the_group_is_forgotten() {
 #[test]
 fn a_master_is_known_by_the_address_that_it_had() {
     let pod = Pod::new("former");
-    pod.file("secret/former-addresses", "10.0.0.9 10.0.0.2\n10.0.0.8 10.0.0.3\n");
+    pod.file(
+        "secret/former-addresses",
+        "10.0.0.9 10.0.0.2 c-g1-1\n10.0.0.8 10.0.0.3 c-g2-0\n",
+    );
     for (former, role) in [("10.0.0.9", Some("slaveof 10.0.0.2 6379")), ("10.0.0.8", None)] {
         pod.file("data/redis.conf", &format!("slaveof {former} 6379\n"));
         assert!(pod.run(SERVER, &[]).1);

@@ -126,6 +126,34 @@ fn a_member_with_keys_of_its_own_does_not_join_a_group() {
     );
 }
 
+/// A topology that was put back has only the master of group 1 yet, and the other member holds keys of its own.
+fn put_back() -> World {
+    let mut world = World::settled();
+    world.observed.dump = Some(Ok(dump(&world.desired(), &world.observed()).unwrap()));
+    world.group(1).servers.pop();
+    world.observed.servers.insert(server(1, 1), master(9));
+    world
+}
+
+#[test]
+fn a_member_that_was_one_before_the_topology_was_lost_joins_again_unless_it_is_taken_for_the_master() {
+    let mut world = put_back();
+    assert_eq!(world.decide().step.map(|step| step.name()), Some("AddServer"));
+    let view = world.sentinel(1);
+    view.masters.extend([watched(1, &server(1, 1))]);
+    assert_eq!(reasons(&world.decide().blocked), [reason::SERVER_HAS_DATA]);
+}
+
+#[test]
+fn a_server_that_was_no_member_before_the_topology_was_lost_does_not_join_with_keys() {
+    let mut world = put_back();
+    let Some(Ok(dump)) = &mut world.observed.dump else {
+        panic!()
+    };
+    dump.groups.insert(gid(1), vec![0]);
+    assert_eq!(reasons(&world.decide().blocked), [reason::SERVER_HAS_DATA]);
+}
+
 #[test]
 fn a_server_that_the_official_master_follows_is_a_member_again_whatever_it_holds() {
     let mut world = World::settled();

@@ -131,6 +131,85 @@ fn a_replica_of_a_members_old_address_joins_again() {
 }
 
 #[test]
+fn sentinels_that_name_a_master_by_an_address_that_it_had_agree_with_its_new_one() {
+    let mut world = moved("c-g1-0", &new());
+    world.group(1).servers[0].address = new();
+    world.topology.sentinels.out_of_sync = true;
+    world.observed.servers.insert(server(1, 1), replica_of(&new(), true));
+    assert_eq!(step(&world), Some(Step::ResyncSentinels));
+    world.former.clear();
+    assert_ne!(
+        world.decide().step,
+        Some(Step::ResyncSentinels),
+        "nobody knows whose it is"
+    );
+}
+
+/// Group 1 was put back with a master that sentinels had replaced, and the new one's address was taken.
+fn put_back_with_a_replaced_master() -> World {
+    let mut world = moved("c-g1-1", &new());
+    world.group(1).servers.pop();
+    for view in world.observed.sentinels.values_mut().flatten() {
+        view.masters.extend([watched(1, &server(1, 1))]);
+    }
+    world.observed.servers.insert(new(), master(9));
+    let replaced = replica_of(&server(1, 1), false);
+    world.observed.servers.insert(server(1, 0), replaced);
+    world.topology.sentinels.out_of_sync = true;
+    world
+}
+
+#[test]
+fn a_master_that_the_official_one_follows_in_vain_joins_and_becomes_official() {
+    let mut world = put_back_with_a_replaced_master();
+    assert_eq!(step(&world).map(|step| step.name()), Some("AddServer"));
+    world.apply(&step(&world).unwrap());
+    let promote = Step::Promote {
+        group: gid(1),
+        server: new(),
+    };
+    assert_eq!(step(&world), Some(promote));
+}
+
+#[test]
+fn a_replica_that_follows_its_masters_old_address_is_attached_also_while_sentinels_fail_over() {
+    let mut world = moved("c-g1-0", &new());
+    world.group(1).servers[0].address = new();
+    let flags = "s_down,o_down,master";
+    for view in world.observed.sentinels.values_mut().flatten() {
+        view.masters.get_mut("c-1").unwrap().flags = flags.to_owned();
+    }
+    let attach = Step::Attach {
+        group: gid(1),
+        server: server(1, 1),
+    };
+    assert_eq!(step(&world), Some(attach.clone()));
+    world
+        .observed
+        .servers
+        .insert(server(1, 1), replica_of(&server(2, 0), true));
+    assert_ne!(step(&world), Some(attach));
+}
+
+#[test]
+fn a_master_that_sentinels_do_not_name_is_not_made_official_by_its_old_address() {
+    let mut world = put_back_with_a_replaced_master();
+    world.apply(&step(&world).unwrap());
+    world.sentinel(2).masters.extend([watched(1, &server(1, 0))]);
+    assert_eq!(step(&world), None);
+}
+
+#[test]
+fn a_dump_has_a_member_also_under_an_address_that_it_had() {
+    let before = World::settled();
+    let kept = dump(&before.desired(), &before.observed());
+    let world = moved("c-g1-1", &new());
+    let moved = dump(&world.desired(), &world.observed()).unwrap();
+    assert_eq!(moved.groups, kept.unwrap().groups);
+    assert_eq!(moved.addresses["c-g1-1"], new().host());
+}
+
+#[test]
 fn a_promotion_of_a_masters_new_address_that_got_stuck_is_finished() {
     let mut world = moved("c-g1-0", &new());
     world.apply(&step(&world).unwrap());

@@ -441,6 +441,35 @@ fn a_switchover_that_was_under_way_is_cleared_away_once_its_group_is_back() {
 }
 
 #[test]
+fn members_that_miss_while_a_group_is_put_back_stay_in_its_dump_as_long_as_they_are_wished() {
+    let mut world = World::settled();
+    world.observed.dump = Some(Ok(kept(&world)));
+    world.group(1).servers.pop();
+    assert_eq!(kept(&world).groups[&gid(1)], [0, 1]);
+    let leaving = world.addresses.servers.get_mut(&gid(1)).unwrap().split_off(1);
+    world.addresses.leaving.insert(gid(1), leaving);
+    assert_eq!(kept(&world).groups[&gid(1)], [0]);
+}
+
+#[test]
+fn proxies_that_write_to_a_masters_old_address_name_its_new_one() {
+    let (mut world, _) = emptied(|_| {});
+    let now = Address::new("10.96.77.7", 6379);
+    world.former.insert(server(1, 0).host().to_owned(), "c-g1-0".to_owned());
+    world.addresses.servers.get_mut(&gid(1)).unwrap()[0] = now.clone();
+    let view = world.observed.servers.remove(&server(1, 0)).unwrap();
+    world.observed.servers.insert(now.clone(), view);
+    let keys = world.observed.evidence.keys.remove(&server(1, 0)).unwrap();
+    world.observed.evidence.keys.insert(now.clone(), keys);
+    world.apply(&Step::CreateGroup(gid(1)));
+    let added = world.decide().step;
+    assert!(
+        matches!(&added, Some(Step::AddServer { server, .. }) if *server == now),
+        "{added:?}"
+    );
+}
+
+#[test]
 fn a_dump_is_kept_with_the_moves_that_are_about_to_be_queued() {
     let world = World::settled();
     let moves = [(slot(5), gid(2))];

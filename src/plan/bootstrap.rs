@@ -144,11 +144,18 @@ pub(super) fn slots(input: &Input<'_>, decision: &mut Decision) -> Option<Step> 
 pub(super) fn finish_assignment(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
     let is_empty = |server: &Address| matches!(input.server(server), Some(ServerView::Up { keys: 0, .. }));
     let all_empty = input.wished_groups().values().flatten().all(is_empty);
-    // One that leaves gets no slot, and may have no server any more to be armed for.
-    let all_armed = input
-        .staying_groups()
-        .all(|(id, _)| input.observed.bootstrapped.contains(id));
-    (is_half(input) && all_empty && all_armed && input.groups_stand()).then(|| assignment(input))
+    if !(is_half(input) && all_empty && input.groups_stand()) {
+        return None;
+    }
+    // Groups that are wished since. One that leaves gets no slot, and may have no server any more to be armed for.
+    let unarmed = unarmed(input, |group| input.desired.cluster.stays(group));
+    if !unarmed.is_empty() {
+        return Some(Step::ArmGate(unarmed));
+    }
+    let mut groups = input.staying_groups();
+    groups
+        .all(|(id, _)| input.observed.bootstrapped.contains(id))
+        .then(|| assignment(input))
 }
 
 fn is_half(input: &Input<'_>) -> bool {

@@ -225,6 +225,25 @@ fn an_assignment_that_broke_off_is_finished_before_the_proxies_hear_of_its_half(
 }
 
 #[test]
+fn groups_that_are_wished_after_an_assignment_broke_off_are_armed_before_it_is_finished() {
+    let mut world = World::settled();
+    for slot in &mut world.topology.slots[700..] {
+        slot.group = None;
+    }
+    world.group(1).out_of_sync = true;
+    for view in world.observed.servers.values_mut() {
+        if let ServerView::Up { keys, .. } = view {
+            *keys = 0;
+        }
+    }
+    world.observed.bootstrapped.remove(&gid(2));
+    let arm = Step::ArmGate(vec![gid(2)]);
+    assert_eq!(world.decide().step, Some(arm.clone()));
+    world.apply(&arm);
+    assert!(matches!(world.decide().step, Some(Step::AssignSlots(_))));
+}
+
+#[test]
 fn an_assignment_that_broke_off_is_finished_beside_a_group_that_leaves_and_has_no_server() {
     let mut world = World::fresh();
     for id in 1..=2 {

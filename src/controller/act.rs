@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 
@@ -134,6 +135,17 @@ async fn effect(context: &Context, desired: &Desired<'_>, turn: &mut Turn<'_>, s
             // With the quorum that the dashboard was started with: sentinels may have been added since.
             context.verified.forget(&live::key(desired.cluster));
             codis.resync_sentinels().await?;
+        }
+        Step::Redirect {
+            sentinels,
+            group,
+            master,
+        } => {
+            let settings = live::settings(desired.cluster);
+            let told = sentinels
+                .iter()
+                .map(|sentinel| codis.redirect(sentinel, *group, master, &settings));
+            join_all(told).await.into_iter().collect::<Result<(), _>>()?;
         }
         Step::Monitor {
             sentinel,

@@ -196,7 +196,7 @@ fn forgotten_master(input: &Input<'_>, group: &Group) -> Option<Address> {
     let is_member = group.servers.iter().any(|server| server.address == now);
     // Sentinels that know the group, and think well of it, tell the dashboard by themselves: but it doesn't hear them
     // before it has configured them, which waits for a settled master.
-    let is_unheard = input.topology.sentinels.out_of_sync && input.is_named_by_sentinels(group, master);
+    let is_unheard = input.topology.sentinels.out_of_sync && input.is_named_by_sentinels(group.id, master);
     let is_left_to_us = !input.is_known_to_sentinels(group) || input.have_given_up(group) || is_unheard;
     (is_member && input.is_up_master(&now) && is_left_to_us).then_some(now)
 }

@@ -187,8 +187,8 @@ impl Input<'_> {
     }
 
     /// What the sentinels that answer have for a group's master.
-    fn known_masters(&self, group: &Group) -> Vec<&Address> {
-        let name = self.master_name(group.id);
+    fn known_masters(&self, group: GroupId) -> Vec<&Address> {
+        let name = self.master_name(group);
         let views = self.observed.sentinels.values().flatten();
         views
             .filter_map(|view| view.masters.get(&name))
@@ -207,13 +207,13 @@ impl Input<'_> {
     }
 
     /// Whether most sentinels name a server as the group's master, also by an address that it had, and none of them another one.
-    pub(super) fn is_named_by_sentinels(&self, group: &Group, server: &Address) -> bool {
+    pub(super) fn is_named_by_sentinels(&self, group: GroupId, server: &Address) -> bool {
         let (known, server) = (self.known_masters(group), self.present(server));
         self.is_majority(known.len()) && known.into_iter().all(|master| self.present(master) == server)
     }
 
     pub(super) fn is_known_to_sentinels(&self, group: &Group) -> bool {
-        !self.known_masters(group).is_empty()
+        !self.known_masters(group.id).is_empty()
     }
 
     /// Whether all sentinels that answer, and most of them do, watch the group's official master and have taken it for down
@@ -255,7 +255,7 @@ impl Input<'_> {
             .masters
             .get(&group.id)
             .filter(|_| !self.is_majority(answering));
-        let mut named = self.known_masters(group).into_iter().chain(heard_earlier);
+        let mut named = self.known_masters(group.id).into_iter().chain(heard_earlier);
         let master = self.present(master);
         // Also by an address that it had.
         named.all(|known| self.present(known) == master)
@@ -263,7 +263,7 @@ impl Input<'_> {
 
     /// Whether the sentinels stand behind the official master of a group.
     pub(super) fn word_on(&self, group: &Group) -> Word {
-        let known = self.known_masters(group);
+        let known = self.known_masters(group.id);
         let answering = self.observed.sentinels.values().flatten().count();
         match group.master() {
             _ if self.desired.cluster.sentinel.is_none() => Word::For,

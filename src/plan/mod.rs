@@ -49,7 +49,7 @@ type Rule = fn(&Input<'_>, &mut Decision) -> Option<Step>;
 /// to the dashboard, so its record goes before those. What replaces a member's data
 /// comes before what copies it, and healing before building; sentinels come before slots, so that nothing is served
 /// unwatched.
-const HEALING: [Rule; 29] = [
+const HEALING: [Rule; 30] = [
     slots::halt,
     moves::undo,
     gate::unfence,
@@ -62,6 +62,7 @@ const HEALING: [Rule; 29] = [
     bootstrap::arm,
     restore::restore,
     readdress::readdress,
+    sentinels::redirect,
     bootstrap::finish_assignment,
     heal::promote,
     heal::make_official,

@@ -247,7 +247,10 @@ fn silent_proxy<'i>(input: &Input<'i>) -> Option<(&'i Address, &'i String)> {
 fn check_keys(input: &Input<'_>, slots: &[SlotMapping]) -> Result<(), Trouble> {
     for (id, servers) in input.wished_groups() {
         let leaving = input.desired.addresses.leaving.get(id).into_iter().flatten();
-        for server in servers.iter().chain(leaving) {
+        // What one has that was replaced is of no account.
+        let written = written_to(input, *id, slots);
+        let counts = |server: &&Address| written.is_empty() || written.contains(*server);
+        for server in servers.iter().chain(leaving).filter(counts) {
             match input.server(server) {
                 Some(ServerView::Up {
                     replication: Replication::Master,
@@ -282,15 +285,19 @@ fn check_keys(input: &Input<'_>, slots: &[SlotMapping]) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// Whom the proxies take for a group's master, where they write to it.
+fn written_to(input: &Input<'_>, id: GroupId, slots: &[SlotMapping]) -> BTreeSet<Address> {
+    live_tables(input)
+        .flat_map(|(_, table)| table.iter().zip(slots))
+        .filter(|(route, slot)| slot.owner() == Some(id) && route.group == Some(id))
+        .filter_map(|(route, _)| route.master.as_ref())
+        .map(|master| input.present(master))
+        .collect()
+}
+
 /// The server that is the group's master now: the one that the proxies write to; else the only one that is a master.
 fn master_of(input: &Input<'_>, id: GroupId, members: &[Address], slots: &[SlotMapping]) -> Result<Address, Trouble> {
-    let has = |slot: &SlotMapping| slot.owner() == Some(id);
-    let written: BTreeSet<Address> = live_tables(input)
-        .flat_map(|(_, table)| table.iter().zip(slots))
-        .filter(|(route, slot)| has(slot) && route.group == Some(id))
-        .filter_map(|(route, _)| route.master.as_ref())
-        .map(|master| input.desired.successor(master).unwrap_or_else(|| master.clone()))
-        .collect();
+    let written = written_to(input, id, slots);
     let masters: Vec<&Address> = members.iter().filter(|member| input.is_up_master(member)).collect();
     let with_keys: Vec<&Address> = masters
         .iter()
@@ -313,12 +320,7 @@ fn master_of(input: &Input<'_>, id: GroupId, members: &[Address], slots: &[SlotM
         ([], [], _) => return Err(Trouble::Wait(format!("no server of group {id} is a master"))),
         // All are empty: it doesn't matter which.
         ([], [first, ..], []) => *first,
-        ([], _, several) => {
-            return Err(Trouble::Differs(format!(
-                "several servers of group {id} are masters with keys: {}: make all but the one with the last writes follow it (redis-cli SLAVEOF)",
-                list(several)
-            )));
-        }
+        ([], _, several) => last_promoted(input, id, several)?,
     };
     if !members.contains(master) {
         return Err(Trouble::Differs(format!(
@@ -331,6 +333,17 @@ fn master_of(input: &Input<'_>, id: GroupId, members: &[Address], slots: &[SlotM
         )));
     }
     Ok(master.clone())
+}
+
+/// Of several masters with keys the one that sentinels remember: they promoted it.
+fn last_promoted<'a>(input: &Input<'_>, id: GroupId, masters: &[&'a Address]) -> Result<&'a Address, Trouble> {
+    let named = masters.iter().find(|master| input.is_named_by_sentinels(id, master));
+    named.copied().ok_or_else(|| {
+        Trouble::Differs(format!(
+            "several servers of group {id} are masters with keys: {}: make all but the one with the last writes follow it (redis-cli SLAVEOF)",
+            list(masters)
+        ))
+    })
 }
 
 /// The slots that were on their way when the topology was lost go on, before any proxy is told of them.

@@ -205,6 +205,31 @@ fn silence_of(known: &SentinelMaster, server: &Address) -> Option<u64> {
     }
 }
 
+/// Sentinels that watch an address which the master had take it for dead, and would replace it by a server that lacks what
+/// was written since. All are told at once: by what one still says the others would be led back.
+pub(super) fn redirect(input: &Input<'_>, _: &mut Decision) -> Option<Step> {
+    for group in input.topology.groups.values() {
+        let Some(master) = input.undisputed_master(group) else {
+            continue;
+        };
+        let name = input.master_name(group.id);
+        // Nobody disputes it: any other address that they know is one that it had.
+        let is_led_astray = |view: &SentinelView| view.masters.get(&name).is_some_and(|known| known.address != *master);
+        let views = input.observed.sentinels.iter();
+        let views = views.filter_map(|(sentinel, view)| Some((sentinel, view.as_ref().ok()?)));
+        let astray = views.filter(|(_, view)| is_led_astray(view));
+        let sentinels: Vec<Address> = astray.map(|(sentinel, _)| sentinel.clone()).collect();
+        if !sentinels.is_empty() && input.desired.pod_at(master).is_some() {
+            return Some(Step::Redirect {
+                sentinels,
+                group: group.id,
+                master: master.clone(),
+            });
+        }
+    }
+    None
+}
+
 /// A sentinel that came back knows no master: it is told, without touching the others.
 pub(super) fn monitor(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     for (sentinel, view) in &input.observed.sentinels {

@@ -195,6 +195,15 @@ pub enum Step {
         /// The master.
         master: Address,
     },
+    /// Have sentinels watch a master at its present address that they know by one that it had.
+    Redirect {
+        /// The sentinels.
+        sentinels: Vec<Address>,
+        /// The group.
+        group: GroupId,
+        /// The master.
+        master: Address,
+    },
     /// Have one sentinel connect anew to a master that was restarted.
     Relink {
         /// The sentinel.
@@ -287,6 +296,7 @@ impl Step {
             Self::RemoveSentinel(_) => "RemoveSentinel",
             Self::ResyncSentinels => "ResyncSentinels",
             Self::Monitor { .. } => "MonitorMaster",
+            Self::Redirect { .. } => "RedirectSentinels",
             Self::Relink { .. } => "RelinkSentinel",
             Self::Unfence(_) => "UnfenceServer",
             Self::ArmGate(_) => "ArmStartGate",
@@ -351,6 +361,17 @@ impl fmt::Display for Step {
                 write!(
                     f,
                     "tell sentinel {sentinel} that {master} is the master of group {group}"
+                )
+            }
+            Self::Redirect {
+                sentinels,
+                group,
+                master,
+            } => {
+                let sentinels = list(sentinels);
+                write!(
+                    f,
+                    "tell the sentinels {sentinels} that the master of group {group} is at {master} now"
                 )
             }
             Self::Relink { sentinel, master, .. } => {

@@ -353,6 +353,27 @@ async fn telling_a_sentinel_again_keeps_the_address_and_renews_the_settings() {
 }
 
 #[tokio::test]
+async fn a_sentinel_that_is_redirected_watches_the_present_address_only() {
+    if !redis_is_here() {
+        return;
+    }
+    let sentinel = Process::sentinel().await;
+    let (taken, present) = (nobody(), nobody());
+    for known in [Some(&taken), None] {
+        if let Some(known) = known {
+            let told = door().monitor(&sentinel.address, group(7), known, &SETTINGS);
+            told.await.unwrap();
+        }
+        let redirected = door().redirect(&sentinel.address, group(7), &present, &SETTINGS);
+        redirected.await.unwrap();
+        let rows = sentinel.masters().await;
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0]["port"], present.port().to_string(), "it knew {known:?}");
+        assert_eq!(rows[0]["failover-timeout"], "60000");
+    }
+}
+
+#[tokio::test]
 async fn a_sentinel_that_refuses_watches_nothing() {
     if !redis_is_here() {
         return;

@@ -45,6 +45,24 @@ fn a_sentinel_that_came_back_is_told_what_it_lacks() {
 }
 
 #[test]
+fn sentinels_that_watch_an_address_which_the_master_had_are_told_of_the_present_one() {
+    let mut world = World::settled();
+    let taken = Address::new("10.96.77.7", 6379);
+    world.former.insert(taken.host().to_owned(), "c-g1-0".to_owned());
+    for ordinal in [0, 2] {
+        world.sentinel(ordinal).masters.extend([watched(1, &taken)]);
+    }
+    let redirect = Step::Redirect {
+        sentinels: vec![sentinel(0), sentinel(2)],
+        group: gid(1),
+        master: server(1, 0),
+    };
+    assert_eq!(world.decide().step, Some(redirect));
+    world.former.clear();
+    assert_eq!(world.decide().step, None, "it may be another master");
+}
+
+#[test]
 fn a_sentinel_that_lost_a_restarted_master_connects_anew() {
     let mut world = restarted(3, [500, 3_000, 500]);
     let ServerView::Up { fenced, .. } = world.observed.servers.get_mut(&server(1, 0)).unwrap() else {

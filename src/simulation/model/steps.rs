@@ -107,6 +107,16 @@ impl Life {
                 self.topology.sentinels.out_of_sync = true;
             }
             Step::ResyncSentinels => self.resync_sentinels()?,
+            Step::Redirect {
+                sentinels,
+                group,
+                master,
+            } => {
+                for sentinel in &sentinels[..calls(sentinels.len())] {
+                    let sentinel = self.sentinels.get_mut(sentinel).unwrap();
+                    sentinel.watches.insert(*group, master.clone());
+                }
+            }
             Step::Monitor {
                 sentinel,
                 group,

@@ -5,7 +5,7 @@ use super::{
     input::{Input, Word},
     reason,
 };
-use crate::domain::{ActionState, Address, Group, Replication, Server, ServerView};
+use crate::domain::{ActionState, Address, Group, Replication, ServerView};
 
 /// Without sentinels a master that doesn't answer for this many seconds is replaced.
 const PROMOTE_AFTER: u64 = 10;
@@ -236,34 +236,20 @@ pub(super) fn attach(input: &Input<'_>, decision: &mut Decision) -> Option<Step>
         if let Some(step) = stand_alone(input, group, master) {
             return Some(step);
         }
-        let is_settled = input.undisputed_master(group).is_some() && !group.out_of_sync;
-        if !is_settled || input.is_failing_over(group) {
+        if input.undisputed_master(group).is_none() || group.out_of_sync || input.is_failing_over(group) {
             decision.wait(
                 reason::FAILOVER,
                 format!("group {} has no settled master ({master})", group.id),
             );
-        }
-        if !is_settled {
             continue;
         }
-        // Sentinels that take the master for dead, because its address was taken, must find its replicas at it: one that
-        // follows the old address they would promote.
-        let may_be =
-            |server: &&Server| !input.is_failing_over(group) || follows_in_vain(input, master, &server.address);
-        for server in group.servers.iter().skip(1).filter(may_be) {
+        for server in group.servers.iter().skip(1) {
             if let Some(step) = attach_one(input, decision, group, master, &server.address, server.action) {
                 return Some(step);
             }
         }
     }
     None
-}
-
-/// Whether a server follows an address that the master had.
-fn follows_in_vain(input: &Input<'_>, official: &Address, server: &Address) -> bool {
-    matches!(input.server(server),
-        Some(ServerView::Up { replication: Replication::Replica { master, .. }, .. })
-            if master != official && input.present(master) == *official)
 }
 
 /// A group that left and is taken back may begin with a server that still follows one that was taken out: Codis doesn't

@@ -358,13 +358,13 @@ async fn a_sentinel_that_is_redirected_watches_the_present_address_only() {
         return;
     }
     let sentinel = Process::sentinel().await;
-    let (taken, present) = (nobody(), nobody());
+    let (door, taken, present) = (door(), nobody(), nobody());
     for known in [Some(&taken), None] {
         if let Some(known) = known {
-            let told = door().monitor(&sentinel.address, group(7), known, &SETTINGS);
+            let told = door.monitor(&sentinel.address, group(7), known, &SETTINGS);
             told.await.unwrap();
         }
-        let redirected = door().redirect(&sentinel.address, group(7), &present, &SETTINGS);
+        let redirected = door.redirect(&sentinel.address, group(7), &present, &SETTINGS);
         redirected.await.unwrap();
         let rows = sentinel.masters().await;
         assert_eq!(rows.len(), 1);

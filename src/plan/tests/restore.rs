@@ -223,7 +223,7 @@ fn a_failover_while_a_group_is_put_back_is_taken_over() {
 }
 
 #[test]
-fn of_two_masters_with_keys_the_proxies_know_the_right_one_and_else_a_person() {
+fn of_two_masters_with_keys_the_proxies_know_the_right_one_and_else_the_sentinels_and_else_a_person() {
     let (mut world, _) = emptied(|_| {});
     world.observed.servers.insert(server(1, 1), master(5));
     let held = world.observed.evidence.keys[&server(1, 0)].clone();
@@ -240,8 +240,14 @@ fn of_two_masters_with_keys_the_proxies_know_the_right_one_and_else_a_person() {
         server: server(1, 1),
         zone: None,
     };
-    assert_eq!(world.decide().step, Some(added));
+    assert_eq!(world.decide().step, Some(added.clone()));
     world.observed.evidence.tables.clear();
+    for (name, is_named) in [(server(1, 1), true), (server(1, 0), false)] {
+        world.sentinel(0).masters.extend([watched(1, &name)]);
+        world.sentinel(1).masters.extend([watched(1, &server(1, 1))]);
+        world.sentinel(2).masters.extend([watched(1, &server(1, 1))]);
+        assert_eq!(world.decide().step == Some(added.clone()), is_named, "one says {name}");
+    }
     assert!(blocked(&world).contains("several servers of group 1 are masters with keys"));
 }
 

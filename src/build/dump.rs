@@ -31,6 +31,8 @@ struct File {
     sentinels: Vec<u16>,
     #[serde(default)]
     addresses: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    former_addresses: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,6 +61,7 @@ pub fn dump_config_map(names: &Names, dump: &Dump) -> ConfigMap {
         slots: ranges(&dump.slots),
         sentinels: dump.sentinels.clone(),
         addresses: dump.addresses.clone(),
+        former_addresses: dump.former.clone(),
     };
     let mut metadata = meta::shared_object(names, names.topology());
     metadata.owner_references = None;
@@ -122,6 +125,7 @@ pub fn parse_dump(map: &ConfigMap) -> Result<Dump, String> {
         slots,
         sentinels: file.sentinels,
         addresses: file.addresses,
+        former: file.former_addresses,
         restoring: file.restoring,
     })
 }
@@ -194,6 +198,7 @@ mod tests {
                 .collect(),
             sentinels: vec![0, 1, 2],
             addresses: [("c-g1-0".into(), "10.96.0.1".into())].into(),
+            former: [("10.96.0.9".into(), "c-g1-0".into())].into(),
             restoring: false,
         }
     }

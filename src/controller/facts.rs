@@ -23,7 +23,7 @@ use crate::{
         KEY_SESSION_ROTATIONS,
     },
     cluster::Live,
-    domain::{GroupId, Part},
+    domain::{Dump, GroupId, Part},
     validate::{Auth, ValidCluster, Volume},
 };
 
@@ -65,7 +65,7 @@ pub(super) fn facts(
     let (auth, session_rotations) = auth(valid, live, wished, now);
     let whole = whole(cluster, valid);
     Facts {
-        former: former(live, &[&dump.addresses, &status.addresses], &addresses),
+        former: former(live, &dump, &status.addresses, &addresses),
         addresses,
         bootstrapped,
         strict: strict(cluster, valid, live, nodes),
@@ -91,10 +91,11 @@ pub(super) fn facts(
 }
 
 /// The addresses that Services had, each with its Service: those that were noted, and those that changed since. The Secret
-/// is written before the status and the dump, so none is forgotten between them.
+/// is written before the status and the dump, so none is forgotten between them. Where somebody deleted it the dump knows.
 fn former(
     live: &Live,
-    earlier: &[&BTreeMap<String, String>],
+    dump: &Dump,
+    status: &BTreeMap<String, String>,
     now: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let noted = live
@@ -107,8 +108,9 @@ fn former(
         let (old, _, name) = (words.next()?, words.next()?, words.next()?);
         Some((old.to_owned(), name.to_owned()))
     });
-    let earlier = earlier.iter().copied().flatten();
-    let mut former: BTreeMap<String, String> = noted.collect();
+    let earlier = dump.addresses.iter().chain(status);
+    let mut former = dump.former.clone();
+    former.extend(noted);
     former.extend(earlier.map(|(name, old)| (old.clone(), name.clone())));
     // One of ours may have been given what another one had.
     let present: BTreeSet<&String> = now.values().collect();
@@ -379,15 +381,26 @@ mod tests {
                 .map(|(one, other)| ((*one).to_owned(), (*other).to_owned()))
                 .collect()
         };
-        let dump = names(&[("c-g1-0", "10.0.0.2"), ("c-g1-1", "10.0.0.5")]);
+        let dump = Dump {
+            addresses: names(&[("c-g1-0", "10.0.0.2"), ("c-g1-1", "10.0.0.5")]),
+            former: names(&[("10.0.0.7", "c-g1-1")]),
+            ..Dump::default()
+        };
         let status = names(&[("c-g1-0", "10.0.0.3"), ("c-g1-1", "10.0.0.5")]);
         let now = names(&[("c-g1-0", "10.0.0.4"), ("c-g1-1", "10.0.0.5")]);
-        let g1_0 = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|old| (old, "c-g1-0"));
-        assert_eq!(former(&live, &[&dump, &status], &now), names(&g1_0));
+        assert_eq!(
+            former(&live, &dump, &status, &now),
+            names(&[
+                ("10.0.0.1", "c-g1-0"),
+                ("10.0.0.2", "c-g1-0"),
+                ("10.0.0.3", "c-g1-0"),
+                ("10.0.0.7", "c-g1-1")
+            ])
+        );
         let now = names(&[("c-g1-0", "10.0.0.2"), ("c-g1-1", "10.0.0.1")]);
         assert_eq!(
-            former(&live, &[&dump, &status], &now),
-            names(&[("10.0.0.3", "c-g1-0"), ("10.0.0.5", "c-g1-1")])
+            former(&live, &dump, &status, &now),
+            names(&[("10.0.0.3", "c-g1-0"), ("10.0.0.5", "c-g1-1"), ("10.0.0.7", "c-g1-1")])
         );
     }
 }

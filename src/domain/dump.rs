@@ -19,6 +19,8 @@ pub struct Dump {
     pub sentinels: Vec<u16>,
     /// The addresses that Services had, by name: a hint for those that are made anew.
     pub addresses: BTreeMap<String, String>,
+    /// The addresses that Services had and haven't any more, each with its name.
+    pub former: BTreeMap<String, String>,
     /// Whether it is being restored: slots that were on their way may not be again yet.
     pub restoring: bool,
 }

@@ -439,6 +439,7 @@ fn of_topology(desired: &Desired<'_>, kept: Option<&Dump>, topology: &Topology) 
             .chain(desired.sentinels())
             .map(|(pod, address)| (pod, address.host().to_owned()))
             .collect(),
+        former: desired.former.clone(),
         restoring: false,
     })
 }

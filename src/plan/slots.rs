@@ -16,7 +16,8 @@ const QUEUED: usize = 64;
 const SLOW: u64 = 60;
 
 /// A dashboard that was cut off moves on as soon as it is back, before it hears that a group has another master: what it
-/// moves to the old one is gone when that one becomes a replica. Until they agree nothing moves.
+/// moves to the old one is gone when that one becomes a replica. So is what it moves to a master that it can't reach, once
+/// that one is there again and about to be replaced. Until a master serves and all agree on it nothing moves.
 pub(super) fn halt(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     let group = disputed(input)?;
     let what = format!("slots move on once it is clear who is master of group {group}");
@@ -24,18 +25,20 @@ pub(super) fn halt(input: &Input<'_>, decision: &mut Decision) -> Option<Step> {
     (!input.topology.migrations_disabled).then_some(Step::HaltMoves)
 }
 
-/// A group with slots on their way of which the dashboard may not know the master.
+/// A group with slots on their way whose master is down, or may be another than the dashboard knows.
 pub(super) fn disputed(input: &Input<'_>) -> Option<GroupId> {
     let slots = input.topology.slots.iter();
     let ends = slots.filter_map(|slot| Some([slot.group, Some(slot.moving?.to)]));
     let mut groups: Vec<GroupId> = ends.flatten().flatten().collect();
     groups.sort_unstable();
     groups.dedup();
-    let is_disputed = |id: GroupId| {
-        let group = input.topology.groups.get(&id);
-        group.is_some_and(|group| !input.sentinels_agree(group) || has_rival_with_keys(input, group))
+    let is_disputed = |group: &Group| {
+        let is_down = input.serving_master(group).is_none() || input.is_failing_over(group);
+        is_down || !input.sentinels_agree(group) || has_rival_with_keys(input, group)
     };
-    groups.into_iter().find(|id| is_disputed(*id))
+    groups
+        .into_iter()
+        .find(|id| input.topology.groups.get(id).is_some_and(is_disputed))
 }
 
 /// Not one that has just joined, and isn't attached yet.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use codis_double::dashboard::View;
-use tokio::time::Instant;
 
 use super::{
     faults::Part,
@@ -13,7 +12,6 @@ use super::{
     scenario::Scenario,
     world::{CLUSTER, World},
 };
-use crate::domain::SlotId;
 
 /// Looks at a world again and again.
 #[derive(Default)]
@@ -21,10 +19,6 @@ pub struct Watch {
     violations: BTreeSet<String>,
     /// The group of each slot, 0 for none, when it was looked at last.
     slots: Option<Vec<i64>>,
-    /// Slots that were on their way to another group, or had come there: between which two looks.
-    moved: Vec<(usize, (Instant, Instant))>,
-    /// When the slots were looked at last.
-    looked: Option<Instant>,
     lost: Lost,
     /// What was told last of each pod.
     told: BTreeMap<String, String>,
@@ -121,30 +115,7 @@ impl Watch {
                 self.broken(world, format!("{count} slots lost their group"));
             }
         }
-        self.note_moved(&view, &owners);
         self.slots = Some(owners);
-    }
-
-    fn note_moved(&mut self, view: &View, owners: &[i64]) {
-        let now = Instant::now();
-        let since = self.looked.replace(now).unwrap_or(now);
-        let before = self.slots.iter().flatten();
-        let came = before
-            .zip(owners)
-            .enumerate()
-            .filter(|(_, (before, now))| before != now);
-        let under_way = view.slots_under_way().unwrap_or_default();
-        let under_way = under_way.into_iter().filter_map(|slot| usize::try_from(slot).ok());
-        let moved = came.map(|(slot, _)| slot).chain(under_way);
-        self.moved.extend(moved.map(|slot| (slot, (since, now))));
-    }
-
-    /// Whether a slot may have been on its way to another group, or come there, in this time.
-    #[must_use]
-    pub fn may_have_moved(&self, slot: SlotId, first: Instant, last: Instant) -> bool {
-        let slot = usize::from(slot.get());
-        let mut all = self.moved.iter();
-        all.any(|(moved, (from, to))| *moved == slot && *from <= last && first <= *to)
     }
 
     /// The coordinator is going to be emptied.

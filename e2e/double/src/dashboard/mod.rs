@@ -95,16 +95,6 @@ impl View {
             .loaded
             .then(|| state.slots.iter().map(|slot| slot.group_id).collect())
     }
-
-    /// The slots whose moves have begun and aren't over; nothing while it is busy.
-    pub fn slots_under_way(&self) -> Option<Vec<i64>> {
-        let state = self.0.state.try_lock().ok()?;
-        let begun = state
-            .slots
-            .iter()
-            .filter(|slot| !["", "pending"].contains(&slot.action.state.as_str()));
-        Some(begun.map(|slot| slot.id).collect())
-    }
 }
 
 impl std::fmt::Debug for View {

@@ -351,7 +351,7 @@ fn while_slots_are_paused_what_has_not_begun_is_called_back_and_what_has_stands_
 }
 
 #[test]
-fn slots_stand_still_while_a_group_of_theirs_may_have_another_master_than_the_dashboard_knows() {
+fn slots_stand_still_while_a_master_of_theirs_is_down_or_may_be_another_than_the_dashboard_knows() {
     let promoted = |world: &mut World| {
         for view in world.observed.sentinels.values_mut().flatten() {
             view.masters.extend([watched(2, &server(2, 1))]);
@@ -361,8 +361,21 @@ fn slots_stand_still_while_a_group_of_theirs_may_have_another_master_than_the_da
         let view = master(5);
         world.observed.servers.insert(server(2, 1), view);
     };
+    let silent = |world: &mut World| {
+        world.observed.servers.insert(server(2, 0), down());
+    };
+    let replaced = |world: &mut World| {
+        let known = world.sentinel(0).masters.get_mut("c-2").unwrap();
+        "s_down,o_down,master".clone_into(&mut known.flags);
+    };
+    let troubles: [(&str, &dyn Fn(&mut World)); 4] = [
+        ("promoted", &promoted),
+        ("a rival", &rival),
+        ("silent", &silent),
+        ("about to be replaced", &replaced),
+    ];
     for (from, to) in [(1, 2), (2, 1)] {
-        for (what, happens) in [("promoted", &promoted as &dyn Fn(&mut World)), ("a rival", &rival)] {
+        for (what, happens) in troubles {
             let mut world = World::settled();
             happens(&mut world);
             assert_ne!(world.decide().step, Some(Step::HaltMoves), "{what}: nothing moves");

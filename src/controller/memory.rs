@@ -29,6 +29,8 @@ struct Known {
     fell: Option<Instant>,
     /// Since when nodes that pods name have been missing.
     missing_nodes: HashMap<String, Instant>,
+    /// Since when sentinels have named other masters than the dashboard.
+    disagreeing: HashMap<GroupId, Instant>,
     /// Since when slots have been on their way.
     moving: HashMap<SlotId, Instant>,
     /// Since when parts of the predecessor have led nobody to them.
@@ -107,6 +109,12 @@ impl Memory {
     pub(super) fn moving(&self, key: Key, slots: Vec<SlotId>, now: Instant) -> BTreeMap<SlotId, u64> {
         let mut all = self.all();
         seconds(&mut all.entry(key).or_default().moving, slots, now)
+    }
+
+    /// Notes of which groups sentinels name another master than the dashboard, and returns for how many seconds they have.
+    pub(super) fn disagreeing(&self, key: Key, groups: BTreeSet<GroupId>, now: Instant) -> BTreeMap<GroupId, u64> {
+        let mut all = self.all();
+        seconds(&mut all.entry(key).or_default().disagreeing, groups, now)
     }
 
     /// Notes which parts of the predecessor nobody is led to any more, and returns for how many seconds that has been so.

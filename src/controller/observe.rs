@@ -15,7 +15,7 @@ use crate::{
     cluster::Live,
     codis::Codis,
     domain::{
-        Address, DashboardView, GroupId, LostClaim, MemberPod, NodeView, Observed, Part, ProxyPod, SentinelView,
+        Address, DashboardView, Group, GroupId, LostClaim, MemberPod, NodeView, Observed, Part, ProxyPod, SentinelView,
         ServerView, SlotId, SlotMapping, StatelessPod,
     },
     plan::Desired,
@@ -63,7 +63,6 @@ pub(super) async fn observe(
     let evidence = dump::evidence(codis, dump.as_ref(), &dashboard, &servers, &proxy_pods).await;
     Observed {
         servers,
-        sentinels,
         server_pods: pods_at(
             live,
             &nodes,
@@ -92,6 +91,12 @@ pub(super) async fn observe(
             .memory
             .moving(names.key(), begun(&dashboard), context.clock.instant()),
         owned_elsewhere: of_component(live, Component::Dashboard.name()).find_map(owned_elsewhere),
+        disagreeing_for: context.memory.disagreeing(
+            names.key(),
+            disagreeing(desired, &dashboard, &sentinels),
+            context.clock.instant(),
+        ),
+        sentinels,
         claimed: facts.claimed,
         bootstrapped: facts.bootstrapped.clone(),
         down_for: down_for.into_iter().collect(),
@@ -135,6 +140,27 @@ fn begun(dashboard: &DashboardView) -> Vec<SlotId> {
     };
     let begun = |slot: &&SlotMapping| slot.moving.is_some_and(|moving| !moving.pending);
     topology.slots.iter().filter(begun).map(|slot| slot.id).collect()
+}
+
+/// The groups of which most sentinels name another master than the dashboard, also by an address that it had.
+fn disagreeing(
+    desired: &Desired<'_>,
+    dashboard: &DashboardView,
+    sentinels: &BTreeMap<Address, Result<SentinelView, String>>,
+) -> BTreeSet<GroupId> {
+    let DashboardView::Online { topology, .. } = dashboard else {
+        return BTreeSet::new();
+    };
+    let quorum = usize::from(desired.cluster.sentinel_count()) / 2;
+    let is_disputed = |group: &&Group| {
+        let Some(master) = group.master() else { return false };
+        let name = format!("{}-{}", desired.cluster.product(), group.id);
+        let known = sentinels.values().flatten().filter_map(|view| view.masters.get(&name));
+        let is_another = |known: &Address| known != master && desired.successor(known).as_ref() != Some(master);
+        known.filter(|known| is_another(&known.address)).count() > quorum
+    };
+    let groups = topology.groups.values().filter(is_disputed);
+    groups.map(|group| group.id).collect()
 }
 
 /// With bounded durability every server asks for a replica, always: a fence is what asks for more. INFO doesn't tell

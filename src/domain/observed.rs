@@ -45,6 +45,8 @@ pub struct Observed {
     pub bootstrapped: BTreeSet<GroupId>,
     /// For how many seconds in a row a server, a sentinel or a proxy (its administrative address) hasn't answered.
     pub down_for: BTreeMap<Address, u64>,
+    /// For how many seconds in a row most sentinels have named another master of a group than the dashboard has.
+    pub disagreeing_for: BTreeMap<GroupId, u64>,
     /// Components whose wished pods aren't all ready, like `proxy 2/3`.
     pub unready: Vec<String>,
     /// The topology as it was last known in whole, where that was ever kept; why it can't be read.

@@ -11,6 +11,9 @@ use crate::domain::{ActionState, Address, Group, Replication, ServerView};
 const PROMOTE_AFTER: u64 = 10;
 /// With sentinels, only one whose copy is gone and that they failed to replace for this many seconds.
 const PROMOTE_INSTEAD_AFTER: u64 = 30;
+/// A dashboard hears of a failover within some seconds, unless its connections to the sentinels broke without its noticing:
+/// then only after 15 minutes (contract §11).
+const HEARS_WITHIN: u64 = 30;
 /// Between two tries to finish a promotion, in seconds.
 const FINISH_PAUSE: u64 = 5;
 /// A replica whose link broke at most so many seconds before its master went silent had what the master had.
@@ -195,8 +198,10 @@ fn forgotten_master(input: &Input<'_>, group: &Group) -> Option<Address> {
     }
     let is_member = group.servers.iter().any(|server| server.address == now);
     // Sentinels that know the group, and think well of it, tell the dashboard by themselves: but it doesn't hear them
-    // before it has configured them, which waits for a settled master.
-    let is_unheard = input.topology.sentinels.out_of_sync && input.is_named_by_sentinels(group.id, master);
+    // before it has configured them, which waits for a settled master, nor while its connections to them are dead.
+    let disagrees_for = input.observed.disagreeing_for.get(&group.id);
+    let is_deaf = input.topology.sentinels.out_of_sync || disagrees_for.is_some_and(|seconds| *seconds >= HEARS_WITHIN);
+    let is_unheard = is_deaf && input.is_named_by_sentinels(group.id, master);
     let is_left_to_us = !input.is_known_to_sentinels(group) || input.have_given_up(group) || is_unheard;
     (is_member && input.is_up_master(&now) && is_left_to_us).then_some(now)
 }

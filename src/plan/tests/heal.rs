@@ -199,6 +199,11 @@ fn a_promotion_by_sentinels_that_the_dashboard_can_not_hear_yet_is_told_to_it() 
         server: server(1, 1),
     });
     assert_eq!(world.decide().step, promoted);
+    world.topology.sentinels.out_of_sync = false;
+    for (seconds, is_told) in [(29, false), (30, true)] {
+        world.observed.disagreeing_for.insert(gid(1), seconds);
+        assert_eq!(world.decide().step == promoted, is_told, "deaf for {seconds} s");
+    }
     let one = world.observed.sentinels.get_mut(&sentinel(0)).unwrap();
     one.as_mut().unwrap().masters.extend([watched(1, &server(1, 0))]);
     assert_eq!(world.decide().step, None, "they don't agree");

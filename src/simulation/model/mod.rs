@@ -201,6 +201,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::seeded::{self, Bug};
 
     /// Few: `make simulate` plays ten thousand.
     #[test]
@@ -210,6 +211,30 @@ mod tests {
             .filter(|(_, violations)| !violations.is_empty())
             .collect();
         assert!(failed.is_empty(), "{failed:?}");
+    }
+
+    #[test]
+    fn a_mistake_that_is_built_into_a_rule_is_found_out() {
+        seeded::plant(Some(Bug::DeadProxiesStay));
+        let found = (1..=60)
+            .map(Story::of)
+            .find(|story| !story.play().violations.is_empty());
+        seeded::plant(None);
+        let found = found.expect("records of dead proxies stay, and nobody minds");
+        assert_eq!(found.play().violations, [""; 0], "it is the mistake that was found");
+    }
+
+    #[test]
+    fn a_story_that_fails_is_told_with_fewer_events() {
+        seeded::plant(Some(Bug::DeadProxiesStay));
+        let failing = (1..=60)
+            .map(Story::of)
+            .find(|story| story.events.len() > 2 && !story.play().violations.is_empty());
+        let failing = failing.expect("records of dead proxies stay, and nobody minds");
+        let short = failing.shrink().unwrap();
+        seeded::plant(None);
+        assert!(short.scenario.len() < failing.to_string().len(), "{}", short.scenario);
+        assert!(short.scenario.contains("ProxyDies"), "{}", short.scenario);
     }
 
     #[test]

@@ -368,7 +368,8 @@ fn slots_stand_still_while_a_master_of_theirs_is_down_or_may_be_another_than_the
         let known = world.sentinel(0).masters.get_mut("c-2").unwrap();
         "s_down,o_down,master".clone_into(&mut known.flags);
     };
-    let troubles: [(&str, &dyn Fn(&mut World)); 4] = [
+    type Happens<'a> = &'a dyn Fn(&mut World);
+    let troubles: [(&str, Happens<'_>); 4] = [
         ("promoted", &promoted),
         ("a rival", &rival),
         ("silent", &silent),

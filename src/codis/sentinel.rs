@@ -101,10 +101,7 @@ impl Codis {
         master: &Address,
         settings: &SentinelSettings,
     ) -> Result<(), Error> {
-        let (name, monitor, set) = self.introduction(group, master, settings);
-        self.before(names::MONITOR)?;
-        let conversation = async { introduce(&mut self.connect(sentinel).await?, &name, &monitor, &set).await };
-        self.converse(sentinel, conversation).await
+        self.watch(sentinel, group, master, settings, false).await
     }
 
     /// The same where the sentinel watches the master at an address that it had: it forgets that one first, with a
@@ -114,28 +111,35 @@ impl Codis {
     /// Any [`Error`].
     pub async fn redirect(
         &self,
-        address: &Address,
+        sentinel: &Address,
         group: GroupId,
         master: &Address,
         settings: &SentinelSettings,
     ) -> Result<(), Error> {
-        let (name, monitor, set) = self.introduction(group, master, settings);
-        self.before(names::MONITOR)?;
-        let conversation = async {
-            let mut connection = self.connect(address).await?;
-            // One that has forgotten it meanwhile refuses this.
-            let _: Result<(), RedisError> = sentinel("remove").arg(&name).query_async(&mut connection).await;
-            introduce(&mut connection, &name, &monitor, &set).await
-        };
-        self.converse(address, conversation).await
+        self.watch(sentinel, group, master, settings, true).await
     }
 
-    /// The master's name, and the commands that make a sentinel watch it.
-    fn introduction(&self, group: GroupId, master: &Address, settings: &SentinelSettings) -> (String, Cmd, Cmd) {
+    async fn watch(
+        &self,
+        address: &Address,
+        group: GroupId,
+        master: &Address,
+        settings: &SentinelSettings,
+        forgets_first: bool,
+    ) -> Result<(), Error> {
         let name = format!("{}-{group}", self.0.product);
         let monitor = monitor_command(&name, master, settings.quorum);
         let set = set_command(&name, settings, self.0.product_auth.as_deref());
-        (name, monitor, set)
+        self.before(names::MONITOR)?;
+        let conversation = async {
+            let mut connection = self.connect(address).await?;
+            if forgets_first {
+                // One that has forgotten it meanwhile refuses this.
+                let _: Result<(), RedisError> = sentinel("remove").arg(&name).query_async(&mut connection).await;
+            }
+            introduce(&mut connection, &name, &monitor, &set).await
+        };
+        self.converse(address, conversation).await
     }
 }
 

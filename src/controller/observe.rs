@@ -156,7 +156,7 @@ fn disagreeing(
         let Some(master) = group.master() else { return false };
         let name = format!("{}-{}", desired.cluster.product(), group.id);
         let known = sentinels.values().flatten().filter_map(|view| view.masters.get(&name));
-        let is_another = |known: &Address| known != master && desired.successor(known).as_ref() != Some(master);
+        let is_another = |known: &Address| known != master && desired.present(known) != *master;
         known.filter(|known| is_another(&known.address)).count() > quorum
     };
     let groups = topology.groups.values().filter(is_disputed);

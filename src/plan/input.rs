@@ -68,6 +68,12 @@ impl Desired<'_> {
         self.address_of(self.former_pod(old)?).filter(|now| now != old)
     }
 
+    /// Where a server is now that somebody knows by an address, also by one that it had.
+    #[must_use]
+    pub fn present(&self, known: &Address) -> Address {
+        self.successor(known).unwrap_or_else(|| known.clone())
+    }
+
     /// Every wished sentinel: its pod and its address.
     pub fn sentinels(&self) -> impl Iterator<Item = (String, Address)> {
         let all = (0..).zip(&self.addresses.sentinels);
@@ -196,9 +202,9 @@ impl Input<'_> {
             .collect()
     }
 
-    /// Where a server is now that somebody knows by an address.
+    /// As [`Desired::present`].
     pub(super) fn present(&self, known: &Address) -> Address {
-        self.desired.successor(known).unwrap_or_else(|| known.clone())
+        self.desired.present(known)
     }
 
     /// Whether more than half of the wished sentinels are these.

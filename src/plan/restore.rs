@@ -449,9 +449,7 @@ fn ordinals(desired: &Desired<'_>, kept: Option<&Dump>, group: &Group) -> Option
     let mut members: Vec<u16> = Vec::new();
     for server in &group.servers {
         // One that is there under a former address is the server that it was.
-        let now = desired
-            .successor(&server.address)
-            .unwrap_or_else(|| server.address.clone());
+        let now = desired.present(&server.address);
         let pod = desired.pod_at(&now).filter(|_| !desired.addresses.is_inherited(&now))?;
         let ordinal = ordinal(&pod)?;
         if !members.contains(&ordinal) {

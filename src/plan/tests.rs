@@ -20,13 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
-    api::CodisCluster,
     build::Addresses,
     domain::{
         ActionState, Address, Group, GroupId, MemberPod, Memory, ProxyPod, ProxyRecord, Replication, SentinelMaster,
         SentinelView, Server, ServerView, SlotId, SlotMapping, Topology, even_layout,
     },
-    validate::{ValidCluster, validate},
+    validate::ValidCluster,
 };
 
 /// Two groups of two servers, three sentinels, two proxies; everything in its place. Tests change what they are about.
@@ -102,17 +101,6 @@ fn watched(group: u64, at: &Address) -> (String, SentinelMaster) {
 
 impl World {
     fn settled() -> Self {
-        let spec: CodisCluster = serde_json::from_value(serde_json::json!({
-            "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
-            "metadata": {"name": "c", "namespace": "ns", "uid": "u"},
-            "spec": {
-                "coordinatorName": "filesystem", "coordinatorAddr": "builtin",
-                "codisProxy": {"image": "i", "replicas": 2}, "codisDashboard": {"image": "i"},
-                "codisServer": {"image": "i", "replicas": 4, "groupReplicas": 2},
-                "sentinel": {"image": "i", "replicas": 3}
-            }
-        }))
-        .unwrap();
         let servers: BTreeMap<_, _> = (1..=2).map(|g| (gid(g), vec![server(g, 0), server(g, 1)])).collect();
         let sentinels: Vec<_> = (0..3).map(sentinel).collect();
         let group = |id: u64| Group {
@@ -204,7 +192,7 @@ impl World {
             ..Observed::default()
         };
         Self {
-            cluster: validate(&spec).unwrap(),
+            cluster: crate::simulation::a_cluster(),
             addresses: Addresses {
                 dashboard: Address::new("10.96.0.1", 18080),
                 servers,

@@ -34,6 +34,8 @@ mod world;
 pub use clients::Way;
 pub use crash::{Crashed, OPERATIONS, Operation, crash_everywhere};
 pub use model::Story;
+#[cfg(test)]
+pub(crate) use model::a_cluster;
 pub use run::{Outcome, run};
 pub use scenario::{NAMES as SCENARIOS, Scenario};
 pub use sweep::{Swept, shrink, sweep};

@@ -193,13 +193,19 @@ fn slots_count_as_served_while_their_master_answers() {
     );
 }
 
-#[test]
-fn an_assignment_that_broke_off_is_finished_before_the_proxies_hear_of_its_half() {
+/// The first assignment broke off at slot 700.
+fn half_assigned() -> World {
     let mut world = World::settled();
     for slot in &mut world.topology.slots[700..] {
         slot.group = None;
     }
     world.group(1).out_of_sync = true;
+    world
+}
+
+#[test]
+fn an_assignment_that_broke_off_is_finished_before_the_proxies_hear_of_its_half() {
+    let mut world = half_assigned();
     for (group, ordinal) in [(1, 1), (2, 1)] {
         let replication = Replication::Replica {
             master: server(group, 0),
@@ -226,11 +232,7 @@ fn an_assignment_that_broke_off_is_finished_before_the_proxies_hear_of_its_half(
 
 #[test]
 fn groups_that_are_wished_after_an_assignment_broke_off_are_armed_before_it_is_finished() {
-    let mut world = World::settled();
-    for slot in &mut world.topology.slots[700..] {
-        slot.group = None;
-    }
-    world.group(1).out_of_sync = true;
+    let mut world = half_assigned();
     for view in world.observed.servers.values_mut() {
         if let ServerView::Up { keys, .. } = view {
             *keys = 0;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{api::CodisCluster, validate::validate};
 
 #[test]
 fn sentinels_are_configured_anew_only_while_everybody_answers() {

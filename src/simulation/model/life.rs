@@ -166,7 +166,8 @@ fn all_servers() -> impl Iterator<Item = Address> {
     (1..=GROUPS).flat_map(|group| (0..SERVERS).map(move |ordinal| server(gid(group), ordinal, 0)))
 }
 
-fn a_cluster() -> ValidCluster {
+/// Two groups of two servers, two proxies, three sentinels; the tests of the rules begin with it, too.
+pub(crate) fn a_cluster() -> ValidCluster {
     let spec: CodisCluster = serde_json::from_value(json!({
         "apiVersion": "codis.k8s.io/v1alpha1", "kind": "CodisCluster",
         "metadata": {"name": "c", "namespace": "ns", "uid": "u"},

@@ -22,6 +22,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{run::Outcome, sweep::shortest};
 use checks::End;
+#[cfg(test)]
+pub(crate) use life::a_cluster;
 use life::{GROUPS, SECONDS, SERVERS};
 use telling::Telling;
 
